@@ -1,0 +1,96 @@
+"""The demo model as a model family of the host: stock Load Checkpoint, CLIP Text Encode and VAE nodes work on it.
+
+The UNet is the host's own class in Stable Diffusion's key layout, v-prediction, in pixel space (the host's
+pixel-space VAE). The pooled text embedding joins the time embedding, as in SDXL, beside cross-attention.
+"""
+from __future__ import annotations
+
+import comfy.clip_model
+import comfy.latent_formats
+import comfy.model_base
+import comfy.sd1_clip
+import comfy.supported_models
+import comfy.supported_models_base
+
+from .prompts import END, START, VOCABULARY, WordTokenizer
+
+WIDTH = 128
+MAX_TOKENS = 32
+TEXT_CONFIG = {"num_hidden_layers": 2, "hidden_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 4 * WIDTH,
+               "hidden_act": "quick_gelu", "max_position_embeddings": MAX_TOKENS, "eos_token_id": END}
+UNET_CONFIG = {
+    "image_size": 32, "in_channels": 3, "out_channels": 3, "model_channels": 32, "channel_mult": [1, 2, 3, 4],
+    "num_res_blocks": [1, 1, 1, 1], "transformer_depth": [0, 0, 1, 1],
+    "transformer_depth_output": [0, 0, 0, 0, 1, 1, 1, 1], "transformer_depth_middle": 1, "context_dim": WIDTH,
+    "adm_in_channels": WIDTH, "num_classes": "sequential", "use_spatial_transformer": True, "legacy": False,
+    "use_linear_in_transformer": True, "num_head_channels": 32, "num_heads": -1,
+}
+
+
+class PixelLatents(comfy.latent_formats.LatentFormat):
+    """Pixels in [-1, 1], scaled to a standard deviation of about one."""
+    scale_factor = 1.7
+    latent_channels = 3
+    spacial_downscale_ratio = 1  # the host's spelling
+    latent_rgb_factors = [[0.59, 0.0, 0.0], [0.0, 0.59, 0.0], [0.0, 0.0, 0.59]]
+
+
+class TextModel(comfy.clip_model.CLIPTextModel):
+    """CLIP's text transformer over the demo's own vocabulary."""
+
+    def __init__(self, config_dict, dtype, device, operations):
+        super().__init__(config_dict, dtype, device, operations)
+        self.set_input_embeddings(operations.Embedding(len(VOCABULARY), WIDTH, dtype=dtype, device=device))
+
+
+class TextEncoder(comfy.sd1_clip.SDClipModel):
+    def __init__(self, device="cpu", dtype=None, model_options={}):
+        super().__init__(device=device, dtype=dtype, model_options=model_options, max_length=MAX_TOKENS,
+                         textmodel_json_config=dict(TEXT_CONFIG), model_class=TextModel,
+                         special_tokens={"start": START, "end": END, "pad": END}, return_projected_pooled=False)
+
+
+class ClipModel(comfy.sd1_clip.SD1ClipModel):
+    def __init__(self, device="cpu", dtype=None, model_options={}):
+        super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=TextEncoder)
+
+
+class DemoTokenizer(comfy.sd1_clip.SDTokenizer):
+    def __init__(self, embedding_directory=None, tokenizer_data={}):
+        super().__init__(tokenizer_path="", max_length=MAX_TOKENS, embedding_directory=embedding_directory,
+                         embedding_size=WIDTH, tokenizer_class=WordTokenizer, tokenizer_data=tokenizer_data)
+
+
+class ClipTokenizer(comfy.sd1_clip.SD1Tokenizer):
+    def __init__(self, embedding_directory=None, tokenizer_data={}):
+        super().__init__(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data, tokenizer=DemoTokenizer)
+
+
+class DemoModel(comfy.model_base.BaseModel):
+    def encode_adm(self, **kwargs):
+        return kwargs["pooled_output"]
+
+
+class DemoFaces(comfy.supported_models_base.BASE):
+    """Recognised by its narrow UNet: 32 channels, 3 latent channels and a 128-wide text embedding."""
+    unet_config = {"in_channels": 3, "model_channels": 32, "context_dim": WIDTH, "adm_in_channels": WIDTH}
+    unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
+    sampling_settings = {"linear_end": 0.02}  # sigma_max 63: at 64 x 64 pixels SD's 14.6 leaves the mean colour visible
+    latent_format = PixelLatents
+    text_encoder_key_prefix = ["cond_stage_model."]
+
+    def model_type(self, state_dict, prefix=""):
+        return comfy.model_base.ModelType.V_PREDICTION
+
+    def get_model(self, state_dict, prefix="", device=None):
+        return DemoModel(self, model_type=self.model_type(state_dict, prefix), device=device)
+
+    def clip_target(self, state_dict={}):
+        return comfy.supported_models_base.ClipTarget(ClipTokenizer, ClipModel)
+
+
+def register() -> None:
+    """Make the host recognise the demo checkpoint; calling it twice changes nothing."""
+    models = comfy.supported_models.models
+    if not any(model.__name__ == DemoFaces.__name__ and model.__module__ == DemoFaces.__module__ for model in models):
+        models.append(DemoFaces)
