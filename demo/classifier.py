@@ -20,7 +20,7 @@ class AttributeClassifier(torch.nn.Module):
     def __init__(self):
         super().__init__()
         layers, channels = [], 3
-        for width, stride in ((24, 1), (32, 2), (48, 1), (64, 2), (64, 1), (96, 2), (96, 1), (96, 2)):
+        for width, stride in ((32, 2), (32, 1), (64, 2), (64, 1), (96, 2), (96, 1), (96, 2)):
             layers += [torch.nn.Conv2d(channels, width, 3, stride, 1), torch.nn.GroupNorm(8, width), torch.nn.SiLU()]
             channels = width
         self.trunk = torch.nn.Sequential(*layers)
@@ -55,7 +55,7 @@ def disturbed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return images + shift + 0.12 * strength * torch.randn(images.shape, generator=generator)
 
 
-def train(pictures, folder: Path, device: str, steps: int = 3000, batch: int = 128) -> None:
+def train(pictures, folder: Path, device: str, steps: int = 1500, batch: int = 128) -> None:
     """Train on `pictures` (a `Pictures`), write fp16 weights to `folder`."""
     import numpy as np
     torch.manual_seed(2)

@@ -11,6 +11,7 @@ import comfy.model_base
 import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
+import comfy.utils
 
 from .prompts import END, START, VOCABULARY, WordTokenizer
 
@@ -77,13 +78,19 @@ class DemoFaces(comfy.supported_models_base.BASE):
     unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
     sampling_settings = {"linear_end": 0.02}  # sigma_max 63: at 64 x 64 pixels SD's 14.6 leaves the mean colour visible
     latent_format = PixelLatents
-    text_encoder_key_prefix = ["cond_stage_model."]
 
     def model_type(self, state_dict, prefix=""):
         return comfy.model_base.ModelType.V_PREDICTION
 
     def get_model(self, state_dict, prefix="", device=None):
         return DemoModel(self, model_type=self.model_type(state_dict, prefix), device=device)
+
+    def process_clip_state_dict(self, state_dict):
+        prefixes = {"cond_stage_model.": "clip_l."}
+        return comfy.utils.state_dict_prefix_replace(state_dict, prefixes, filter_keys=True)
+
+    def process_clip_state_dict_for_saving(self, state_dict):
+        return comfy.utils.state_dict_prefix_replace(state_dict, {"clip_l.": "cond_stage_model."})
 
     def clip_target(self, state_dict={}):
         return comfy.supported_models_base.ClipTarget(ClipTokenizer, ClipModel)

@@ -1,0 +1,40 @@
+# Each target sets up what it needs in .host/ (reused when whole).
+PYTHON = python3
+HOST = 0.30.0
+PORT =
+ARGS =
+TESTS = tests
+host = $(PYTHON) -m dev.host --host $(HOST)
+
+help:
+	@echo "make demo        edit a face in a real ComfyUI; writes a picture to output/"
+	@echo "make test        run all tests (ARGS='-k name' passes options to pytest)"
+	@echo "make ui          serve ComfyUI with this pack (PORT=8188 chooses the port)"
+	@echo "make bench       measure speed"
+	@echo "make demo-model  train the demo model (resumes)"
+	@echo "make where       set up, then print the interpreter and the host's folder"
+	@echo "make clean       remove .host/, the environments and hosts made here"
+	@echo "HOST=0.20.1 chooses ComfyUI 0.20.1 instead of 0.30.0"
+
+demo:
+	@$(host) run -m dev.demo $(ARGS)
+
+test:
+	@$(host) --browser run -P -m pytest --import-mode=importlib $(TESTS) $(ARGS)
+
+ui:
+	@$(host) run -m dev.server $(if $(PORT),--port $(PORT)) $(ARGS)
+
+bench:
+	@$(host) run bench/speed.py $(ARGS)
+
+demo-model:
+	@$(host) run demo/train.py $(ARGS)
+
+where:
+	@$(host) where
+
+clean:
+	rm -rf .host
+
+.PHONY: help demo test ui bench demo-model where clean

@@ -1,0 +1,1 @@
+"""Tensor mathematics of the pack: tensors in, tensors out. Nothing here knows the host."""

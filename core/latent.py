@@ -1,0 +1,106 @@
+"""A latent code as a stack of matrices."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+Layout = Literal["channel", "joint"]
+
+
+class MatrixShape(NamedTuple):
+    """Size of the matrices that a latent is decomposed as."""
+
+    rows: int
+    cols: int
+
+    @property
+    def rank(self) -> int:
+        """Number of singular triplets of one matrix, min(rows, cols)."""
+        return min(self.rows, self.cols)
+
+    def __str__(self) -> str:
+        return f"{self.rows} x {self.cols}"
+
+
+def check_latent(x: Tensor, name: str = "latent") -> None:
+    """Raise ValueError unless x is a finite floating-point latent, (b, c, h, w) or (b, c, t, h, w)."""
+    if getattr(x, "is_nested", False):
+        raise ValueError(
+            f"{name}: a nested latent (several tensors in one, as audio-video models use) has no single matrix "
+            "to decompose; separate it first and connect its picture part."
+        )
+    if x.ndim not in (4, 5):
+        raise ValueError(
+            f"{name}: got shape {tuple(x.shape)}; expected an image latent (b, c, h, w) "
+            "or a video latent (b, c, t, h, w). Audio latents (b, c, length) cannot be decomposed."
+        )
+    if x.numel() == 0:
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, which holds no values; connect a latent that is not empty.")
+    if not x.is_floating_point():
+        raise ValueError(f"{name}: got {x.dtype}; expected floating-point values. Connect a latent, not a mask or an index.")
+    if not torch.isfinite(x).all():
+        raise ValueError(
+            f"{name}: contains NaN or Inf, so it has no singular values; look for the node upstream that produced them "
+            "(an overflow in half precision, or a model that diverged)."
+        )
+
+
+def check_layout(layout: str) -> None:
+    """Raise ValueError unless layout is one that `matricise` knows."""
+    if layout not in get_args(Layout):
+        raise ValueError(f"layout: got {layout!r}; choose one of {', '.join(get_args(Layout))}.")
+
+
+def matrix_shape(shape: tuple[int, ...], layout: Layout) -> MatrixShape:
+    """Size of the matrices of a latent of this shape: h x w per channel, or c x (h w) jointly."""
+    check_layout(layout)
+    height, width = shape[-2:]
+    return MatrixShape(height, width) if layout == "channel" else MatrixShape(shape[1], height * width)
+
+
+def matricise(x: Tensor, layout: Layout) -> Tensor:
+    """Stack of matrices (n, rows, cols) of a latent (b, c, h, w) or (b, c, t, h, w).
+
+    channel: one h x w matrix per sample, channel and frame.
+    joint: one c x (h w) matrix per sample and frame.
+    """
+    check_layout(layout)
+    if layout == "channel":
+        return rearrange(x, "b c ... h w -> (b c ...) h w")
+    return rearrange(x, "b c h w -> b c (h w)") if x.ndim == 4 else rearrange(x, "b c t h w -> (b t) c (h w)")
+
+
+def unmatricise(matrices: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
+    """Latent of the given shape from its stack of matrices; inverse of `matricise`."""
+    check_layout(layout)
+    if layout == "channel" or len(shape) == 4:
+        return matrices.reshape(shape)
+    return rearrange(matrices, "(b t) c (h w) -> b c t h w", t=shape[2], h=shape[3])
+
+
+def masked(x: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
+    """An edit under a mask, x + m (edited - x).
+
+    x, edited: latents of one shape. mask: broadcasts to them. Where the mask is 0 the result is x, and where it is 1
+    it is edited, bit for bit. Raises ValueError if the shapes do not fit or the mask is not finite.
+    """
+    if x.shape != edited.shape:
+        raise ValueError(f"edited: got shape {tuple(edited.shape)} beside a latent of shape {tuple(x.shape)}; they must agree.")
+    if not _broadcasts(mask.shape, x.shape):
+        raise ValueError(
+            f"mask: shape {tuple(mask.shape)} does not broadcast to the latent's shape {tuple(x.shape)}; "
+            "resize the mask to the latent's height and width."
+        )
+    if not torch.isfinite(mask).all():
+        raise ValueError("mask: contains NaN or Inf; connect a mask with values from 0 to 1.")
+    inner = torch.promote_types(x.dtype, torch.float32)
+    mask = mask.to(x.device, inner).expand(x.shape)
+    return torch.lerp(x.to(inner), edited.to(x.device, inner), mask).to(x.dtype)
+
+
+def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
+    return len(shape) <= len(target) and all(a in (1, b) for a, b in zip(reversed(shape), reversed(target)))

@@ -1,0 +1,125 @@
+"""Edits of the running latent inside a sampler: which steps, and how a denoiser is made to apply them.
+
+A sampler calls `model(x, sigma, **options)` for the denoised latent and keeps x as its state. An edit of the
+prediction replaces what that call returns; an edit of x_t rewrites x in place just before the call, so that the
+sampler goes on from the edited latent with its multistep history, noise and callbacks untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Target = Literal["x_t", "x0"]
+Edit = Callable[[Tensor], Tensor]
+Denoiser = Callable[..., Tensor]
+
+# By the names of the sampler functions: how often a step evaluates the model, where that is more than once. The first
+# evaluation of a step is of the running latent; a later one may fall on the next step's sigma.
+EVALUATIONS = {
+    "sample_heun": 2, "sample_heunpp2": 3, "sample_exp_heun_2_x0": 2, "sample_exp_heun_2_x0_sde": 2, "sample_dpm_2": 2,
+    "sample_dpm_2_ancestral": 2, "sample_dpmpp_2s_ancestral": 2, "sample_dpmpp_2s_ancestral_cfg_pp": 2,
+    "sample_dpmpp_sde": 2, "sample_dpmpp_sde_gpu": 2, "sample_seeds_2": 2, "sample_seeds_3": 3,
+}
+# These evaluate a prediction or a copy of their latent, or steps of their own.
+NOT_STEERABLE = {
+    "sample_sa_solver", "sample_sa_solver_pece", "sample_unipc", "sample_unipc_bh2", "dpm_fast_function", "dpm_adaptive_function",
+}
+
+
+def check_target(target: str, sampler_name: str) -> None:
+    """Raise ValueError if the target is unknown, or if this sampler does not expose x_t at its steps."""
+    if target not in get_args(Target):
+        raise ValueError(f"target: got {target!r}; choose one of {', '.join(get_args(Target))}.")
+    if target == "x_t" and sampler_name in NOT_STEERABLE:
+        raise ValueError(
+            f"sampler: {sampler_name.removeprefix('sample_')} evaluates the model away from its running latent, so x_t "
+            "cannot be edited inside it. Choose target x0, which works with every sampler, or a sampler such as euler, "
+            "ddim, dpmpp_2m, dpmpp_2m_sde, lms, heun or euler_ancestral."
+        )
+
+
+def steps_in_window(sigmas: Tensor, start: float, end: float, *, once: bool = False) -> tuple[int, ...]:
+    """Indices of the steps that start at a sigma in [end, start], the first of them only if once.
+
+    sigmas: (steps + 1,) descending, the schedule of a run. Raises ValueError if no step lies in the window.
+    """
+    steps = tuple(i for i, sigma in enumerate(sigmas[:-1].tolist()) if end <= sigma <= start)
+    if not steps:
+        raise ValueError(
+            f"start_percent, end_percent: no step of this run starts at a sigma from {start:.4g} down to {end:.4g}; its "
+            f"{len(sigmas) - 1} steps go from {float(sigmas[0]):.4g} to {float(sigmas[-1]):.4g}. Widen the range, or sample more steps."
+        )
+    return steps[:1] if once else steps
+
+
+class SteeredDenoiser:
+    """The denoiser of one run, with an edit at the chosen steps. Other attributes are the wrapped denoiser's."""
+
+    def __init__(self, model: Denoiser, edit: Edit, sigmas: Tensor, steps: tuple[int, ...], target: Target, evaluations: int = 1):
+        self.model, self.edit, self.target, self.evaluations = model, edit, target, evaluations
+        self.sigmas, self.steps, self.calls = sigmas.tolist(), steps, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
+        """Denoised latent of x: (b, ...) at sigma: (b,), edited where the step is one of the chosen."""
+        level = float(sigma.flatten()[0])
+        if self.target == "x0":
+            denoised = self.model(x, sigma, **options)
+            return self.edit(denoised) if self._step_around(level) in self.steps else denoised
+        step, later = divmod(self.calls, self.evaluations)
+        self.calls += 1
+        if step in self.steps and not later:
+            self._edit_in_place(x, step, level)
+        return self.model(x, sigma, **options)
+
+    def _step_around(self, level: float) -> int:
+        """The step that a sigma belongs to: the last one that starts at or above it."""
+        return max(sum(start >= level for start in self.sigmas[:-1]) - 1, 0)
+
+    def _edit_in_place(self, x: Tensor, step: int, level: float) -> None:
+        if abs(level - self.sigmas[step]) > 1e-4 * level:
+            raise _not_at_its_steps()
+        edited = self.edit(x)
+        if edited is not x:
+            x.copy_(edited)
+
+    def check_finished(self) -> None:
+        """Raise ValueError if the run ended before a step whose x_t was to be edited."""
+        if self.target == "x_t" and self.calls <= self.evaluations * max(self.steps):
+            raise _not_at_its_steps()
+
+
+def _not_at_its_steps() -> ValueError:
+    return ValueError(
+        "sampler: it does not evaluate the model once at each step of its schedule, so x_t cannot be edited inside it. "
+        "Choose target x0, or a sampler such as euler, ddim or dpmpp_2m."
+    )
+
+
+def sample_steered(
+    sampler: Callable[..., Tensor], model: Denoiser, x: Tensor, sigmas: Tensor, *,
+    edit: Edit, steps: tuple[int, ...], target: Target, **options: Any,
+) -> Tensor:
+    """Run sampler(model, x, sigmas, **options) with an edit of x_t or of the predicted x0 at the chosen steps.
+
+    x: (b, ...) noise at sigmas[0]; it is not modified. Raises ValueError if the sampler cannot be steered.
+    """
+    denoiser = SteeredDenoiser(model, edit, sigmas, steps, target, EVALUATIONS.get(getattr(sampler, "__name__", ""), 1))
+    result = sampler(denoiser, x.clone(), sigmas, **options)
+    denoiser.check_finished()
+    return result
+
+
+def check_edited(x: Tensor, edited: Tensor) -> Tensor:
+    """The edited latent in x's dtype and on its device; ValueError if its shape changed or it is not finite."""
+    if edited.shape != x.shape:
+        raise ValueError(f"operation: it turned a latent of shape {tuple(x.shape)} into {tuple(edited.shape)}; the shape must stay.")
+    if not torch.isfinite(edited).all():
+        raise ValueError("operation: its result contains NaN or Inf; lower its strength or gain, or sample in a wider dtype.")
+    return edited.to(x)

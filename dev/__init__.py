@@ -1,0 +1,1 @@
+"""What developing the pack needs: a host, a server, a converter of workflows."""

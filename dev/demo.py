@@ -1,0 +1,65 @@
+"""Runs an example workflow in a headless ComfyUI and keeps its picture in output/."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from .server import ROOT, Host, HostError, device_arguments, failed_import
+from .workflow import WorkflowError, to_prompt
+
+OUTPUT = ROOT / "output"
+
+
+def first_workflow():
+    """The example that a newcomer is shown first."""
+    found = sorted((ROOT / "workflows").glob("*.json"))
+    if not found:
+        raise WorkflowError(f"there is no workflow in {ROOT / 'workflows'}")
+    return found[0]
+
+
+def progress_line(prompt):
+    """A callback that shows which node is at work and how far it is."""
+    def show(kind, data):
+        if kind == "progress" and data["node"] in prompt:
+            title = prompt[data["node"]]["_meta"]["title"]
+            end = "\n" if data["value"] == data["max"] else ""
+            print(f"\r  {title}: {data['value']}/{data['max']} ", end=end, file=sys.stderr, flush=True)
+    return show
+
+
+def run(path):
+    """Run a workflow; the files of the pictures that it saved."""
+    print("starting ComfyUI", file=sys.stderr)
+    with Host(os.environ["COMFYUI"], output=OUTPUT, arguments=device_arguments()) as host:
+        problem = failed_import(host.log)
+        if problem:
+            raise HostError(f"ComfyUI could not load the pack:\n{problem}")
+        print(f"running {path.name}", file=sys.stderr)
+        prompt = to_prompt(json.loads(path.read_text()), host.client.object_info())
+        images = host.client.run(prompt, progress_line(prompt)).images()
+    if not images:
+        raise HostError(f"{path.name} saved no picture; it needs a Save Image node")
+    return [OUTPUT / image["subfolder"] / image["filename"] for image in images]
+
+
+def main():
+    """Run the workflow of the command line and print where its pictures are."""
+    parser = argparse.ArgumentParser(prog="dev.demo", description=__doc__)
+    parser.add_argument("workflow", nargs="?", type=Path, help="a workflow file; the first example if left out")
+    path, start = parser.parse_args().workflow or first_workflow(), time.monotonic()
+    pictures = run(path)
+    print(f"done in {time.monotonic() - start:.0f} s", file=sys.stderr)
+    print(*pictures, sep="\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (HostError, WorkflowError, OSError) as problem:
+        sys.exit(f"demo: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(1)

@@ -1,0 +1,14 @@
+"""The nodes of the pack, as ComfyUI sees them."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .. import demo
+from . import sampling, sheets, spectrum
+
+
+class SemanticLatents(ComfyExtension):
+    async def on_load(self) -> None:
+        demo.install()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [*spectrum.NODES, *sampling.NODES, *sheets.NODES]

@@ -1,0 +1,111 @@
+"""Latent operations inside a sampler: SAMPLER to SAMPLER, for any LATENT_OPERATION."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.utils
+from comfy.samplers import KSAMPLER
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.latent import check_latent, masked
+from ..core.steering import check_edited, check_target, sample_steered, steps_in_window
+from .types import CATEGORY
+
+
+@dataclass(frozen=True)
+class EditedSampler:
+    """The sampler function of a KSAMPLER with an edit inside. Frozen: two runs cannot influence each other."""
+
+    inner: Callable[..., Tensor]
+    operation: Callable[..., Tensor]
+    target: str
+    once: bool
+    start_percent: float
+    end_percent: float
+    mask: Tensor | None
+
+    @property
+    def __name__(self) -> str:  # the host logs it, and a chained edit asks for it
+        return getattr(self.inner, "__name__", "sampler")
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        extra_args = extra_args or {}
+        if len(sigmas) <= 1:
+            return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
+        levels = model.inner_model.model_patcher.get_model_object("model_sampling")
+        start, end = levels.percent_to_sigma(self.start_percent), levels.percent_to_sigma(self.end_percent)
+        return sample_steered(
+            self.inner, model, x, sigmas, edit=self._edit(x, extra_args.get("denoise_mask")), target=self.target,
+            steps=steps_in_window(sigmas, start, end, once=self.once),
+            extra_args=extra_args, callback=callback, disable=disable, **options)
+
+    def _edit(self, like: Tensor, inpainted: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """The operation under the mask, and inside the region that an inpainting run repaints."""
+        masks = [mask for mask in (self._mask_for(like), inpainted) if mask is not None]
+
+        def edit(x: Tensor) -> Tensor:
+            edited = check_edited(x, self.operation(latent=x))
+            for mask in masks:
+                edited = masked(x, edited, mask)
+            return edited
+
+        return edit
+
+    def _mask_for(self, like: Tensor) -> Tensor | None:
+        if self.mask is None:
+            return None
+        check_latent(like)
+        if self.mask.shape[0] not in (1, like.shape[0]):
+            raise ValueError(f"mask: got a batch of {self.mask.shape[0]} for {like.shape[0]} latents; connect one mask, or one for each.")
+        return comfy.utils.reshape_mask(self.mask, like.shape).to(like.device)
+
+
+class EditDuringSampling(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_EditDuringSampling",
+            display_name="Edit During Sampling",
+            category=CATEGORY,
+            description="Changes the picture while it is being drawn: runs a latent operation inside the sampler, at one "
+            "step or over a range, everywhere or under a mask. The seed's composition stays.",
+            search_aliases=["latent operation", "svd sampling", "sampler wrapper", "slider", "edit sampler"],
+            inputs=[
+                io.Sampler.Input("sampler", tooltip="The sampler to edit inside of, from KSamplerSelect or another sampler node; "
+                                 "several edits can be chained."),
+                io.LatentOperation.Input("operation", tooltip="What to do to the latent: Spectrum Operation, or any other latent operation."),
+                io.Combo.Input(
+                    "target", options=["x0", "x_t"], default="x0",
+                    tooltip="What is edited. x0: the finished picture that the model foresees at a step; gentle, works with "
+                    "every sampler. x_t: the noisy latent itself, as in the paper; the later steps can repair it."),
+                io.Combo.Input(
+                    "steps", options=["all in range", "first in range"], default="all in range",
+                    tooltip="Edits every step of the range, or only the first of them. Editing all is stronger."),
+                io.Float.Input("start_percent", default=0.2, min=0.0, max=1.0, step=0.001,
+                               tooltip="Where the range starts: 0 is the first step (layout, large shapes), towards 1 only detail is left."),
+                io.Float.Input("end_percent", default=0.8, min=0.0, max=1.0, step=0.001,
+                               tooltip="Where the range ends: 1 is the last step. Leave the last steps free to clean up."),
+                io.Mask.Input("mask", optional=True,
+                              tooltip="Edits only where the mask is white; grey edits in part. It is resized to the latent. "
+                              "One mask for all pictures, or one for each."),
+            ],
+            outputs=[io.Sampler.Output("sampler", tooltip="For SamplerCustom and SamplerCustomAdvanced, or another Edit During Sampling.")],
+        )
+
+    @classmethod
+    def execute(cls, sampler, operation, target, steps, start_percent, end_percent, mask=None) -> io.NodeOutput:
+        if not isinstance(sampler, KSAMPLER):
+            raise ValueError(f"sampler: {type(sampler).__name__} is not built on the host's KSAMPLER, so nothing can be edited "
+                             "inside it. Connect KSamplerSelect, or a sampler node of ComfyUI itself.")
+        if start_percent > end_percent:
+            raise ValueError(f"start_percent: got {start_percent}, which is after end_percent {end_percent}; exchange them.")
+        edited = EditedSampler(sampler.sampler_function, operation, target, steps == "first in range", start_percent, end_percent, mask)
+        check_target(target, edited.__name__)
+        return io.NodeOutput(KSAMPLER(edited, sampler.extra_options, sampler.inpaint_options))
+
+
+NODES = [EditDuringSampling]

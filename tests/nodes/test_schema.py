@@ -1,0 +1,76 @@
+"""What every node owes its users: fixed ids, tooltips, a help page, and inputs that its code really takes."""
+
+import ast
+import inspect
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+IDS = {
+    "Decompose", "Compose", "RescaleSingularValues", "ExchangeSingularVectors", "SpectrumOperation", "EditDuringSampling",
+    "StrengthRange", "Grid",
+}
+
+
+def schemas(pack_nodes):
+    return {name: node.define_schema() for name, node in pack_nodes.items()}
+
+
+def help_page(name):
+    return ROOT / "nodes/web/docs" / f"{name}.md"
+
+
+def test_node_ids_never_change(pack_nodes):
+    """Saved workflows hold these; a node may be added, none renamed or removed."""
+    assert set(pack_nodes) == {f"SemanticLatents_{name}" for name in IDS}
+
+
+def test_node_ids_are_literals():
+    """A reader (and the registry) finds every id by searching for it."""
+    literals = set()
+    for path in (ROOT / "nodes").glob("*.py"):
+        for call in (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)):
+            literals |= {k.value.value for k in call.keywords if k.arg == "node_id" and isinstance(k.value, ast.Constant)}
+    assert literals == {f"SemanticLatents_{name}" for name in IDS}
+
+
+def test_every_input_and_output_has_a_tooltip(pack_nodes):
+    for name, schema in schemas(pack_nodes).items():
+        for port in (*schema.inputs, *schema.outputs):
+            assert port.tooltip and len(port.tooltip) > 15, f"{name}: {port.id}"
+
+
+def test_every_node_has_words_to_be_found_by(pack_nodes):
+    for name, schema in schemas(pack_nodes).items():
+        assert schema.description and schema.display_name and schema.category == "semantic latents", name
+        assert len(schema.search_aliases) >= 2, name
+
+
+def test_every_node_has_a_help_page_that_explains_every_input_and_output(pack_nodes):
+    for name, schema in schemas(pack_nodes).items():
+        page = help_page(name).read_text()
+        assert page.startswith(f"# {schema.display_name}\n"), name
+        for port in (*schema.inputs, *schema.outputs):
+            assert f"`{port.id}`" in page, f"{name}: {port.id}"
+
+
+def test_every_help_page_is_of_a_node(pack_nodes):
+    assert {page.stem for page in help_page("x").parent.glob("*.md")} == set(pack_nodes)
+
+
+def test_schema_inputs_are_the_parameters_of_execute(pack_nodes):
+    for name, node in pack_nodes.items():
+        schema, parameters = node.define_schema(), inspect.signature(node.execute).parameters
+        assert [i.id for i in schema.inputs] == list(parameters), name
+        optional = {p.name for p in parameters.values() if p.default is not p.empty}
+        assert optional == {i.id for i in schema.inputs if i.optional}, name
+
+
+def test_every_node_is_in_an_example_workflow(pack_nodes):
+    used = {node["type"] for path in (ROOT / "workflows").glob("*.json") for node in json.loads(path.read_text())["nodes"]}
+    assert set(pack_nodes) <= used
+
+
+def test_every_workflow_has_its_picture():
+    for path in (ROOT / "workflows").glob("*.json"):
+        assert path.with_suffix(".jpg").exists(), path.name
