@@ -120,6 +120,7 @@ def check_edited(x: Tensor, edited: Tensor) -> Tensor:
     """The edited latent in x's dtype and on its device; ValueError if its shape changed or it is not finite."""
     if edited.shape != x.shape:
         raise ValueError(f"operation: it turned a latent of shape {tuple(x.shape)} into {tuple(edited.shape)}; the shape must stay.")
-    if not torch.isfinite(edited).all():
+    result = edited.to(x)
+    if not torch.isfinite(result).all():  # after the cast: float16 overflows at 65504
         raise ValueError("operation: its result contains NaN or Inf; lower its strength or gain, or sample in a wider dtype.")
-    return edited.to(x)
+    return result

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Measured on 2 CPU cores with LAPACK: below rank 256 the whole Gram eigenproblem takes less time than the first
-# Krylov blocks; above it, rank 8 of a smooth latent is found several times faster by the blocks.
+# Measured with LAPACK on one CPU core, 4 matrices, milliseconds for (Gram, Krylov if it converges, Krylov giving up):
+# 8 triplets at rank 512 (160, 40 to 65, 25), 16 there (160, 80 to 170, 40); 4 at rank 256 (28, 8 to 22, 6), 8 there
+# (28, 17 to 40, 9); 1 to 4 at rank 128 (4.7, 2 to 12, 3).
 KRYLOV_RANK = 256
-KRYLOV_SHARE = 16
-# PyTorch's CUDA eigensolver runs a stack one matrix at a time (pytorch/pytorch#174674: 1.8 ms for each 100 x 100),
-# where LAPACK takes 0.3 to 4 ms for ranks 64 to 256.
+KRYLOV_SHARE = 64
+# PyTorch's CUDA eigensolver takes the matrices of a stack one at a time (pytorch/pytorch#174674: 1.8 ms for each of
+# 100 x 100); LAPACK takes 0.3 ms at rank 64 and 1 ms at 128, and moving a few such matrices less.
 LAPACK_RANK = 256
 
 

@@ -42,10 +42,6 @@ QUESTIONS = (
 )
 
 
-def question_text(wanted: dict[str, str]) -> str:
-    return ", ".join(["a face", *(prompts.WORDS[name][value][0] for name, value in wanted.items())])
-
-
 class Checkpoint:
     """The demo checkpoint behind the host's stock nodes."""
 
@@ -69,7 +65,7 @@ def success(checkpoint: Checkpoint, judge: classifier.AttributeClassifier, count
     work = [(wanted, start) for wanted in QUESTIONS for start in range(0, count, batch)]
     for wanted, start in tqdm(work, "drawing"):
         seeds = list(range(FIRST_SEED + start, FIRST_SEED + min(start + batch, count)))
-        labels = judge.label(checkpoint.draw(question_text(wanted), seeds))
+        labels = judge.label(checkpoint.draw(prompts.prompt_for(wanted), seeds))
         for name, value in wanted.items():
             hits = labels[name] == faces.ATTRIBUTES[name].index(value)
             found.setdefault((name, value), []).extend(hits.float().tolist())
@@ -102,7 +98,7 @@ def as_images(shown: list[faces.Face]) -> torch.Tensor:
 
 def sheet(checkpoint: Checkpoint, path: Path) -> None:
     """64 samples, eight prompts in rows by eight seeds in columns."""
-    rows = [checkpoint.draw(question_text(wanted), list(range(FIRST_SEED, FIRST_SEED + 8))) for wanted in QUESTIONS[:8]]
+    rows = [checkpoint.draw(prompts.prompt_for(wanted), list(range(FIRST_SEED, FIRST_SEED + 8))) for wanted in QUESTIONS[:8]]
     grid = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
     pixels = ((grid.movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy()
     Image.fromarray(pixels).resize((1024, 1024), Image.Resampling.NEAREST).save(path, quality=88)
@@ -121,7 +117,7 @@ def report(shares: dict, accuracy: dict, codec: tuple[float, float], count: int)
     lines += ["", f"Classifier: mean accuracy **{np.mean(list(accuracy.values())):.2%}** on 4000 unseen drawn faces. "
               f"Codec (the host's pixel-space VAE): **{codec[0]:.2%}** of its labels on 500 drawn faces stay the same through "
               f"VAE Encode and Decode; the largest change of a pixel is {codec[1]:.1g}.", "", "Prompts:", ""]
-    return "\n".join(lines + [f"- `{question_text(wanted)}`" for wanted in QUESTIONS]) + "\n"
+    return "\n".join(lines + [f"- `{prompts.prompt_for(wanted)}`" for wanted in QUESTIONS]) + "\n"
 
 
 def main() -> None:

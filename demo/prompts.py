@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import torch
 
 from .faces import Face, hair_is_visible
 
@@ -66,9 +67,25 @@ def _joined_hair(phrases: list[str], rng: np.random.Generator) -> list[str]:
     return [p for p in phrases if p not in hair] + [joined]
 
 
-def prompt_for(name: str, value: str) -> str:
-    """The plainest prompt for one attribute: `a face, red hair`."""
-    return f"a face, {WORDS[name][value][0]}"
+def prompt_for(wanted: dict[str, str]) -> str:
+    """The plainest prompt for some attributes: `a face, smiling, red hair`."""
+    return ", ".join(["a face", *(WORDS[name][value][0] for name, value in wanted.items())])
+
+
+def said_in(captions: list[str]) -> dict[str, torch.Tensor]:
+    """For each attribute, the index (b,) of the value that each caption names, or the number of values where it names none."""
+    said = {}
+    for name, values in WORDS.items():
+        spoken = [{frozenset(_WORD.findall(phrase)) for phrase in phrases} for phrases in values.values()]
+        said[name] = torch.tensor([_longest_said(spoken, caption) for caption in captions])
+    return said
+
+
+def _longest_said(spoken: list[set[frozenset[str]]], caption: str) -> int:
+    """The value of which a clause of the caption has the longest phrase: `no hat` is more than `hat`."""
+    clauses = [frozenset(_WORD.findall(clause)) for clause in caption.split(",")]
+    lengths = [max((len(p) for p in phrases for clause in clauses if p <= clause), default=0) for phrases in spoken]
+    return int(np.argmax(lengths)) if any(lengths) else len(spoken)
 
 
 def words_to_ids(text: str) -> list[int]:

@@ -62,7 +62,7 @@ def test_every_edit_of_every_latent_is_that_of_the_full_svd(latent, name, settin
 
 
 @SETTINGS
-@pytest.mark.parametrize("edit", [Band(3, 8, 2.0), Band(9, 0, 0.0), Truncate(8), Threshold(1.0), Power(0.5)], ids=str)
+@pytest.mark.parametrize("edit", [Band(3, 4, 2.0), Band(5, 0, 0.0), Truncate(4), Truncate(100), Threshold(1.0), Power(0.5)], ids=str)
 @pytest.mark.parametrize("values", [0.85 ** torch.arange(256), torch.linspace(2, 0.01, 256)], ids=["decaying", "flat"])
 def test_large_latents(edit, settings, values, spectrum_of):
     x = spectrum_of(values, 256, 288, count=2)[None].float()

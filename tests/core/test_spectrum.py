@@ -99,9 +99,9 @@ def test_leading_triplets_are_the_first_of_all(latent, layout):
 
 def test_leading_triplets_of_a_large_latent(spectrum_of):
     x = spectrum_of(0.8 ** torch.arange(256), 256, 300)[None].float()
-    some = decompose(x, rank=6)
+    some = decompose(x, rank=4)
     U, S, Vh = torch.linalg.svd(x[0].double(), full_matrices=False)
-    assert close(compose(some)[0], U[..., :6] * S[:, None, :6] @ Vh[:, :6], 1e-6)
+    assert close(compose(some)[0], U[..., :4] * S[:, None, :4] @ Vh[:, :4], 1e-6)
 
 
 def test_no_input_is_modified(latent):

@@ -79,9 +79,9 @@ def test_one_matrix_that_does_not_converge_is_enough_to_give_up(spectrum_of):
 @pytest.mark.parametrize("values", [DECAYING["geometric"], FLAT["noise"]])
 def test_few_triplets_of_a_large_matrix_are_the_same_by_either_way(values, spectrum_of):
     X = spectrum_of(values, RANK, RANK, count=2)
-    U, S = left_triplets(X, 6)
-    assert distance(leading_part(U, X), svd_part(X, 6), X) < 1e-6
-    torch.testing.assert_close(S, torch.linalg.svdvals(X)[:, :6], rtol=1e-6, atol=0)
+    U, S = left_triplets(X, 4)
+    assert distance(leading_part(U, X), svd_part(X, 4), X) < 1e-6
+    torch.testing.assert_close(S, torch.linalg.svdvals(X)[:, :4], rtol=1e-6, atol=0)
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def ways(monkeypatch):
 @pytest.mark.parametrize(
     "values, count, expected",
     [
-        (DECAYING["geometric"], 8, ["krylov_triplets"]),
-        (FLAT["noise"], 8, ["krylov_triplets", "gram_triplets"]),
+        (DECAYING["geometric"], 4, ["krylov_triplets"]),
+        (FLAT["noise"], 4, ["krylov_triplets", "gram_triplets"]),
         (DECAYING["geometric"], 200, ["gram_triplets"]),
         (DECAYING["geometric"][:64], 2, ["gram_triplets"]),
         (DECAYING["geometric"], 0, []),

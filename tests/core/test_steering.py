@@ -1,0 +1,108 @@
+"""Edits inside a sampler, on samplers small enough to work out by hand."""
+
+import pytest
+import torch
+
+from pack.core.steering import NOT_STEERABLE, check_edited, check_target, sample_steered, steps_in_window
+
+SIGMAS = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
+NOISE = 8 * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+
+
+def denoise(x, sigma, **options):
+    return x / (1 + sigma.view(-1, 1, 1, 1) ** 2)
+
+
+def euler(model, x, sigmas, callback=None):
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i] * x.new_ones(len(x)))
+        if callback:
+            callback({"i": i, "x": x, "denoised": denoised})
+        x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+    return x
+
+
+def double(x):
+    return 2 * x
+
+
+def test_window_holds_the_steps_between_its_sigmas():
+    assert steps_in_window(SIGMAS, 4.0, 2.0) == (1, 2)
+    assert steps_in_window(SIGMAS, 1e9, 0.0) == (0, 1, 2, 3)
+    assert steps_in_window(SIGMAS, 4.0, 0.5, once=True) == (1,)
+    with pytest.raises(ValueError, match="start_percent, end_percent: no step"):
+        steps_in_window(SIGMAS, 3.5, 2.5)
+
+
+def test_edit_of_x_t_is_an_edit_between_two_runs():
+    steered = sample_steered(euler, denoise, NOISE, SIGMAS, edit=double, steps=(2,), target="x_t")
+    by_hand = euler(denoise, double(euler(denoise, NOISE, SIGMAS[:3])), SIGMAS[2:])
+    assert torch.equal(steered, by_hand)
+
+
+def test_edit_of_x0_is_an_edit_of_the_denoiser():
+    def edited(x, sigma):
+        return denoise(x, sigma) * (2 if sigma[0] in (4.0, 2.0) else 1)
+
+    steered = sample_steered(euler, denoise, NOISE, SIGMAS, edit=double, steps=(1, 2), target="x0")
+    assert torch.equal(steered, euler(edited, NOISE, SIGMAS))
+
+
+@pytest.mark.parametrize("target", ["x_t", "x0"])
+def test_no_edit_changes_no_bit_and_the_noise_is_not_written_to(target):
+    noise = NOISE.clone()
+    assert torch.equal(sample_steered(euler, denoise, noise, SIGMAS, edit=torch.clone, steps=(0, 1), target=target), euler(denoise, NOISE, SIGMAS))
+    sample_steered(euler, denoise, noise, SIGMAS, edit=double, steps=(0, 1), target=target)
+    assert torch.equal(noise, NOISE)
+
+
+def test_options_and_attributes_of_the_denoiser_pass_through():
+    class Model:
+        inner_model = "inner"
+
+        def __call__(self, x, sigma, **options):
+            return denoise(x, sigma)
+
+    seen = []
+
+    def sampler(model, x, sigmas, callback):
+        assert model.inner_model == "inner"
+        return euler(model, x, sigmas, callback)
+
+    sample_steered(sampler, Model(), NOISE, SIGMAS, edit=double, steps=(0,), target="x_t", callback=lambda state: seen.append(state["i"]))
+    assert seen == [0, 1, 2, 3]
+
+
+def test_samplers_that_leave_their_schedule_are_refused():
+    def halfway(model, x, sigmas):
+        for sigma in (sigmas[:-1] + sigmas[1:]) / 2:
+            x = model(x, sigma * x.new_ones(len(x)))
+        return x
+
+    def early(model, x, sigmas):
+        return model(x, sigmas[0] * x.new_ones(len(x)))
+
+    for sampler in (halfway, early):
+        with pytest.raises(ValueError, match="sampler: it does not evaluate"):
+            sample_steered(sampler, denoise, NOISE, SIGMAS, edit=double, steps=(2,), target="x_t")
+
+
+def test_targets_and_known_samplers_are_checked():
+    check_target("x0", "sample_unipc")
+    check_target("x_t", "sample_euler")
+    for name in NOT_STEERABLE:
+        with pytest.raises(ValueError, match="Choose target x0"):
+            check_target("x_t", name)
+    with pytest.raises(ValueError, match="target: got 'eps'"):
+        check_target("eps", "sample_euler")
+
+
+def test_an_edit_must_keep_shape_and_stay_finite():
+    x = torch.zeros(1, 2, 3, 3, dtype=torch.float16)
+    assert check_edited(x, x.float() + 1).dtype == torch.float16
+    with pytest.raises(ValueError, match="shape must stay"):
+        check_edited(x, x[..., :2])
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        check_edited(x, x + float("inf"))
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        check_edited(x, torch.full_like(x, 1e6, dtype=torch.float32))
