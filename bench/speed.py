@@ -1,8 +1,8 @@
 """Time of the latent SVD beside one step of an SD 1.5-shaped UNet, in the same run with the same threads.
 
-    COMFYUI=<host's folder> python bench/speed.py [--json rows.json] [--repeats 7] [--device cpu]
+    COMFYUI=<host's folder> python bench/speed.py [--json rows.json] [--repeats 9] [--device cpu]
 
-Prints medians in milliseconds, as a share of one UNet step (batch 2 as with cfg, 64 x 64 latent), and as a gain over
+Prints medians in milliseconds, as a share of one UNet step (batch 2 as with cfg, 64 x 64 latent), and as a speed beside
 the plain way: torch.linalg.svd in the latent's float32, the edit, and the product back. Rounds go through all
 measurements of a size in turn, so that a machine that slows down slows all of them.
 """
@@ -31,6 +31,8 @@ SIZES = {
     "4x512x512": (1, 4, 512, 512),
     "16x21x60x104": (1, 16, 21, 60, 104),
 }
+# A slow machine stops early: no further round, no further UNet step, once they took this long together.
+SIZE_SECONDS, UNET_SECONDS = 15, 40
 SD15 = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
     "channel_mult": [1, 2, 4, 4], "num_heads": 8, "use_spatial_transformer": True, "context_dim": 768,
@@ -101,38 +103,40 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def measure_size(shape: tuple[int, ...], device: torch.device, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each measurement, on a clean latent and on a noisy one."""
+    """Median seconds of each measurement, on a clean latent and on a noisy one; the first round warms up."""
     runs = {
         (name, kind): run
         for kind, noise in (("clean", 0.0), ("noisy", 2.0))
         for name, run in measurements(latent(shape, noise).to(device)).items()
     }
-    rounds = [{key: seconds(run, device) for key, run in runs.items()} for _ in range(repeats + 1)]
+    rounds, start = [], time.perf_counter()
+    while len(rounds) <= repeats and (len(rounds) < 4 or time.perf_counter() - start < SIZE_SECONDS):
+        rounds.append({key: seconds(run, device) for key, run in runs.items()})
     names = dict.fromkeys(name for name, _ in runs)
     return {name: {kind: median(r[name, kind] for r in rounds[1:]) for kind in ("clean", "noisy")} for name in names}
 
 
-def measure(device: torch.device, repeats: int, unet_seconds: float) -> tuple[float, dict[str, dict[str, dict[str, float]]]]:
+def measure(device: torch.device, repeats: int) -> tuple[float, dict[str, dict[str, dict[str, float]]]]:
     """Median seconds of a UNet step, and of everything at every size; the steps are spread between the sizes."""
     step = unet_step(device)
     seconds(step, device)
     steps, sizes = [seconds(step, device)], {}
     for size, shape in SIZES.items():
         sizes[size] = measure_size(shape, device, repeats)
-        if sum(steps) < unet_seconds:
+        if sum(steps) < UNET_SECONDS:
             steps.append(seconds(step, device))
     return median(steps), sizes
 
 
 def rows_of(step: float, sizes: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, object]]:
-    """One row per size and measurement: milliseconds, share of a UNet step, gain over the plain way."""
+    """One row per size and measurement: milliseconds, share of a UNet step, speed beside the plain way."""
     return [
         {
             "latent": size,
             "operation": name,
             **{f"{kind}_ms": 1e3 * t for kind, t in times.items()},
             **{f"{kind}_unet_steps": t / step for kind, t in times.items()},
-            **{f"{kind}_gain": sizes[size]["plain svd, edit, product"][kind] / t for kind, t in times.items()},
+            **{f"{kind}_speedup": sizes[size]["plain svd, edit, product"][kind] / t for kind, t in times.items()},
         }
         for size, measured in sizes.items()
         for name, times in measured.items()
@@ -140,13 +144,13 @@ def rows_of(step: float, sizes: dict[str, dict[str, dict[str, float]]]) -> list[
 
 
 def print_table(rows: list[dict[str, object]]) -> None:
-    """The rows as text: for a clean and a noisy latent, ms, percent of a UNet step, and gain over the plain way."""
-    heading = f"{'ms':>9} {'% of step':>9} {'gain':>6}"
+    """The rows as text: for a clean and a noisy latent, ms, percent of a UNet step, and speed beside the plain way."""
+    heading = f"{'ms':>9} {'% of step':>9} {'speed':>6}"
     print(f"{'':39}{'clean latent':>26} {'noisy latent':>26}")
     print(f"{'latent':13}{'operation':26}{heading} {heading}")
     for row in rows:
         cells = [
-            f"{row[f'{kind}_ms']:9.2f} {100 * row[f'{kind}_unet_steps']:9.3f} {row[f'{kind}_gain']:5.1f}x" for kind in ("clean", "noisy")
+            f"{row[f'{kind}_ms']:9.2f} {100 * row[f'{kind}_unet_steps']:9.3f} {row[f'{kind}_speedup']:5.1f}x" for kind in ("clean", "noisy")
         ]
         print(f"{row['latent']:13}{row['operation']:26}{' '.join(cells)}")
 
@@ -162,9 +166,8 @@ def main() -> None:
     """Measure, print, and write the rows if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds behind each median (default 7)")
+    parser.add_argument("--repeats", type=int, default=9, help="rounds behind each median (default 9; fewer on a slow machine)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--unet-seconds", type=float, default=60, help="no further UNet steps once they took this long together")
     options = parser.parse_args()
     device = torch.device(options.device)
     import_pack()
@@ -173,7 +176,7 @@ def main() -> None:
     about = {"machine": machine, "device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     with torch.inference_mode():
-        step, sizes = measure(device, options.repeats, options.unet_seconds)
+        step, sizes = measure(device, options.repeats)
     print(f"one UNet step (SD 1.5's shape, batch 2, 64x64 latent): {1e3 * step:.0f} ms\n")
     rows = rows_of(step, sizes)
     print_table(rows)

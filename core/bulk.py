@@ -51,20 +51,20 @@ def _noise_quantile(matrix: MatrixShape, levels: np.ndarray) -> Tensor:
     """Quantiles of the singular values of unit noise at the given levels in 0..1."""
     short, long = sorted(matrix)
     values, distribution = _marchenko_pastur(short / long)
-    return sqrt(long) * torch.from_numpy(np.sqrt(np.interp(levels, distribution, values)))
+    return sqrt(long) * torch.from_numpy(np.interp(levels, distribution, values))
 
 
 @lru_cache(maxsize=64)
 def _marchenko_pastur(beta: float, nodes: int = 4096) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues and their cumulative Marchenko-Pastur distribution, tabulated.
+    """Singular values in units of sigma sqrt(n) and their cumulative distribution, tabulated.
 
-    With lambda = 1 + beta - 2 sqrt(beta) cos(theta) the density sqrt((l+ - l)(l - l-)) / (2 pi beta l) dl becomes
+    With l = s^2 = 1 + beta - 2 sqrt(beta) cos(theta) the density sqrt((l+ - l)(l - l-)) / (2 pi beta l) dl becomes
     2 sin^2(theta) / (pi l) dtheta, which is smooth at both edges, so that the trapezoid rule is exact to 1e-6.
     """
     theta = np.linspace(0.0, pi, nodes)
-    values = 1 + beta - 2 * sqrt(beta) * np.cos(theta)
-    density = 2 * np.sin(theta) ** 2 / (pi * np.maximum(values, 1e-30))
+    squares = 1 + beta - 2 * sqrt(beta) * np.cos(theta)
+    density = 2 * np.sin(theta) ** 2 / (pi * np.maximum(squares, 1e-30))
     density[0] = 2 / pi * (beta == 1)  # the limit at theta = 0, where a square matrix has 0 / 0
     steps = np.diff(theta) * (density[1:] + density[:-1]) / 2
     distribution = np.concatenate([[0.0], np.cumsum(steps)])
-    return values, distribution / distribution[-1]
+    return np.sqrt(squares), distribution / distribution[-1]

@@ -26,7 +26,7 @@ def band_gains(rank: int, first: int, last: int, gain: float) -> Tensor:
     if not 1 <= first <= rank:
         raise ValueError(f"first: got {first}, but there are {rank} triplets; choose 1 to {rank}.")
     if not first <= end <= rank:
-        raise ValueError(f"last: got {last}, but the band starts at {first} and there are {rank} triplets; choose {first} to {rank}, or 0 for all.")
+        raise ValueError(f"last: got {last}, but the band starts at {first} of {rank} triplets; choose {first} to {rank}, or 0 for all.")
     gains = torch.ones(rank, dtype=torch.float64)
     gains[first - 1 : end] = gain
     return gains

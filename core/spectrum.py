@@ -93,9 +93,10 @@ def exchange(a: LatentSVD, b: LatentSVD, *, take: str = "values", rank: int | No
         raise ValueError(f"take: got {take!r}; choose one of values, vectors, triplets.")
     if rank is None and a.rank != b.rank:
         raise ValueError(f"rank: one latent SVD holds {a.rank} triplets, the other {b.rank}; decompose both with the same rank.")
-    count = min(a.rank, b.rank) if rank is None else rank
-    if not 1 <= count <= min(a.rank, b.rank):
-        raise ValueError(f"rank: got {count}, but the two latent SVDs hold {a.rank} and {b.rank} triplets; choose 1 to {min(a.rank, b.rank)}.")
+    both = min(a.rank, b.rank)
+    count = both if rank is None else rank
+    if not 1 <= count <= both:
+        raise ValueError(f"rank: got {count}, but the two latent SVDs hold {a.rank} and {b.rank} triplets; choose 1 to {both}.")
     U, S, Vh = a.U, a.S, a.Vh
     if take != "values":
         U = torch.cat([b.U.to(U)[..., :count], U[..., count:]], dim=2)
@@ -120,17 +121,17 @@ def check_same_shape(a: LatentSVD, b: LatentSVD) -> None:
 
 
 def _triplets(X: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Triplets of wide matrices: left vectors from `left_triplets`, the others by orthonormalising U^T X.
+    """Triplets of wide matrices: left vectors from `left_triplets`, then the right ones from U^T X = diag(S) V^T.
 
-    With the left vectors in hand, U^T X = diag(S) V^T; its QR factorisation gives orthonormal right vectors even where
-    singular values vanish.
+    The rows of U^T X are orthogonal to 1e-16 s_1^2; divided by values down to 1e-5 s_1 that is 1e-6. Below, their QR
+    factorisation makes orthonormal vectors, and any will do.
     """
-    U, _ = left_triplets(X, count)
-    V, R = torch.linalg.qr((U.mT @ X).mT)
-    diagonal = R.diagonal(dim1=-2, dim2=-1)
-    Vh = torch.where(diagonal < 0, -1.0, 1.0).to(V)[..., None] * V.mT
-    S, order = diagonal.abs().sort(dim=-1, descending=True, stable=True)
-    return U.gather(2, order[:, None].expand_as(U)), S, Vh.gather(1, order[..., None].expand_as(Vh))
+    U, S = left_triplets(X, count)
+    rows = U.mT @ X
+    if (S[:, -1] >= 1e-5 * S[:, 0]).all() and (S[:, 0] > 0).all():
+        return U, S, rows / rows.norm(dim=-1, keepdim=True)
+    V, R = torch.linalg.qr(rows.mT)
+    return U, S, V.mT * torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(V)[..., None]
 
 
 def _transposed(triplets: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,10 +30,14 @@ class HostError(RuntimeError):
     """The server did not start, refused a prompt, or failed in running it."""
 
 
-def free_port():
-    """A port that nobody listens on."""
+def free_port(wanted=0):
+    """The wanted port if nobody listens on it; any free one for 0."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as problem:
+            raise HostError(f"port {wanted} cannot be used ({problem.strerror}); choose another") from None
         return probe.getsockname()[1]
 
 
@@ -54,9 +58,9 @@ def die_with_parent():
 class Host:
     """A running server with folders of its own; a context manager."""
 
-    def __init__(self, tree, *, port=None, output=None, arguments=("--cpu",), echo=False):
-        self.tree, self.port, self.output = Path(tree), port or free_port(), output
-        self.arguments, self.echo = list(arguments), echo
+    def __init__(self, tree, *, port=0, output=None, arguments=("--cpu",), echo=False):
+        self.tree, self.port, self.output = Path(tree), free_port(port), output
+        self.arguments, self.echo, self.process = list(arguments), echo, None
         self.address = f"http://127.0.0.1:{self.port}"
         self.client = Client(self.address)
 
@@ -73,14 +77,17 @@ class Host:
         return self
 
     def __exit__(self, *exception):
-        if self.process.poll() is None:
-            self.process.terminate()
+        if self.process:
+            self._stop()
+        self._temporary.cleanup()
+
+    def _stop(self):
+        self.process.terminate()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._temporary.cleanup()
 
     @property
     def log(self):
@@ -237,12 +244,13 @@ def describe(node_errors):
 def main():
     """Serve ComfyUI with this pack until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Serve ComfyUI with this pack; other arguments go to ComfyUI.")
-    parser.add_argument("--port", type=int)
+    parser.add_argument("--port", type=int, default=0)
     options, others = parser.parse_known_args()
     output = ROOT / "output"
     with Host(os.environ["COMFYUI"], port=options.port, output=output, echo=True,
               arguments=[*device_arguments(), *others]) as host:
-        print(f"\nComfyUI with Semantic Latents: {host.address}  (Ctrl-C stops it)\n", flush=True)
+        print("\nComfyUI's workflow templates are left out here; its message about them can be ignored.\n"
+              f"ComfyUI with Semantic Latents: {host.address}  (Ctrl-C stops it)\n", flush=True)
         host.process.wait()
 
 

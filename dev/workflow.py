@@ -148,8 +148,10 @@ def is_widget(spec):
 
 def controlled(name, spec):
     """Whether a value for "control after generate" follows the input's own."""
+    if kind_of(spec) not in ("INT", "COMBO"):
+        return False
     by_name = kind_of(spec) == "INT" and name in ("seed", "noise_seed")
-    return kind_of(spec) in ("INT", "COMBO") and options(spec).get("control_after_generate", by_name) not in (False, None)
+    return bool(options(spec).get("control_after_generate", by_name))
 
 
 def chosen(spec, value):

@@ -1,4 +1,4 @@
-"""Imports the pack as ComfyUI does, under the name "pack"; leaves out the tests that need a host where there is none."""
+"""Imports the pack as ComfyUI does, named "pack"; skips what needs ComfyUI where there is none."""
 
 import importlib.util
 import os

@@ -21,6 +21,13 @@ def test_expected_spectrum_is_that_of_noise(rows, cols):
     assert (expected.diff() < 0).all()
 
 
+def test_square_noise_has_the_quarter_circle_law():
+    s = noise_spectrum(MatrixShape(200, 200)) / 200**0.5
+    below = (s * (4 - s**2).sqrt() / 2 + 2 * (s / 2).asin()) / torch.pi
+    levels = 1 - (torch.arange(200) + 0.5) / 200
+    torch.testing.assert_close(below, levels.double(), atol=1e-6, rtol=0)
+
+
 @SHAPES
 def test_energy_of_the_expected_spectrum_is_that_of_the_entries(rows, cols):
     assert noise_spectrum(MatrixShape(rows, cols)).square().sum().item() == pytest.approx(rows * cols, rel=1e-2)

@@ -59,6 +59,14 @@ def test_gauge_does_not_depend_on_the_sign_of_the_latent():
     torch.testing.assert_close(plus.Vh, -minus.Vh, atol=1e-5, rtol=0)
 
 
+def test_rounding_does_not_choose_between_entries_of_equal_magnitude():
+    mirrored = torch.outer(torch.tensor([1.0, -1.0]), torch.arange(1.0, 7.0)).expand(1, 1, 2, 6)
+    for entry in (0, 1):
+        x = mirrored.clone()
+        x[0, 0, entry] *= 1 + 2e-6
+        assert decompose(x).U[0, 0, 0] > 0
+
+
 def test_equal_inputs_give_equal_bits():
     x = torch.randn(1, 4, 20, 28)
     first, second = decompose(x), decompose(x.clone())

@@ -193,3 +193,51 @@ def test_a_sampler_that_never_meets_its_steps_is_refused(run, demo):
 
     with pytest.raises(ValueError, match="does not evaluate the model once at each step"):
         demo.sample(edit(run, KSAMPLER(own_way), target="x_t"))
+
+
+def test_cancel_is_heard_at_the_next_step(run, demo, sampler_of):
+    import comfy.model_management
+
+    seen = []
+
+    def cancelled(latent, **context):
+        seen.append(1)
+        comfy.model_management.interrupt_current_processing(True)
+        return latent * 1.1
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        demo.sample(edit(run, sampler_of("euler"), cancelled))
+    assert len(seen) == 1
+    assert torch.isfinite(demo.sample(edit(run, sampler_of("euler")))).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 8, 12), (1, 16, 3, 8, 12)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_other_families_shapes_and_dtypes(run, sampler_of, shape, dtype):
+    """Sixteen channels, video, half precision: a stand-in denoiser behind the host's own euler."""
+    from comfy.samplers import KSAMPLER
+
+    class Levels:
+        def percent_to_sigma(self, percent):
+            return 10.0 * (1 - percent)
+
+    class Model:
+        inner_model = type("Guider", (), {"model_patcher": type("Patcher", (), {"get_model_object": lambda self, name: Levels()})()})()
+
+        def __call__(self, x, sigma, **options):
+            return x / (1 + sigma.view(-1, *[1] * (x.ndim - 1)) ** 2).to(x.dtype)
+
+    (operation,) = run("SpectrumOperation", mode="gain", first=1, last=2, gain=1.5, exponent=1.0, threshold=1.0,
+                       keep_energy=False, strength=1.0, layout="channel")
+    euler = KSAMPLER(sampler_of("euler").sampler_function)
+    x, sigmas = torch.randn(shape).to(dtype), torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
+    mask = torch.zeros(1, 8, 12)
+    mask[..., 6:] = 1
+    for target in ("x0", "x_t"):
+        def sample(sampler):
+            return sampler.sampler_function(Model(), x, sigmas, extra_args={}, disable=True)
+
+        plain, edited = sample(euler), sample(edit(run, euler, operation, target, mask=mask, start_percent=0.0, end_percent=1.0))
+        assert edited.dtype == plain.dtype and edited.shape == x.shape
+        assert torch.equal(edited[..., :6], plain[..., :6])
+        assert (edited[..., 6:] - plain[..., 6:]).abs().max() > 0.05
