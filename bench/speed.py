@@ -169,6 +169,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9, help="rounds behind each median (default 9; fewer on a slow machine)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    if "COMFYUI" not in os.environ:
+        parser.error("set COMFYUI to the host's folder, or use make bench")
     device = torch.device(options.device)
     import_pack()
     torch.manual_seed(0)

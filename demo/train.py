@@ -49,13 +49,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    stages: tuple[Stage, ...] = (Stage(32, 105_000, 16, 6e-4), Stage(64, 85_000, 16, 5e-4))
+    stages: tuple[Stage, ...] = (Stage(32, 130_000, 16, 6e-4), Stage(64, 60_000, 16, 5e-4))
     faces: int = 60_000
     seed: int = 1
     text_steps: int = 1_000
     empty_prompts: float = 0.1
     cooldown: float = 0.2  # the last part of the last stage, over which the learning rate falls to zero
     ema: float = 0.998
+    high_noise: float = 0.5  # share of pictures drawn from the noisier half of the schedule, beside the uniform rest
+    listening: float = 4.0  # learning rate of the parameters through which the prompt acts, in units of the others'
 
     @property
     def total(self) -> int:
@@ -121,6 +123,11 @@ def _initialise(module: torch.nn.Module) -> None:
         torch.nn.init.zeros_(module.bias)
 
 
+def hears_the_prompt(name: str) -> bool:
+    """Whether a parameter of DemoNetwork lies on the prompt's way into the picture."""
+    return any(part in name for part in ("label_emb", "emb_layers", ".attn2.", ".norm2."))
+
+
 def padded_ids(caption: str) -> tuple[list[int], int]:
     """Token ids padded as the host pads them, and the position of the end token."""
     ids = [prompts.START, *prompts.words_to_ids(caption)[:MAX_TOKENS - 2], prompts.END]
@@ -158,13 +165,14 @@ def noise_schedule() -> torch.Tensor:
     return (1 - betas).cumprod(0).float()
 
 
-def loss_of(network: DemoNetwork, images, captions, alpha_bar, generator) -> torch.Tensor:
+def loss_of(network: DemoNetwork, images, captions, alpha_bar, generator, high_noise: float) -> torch.Tensor:
     """v-prediction loss (Salimans & Ho 2022), all noise levels weighted alike.
 
     Prompts decide at high noise, where min-SNR weights (Hang et al. 2023) vanish: with them the model did not listen.
     """
     x0 = images * PixelLatents.scale_factor
-    t = torch.randint(0, 1000, (len(x0),), generator=generator)
+    lowest = 500 * (torch.rand(len(x0), generator=generator) < high_noise)
+    t = (lowest + (1000 - lowest) * torch.rand(len(x0), generator=generator)).long()
     noise = torch.randn(x0.shape, generator=generator)
     x0, noise, t = (v.to(alpha_bar.device) for v in (x0, noise, t))
     a = alpha_bar[t].view(-1, 1, 1, 1)
@@ -183,7 +191,10 @@ class Training:
         self.network, self.average = DemoNetwork().to(device), DemoNetwork().to(device)
         self.average.load_state_dict(self.network.state_dict())
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.trained, lr=0, weight_decay=0.01, fused=True)
+        listening = [p for name, p in self.network.named_parameters() if p.requires_grad and hears_the_prompt(name)]
+        others = [p for name, p in self.network.named_parameters() if p.requires_grad and not hears_the_prompt(name)]
+        groups = [{"params": others, "factor": 1.0}, {"params": listening, "factor": recipe.listening}]
+        self.optimiser = torch.optim.AdamW(groups, lr=0, weight_decay=0.01, fused=True)
         self.alpha_bar = noise_schedule().to(device)
         self.seen = self.step = 0
 
@@ -195,8 +206,8 @@ class Training:
         captions = ["" if rng.random() < recipe.empty_prompts else prompts.caption(face, rng) for face in shown]
         generator = torch.Generator().manual_seed(int(rng.integers(2 ** 62)))
         for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate_at(self.seen)
-        loss = loss_of(self.network, images, captions, self.alpha_bar, generator)
+            group["lr"] = group["factor"] * recipe.rate_at(self.seen)
+        loss = loss_of(self.network, images, captions, self.alpha_bar, generator, recipe.high_noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimiser.step()

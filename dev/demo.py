@@ -24,10 +24,12 @@ def first_workflow():
 def progress_line(prompt):
     """A callback that shows which node is at work and how far it is."""
     def show(kind, data):
-        if kind == "progress" and data["node"] in prompt:
+        if kind != "progress" or data["node"] not in prompt:
+            return
+        done = data["value"] == data["max"]
+        if done or sys.stderr.isatty():
             title = prompt[data["node"]]["_meta"]["title"]
-            end = "\n" if data["value"] == data["max"] else ""
-            print(f"\r  {title}: {data['value']}/{data['max']} ", end=end, file=sys.stderr, flush=True)
+            print(f"\r  {title}: {data['value']}/{data['max']} ", end="\n" if done else "", file=sys.stderr, flush=True)
     return show
 
 

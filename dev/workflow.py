@@ -55,7 +55,8 @@ def api_node(node, nodes, links, info):
         source = resolve(slot, nodes, links)
         if source is not None:
             inputs[slot["name"]] = source
-    return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": node.get("title") or node["type"]}}
+    title = node.get("title") or info.get("display_name") or node["type"]
+    return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
 
 
 # Links
