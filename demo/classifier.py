@@ -1,4 +1,4 @@
-"""The judge of the demo model: which attributes a 64 x 64 picture of a face shows."""
+"""The judge of the demo model: which attributes a picture of a face shows."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from einops import rearrange
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from .faces import ATTRIBUTES, Face, hair_is_visible
+from .faces import ATTRIBUTES, SIZE, Face, hair_is_visible
 
 FILE = "attribute_classifier.safetensors"
 
@@ -20,7 +20,7 @@ class AttributeClassifier(torch.nn.Module):
     def __init__(self):
         super().__init__()
         layers, channels = [], 3
-        for width, stride in ((32, 2), (32, 1), (64, 2), (64, 1), (96, 2), (96, 1), (96, 2)):
+        for width, stride in ((32, 1), (32, 1), (64, 2), (64, 1), (96, 2), (96, 1), (96, 2)):
             layers += [torch.nn.Conv2d(channels, width, 3, stride, 1), torch.nn.GroupNorm(8, width), torch.nn.SiLU()]
             channels = width
         self.trunk = torch.nn.Sequential(*layers)
@@ -28,7 +28,7 @@ class AttributeClassifier(torch.nn.Module):
         self.heads = torch.nn.ModuleDict({name: torch.nn.Linear(128, len(v)) for name, v in ATTRIBUTES.items()})
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """images: (b, 3, 64, 64) in [-1, 1]; logits (b, values) for each attribute."""
+        """images: (b, 3, 32, 32) in [-1, 1]; logits (b, values) for each attribute."""
         features = self.features(rearrange(self.trunk(images), "b c h w -> b (c h w)"))
         return {name: head(features) for name, head in self.heads.items()}
 
@@ -55,7 +55,7 @@ def disturbed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return images + shift + 0.12 * strength * torch.randn(images.shape, generator=generator)
 
 
-def train(pictures, folder: Path, device: str, steps: int = 1500, batch: int = 128) -> None:
+def train(pictures, folder: Path, device: str, steps: int = 1000, batch: int = 128) -> None:
     """Train on `pictures` (a `Pictures`), write fp16 weights to `folder`."""
     import numpy as np
     torch.manual_seed(2)
@@ -64,7 +64,7 @@ def train(pictures, folder: Path, device: str, steps: int = 1500, batch: int = 1
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
     bar = tqdm(range(steps), "classifier", mininterval=5)
     for step in bar:
-        images, shown = pictures.batch(np.random.default_rng([2, step]), batch, 64)
+        images, shown = pictures.batch(np.random.default_rng([2, step]), batch, SIZE)
         targets = targets_of(shown)
         with torch.autocast(device, torch.bfloat16):
             logits = model(disturbed(images, generator).to(device))

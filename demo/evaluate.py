@@ -27,7 +27,7 @@ import nodes  # noqa: E402
 import demo  # noqa: E402
 from demo import classifier, faces, prompts  # noqa: E402
 
-FIRST_SEED, CFG, STEPS, SAMPLER, SCHEDULER = 100_000, 3.0, 16, "dpmpp_2m", "normal"
+FIRST_SEED, CFG, STEPS, SAMPLER, SCHEDULER = 100_000, 3.0, 20, "dpmpp_2m", "normal"
 # Each prompt asks for several attributes, so that all values are asked for with few runs.
 QUESTIONS = (
     dict(smile="smiling", hair="black", style="short", skin="tan", background="white"),
@@ -50,9 +50,9 @@ class Checkpoint:
         self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_demo.safetensors")
 
     def draw(self, prompt: str, seeds: list[int]) -> torch.Tensor:
-        """Pictures (b, 3, 64, 64) in [-1, 1], one a seed."""
+        """Pictures (b, 3, h, w) in [-1, 1], one a seed."""
         encode = nodes.CLIPTextEncode().encode
-        noise = torch.cat([torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        noise = torch.cat([torch.randn(1, 3, faces.SIZE, faces.SIZE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         samples = comfy.sample.sample(
             self.model, noise, STEPS, CFG, SAMPLER, SCHEDULER, encode(self.clip, prompt)[0], encode(self.clip, "")[0],
             torch.zeros_like(noise), disable_pbar=True)

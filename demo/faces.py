@@ -37,6 +37,8 @@ SHIRT = {"white": (242, 242, 242), "black": (36, 36, 40), "red": (188, 44, 44), 
          "yellow": (236, 204, 56)}
 LENS, LIP, MOUTH, TEETH = (24, 24, 28), (164, 52, 60), (104, 22, 30), (250, 250, 248)
 
+SIZE = 32  # of the demo model's pictures, in pixels
+
 Colour = tuple[int, int, int]
 
 
@@ -132,7 +134,7 @@ def shaded(colour: Colour, amount: float) -> Colour:
     return tuple(int(np.clip(v + amount, 0, 255)) for v in colour)
 
 
-def render(face: Face, size: int = 64, supersampling: int = 4) -> np.ndarray:
+def render(face: Face, size: int = SIZE, supersampling: int = 8) -> np.ndarray:
     """The picture of a face, uint8 (size, size, 3)."""
     j, labels = face.jitter, face.labels
     colours = {

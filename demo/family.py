@@ -76,7 +76,7 @@ class DemoFaces(comfy.supported_models_base.BASE):
     """Recognised by its narrow UNet: 32 channels, 3 latent channels and a 128-wide text embedding."""
     unet_config = {"in_channels": 3, "model_channels": 32, "context_dim": WIDTH, "adm_in_channels": WIDTH}
     unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
-    sampling_settings = {"linear_end": 0.02}  # sigma_max 63: at 64 x 64 pixels SD's 14.6 leaves the mean colour visible
+    sampling_settings = {"linear_end": 0.02}  # sigma_max 66: in pixel space SD's 14.6 leaves the mean colour visible
     latent_format = PixelLatents
 
     def model_type(self, state_dict, prefix=""):

@@ -167,7 +167,7 @@ class Client:
 
     def read(self, path, **query):
         """The bytes of a GET request's answer."""
-        url = f"{self.address}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        url = self.address + urllib.parse.quote(path) + (f"?{urllib.parse.urlencode(query)}" if query else "")
         with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.read()
 

@@ -9,6 +9,10 @@ WIDGETS = {
     "INT", "FLOAT", "BOOLEAN", "STRING", "COMBO", "MARKDOWN", "TEXTAREA", "COLOR", "COLORS", "CURVE", "RANGE",
     "BOUNDING_BOX", "BOUNDING_BOXES", "CHART", "GALLERIA", "IMAGECOMPARE", "PAINTER",
 }
+STARTS = {
+    "INT": 0, "FLOAT": 0.0, "BOOLEAN": False, "STRING": "", "COLOR": "#000000",
+    "CURVE": {"points": [[0, 0], [1, 1]], "interpolation": "monotone_cubic"},
+}
 CHOICE = "COMFY_DYNAMICCOMBO_V3"  # a combo box whose value decides which further inputs follow it
 
 
@@ -171,7 +175,7 @@ def default(spec):
     first = choices[0] if choices else None
     if kind_of(spec) == CHOICE:
         return first["key"]
-    return {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False, "STRING": ""}.get(kind_of(spec), first)
+    return STARTS.get(kind_of(spec), first)
 
 
 def wrap(value):

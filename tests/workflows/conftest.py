@@ -15,8 +15,14 @@ CHROMIUM_FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]
-# A first visit shows the templates and release notes over the graph.
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Notification.ShowVersionUpdates": False}
+SETTINGS = {
+    # A first visit shows the templates and release notes over the graph.
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Notification.ShowVersionUpdates": False,
+    # The screenshots should show the nodes' text however far out they are zoomed.
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,
+    "Comfy.Minimap.Visible": False,
+}
 
 
 def pytest_generate_tests(metafunc):
@@ -63,7 +69,7 @@ def browser():
 @pytest.fixture
 def page(browser, server):
     """The frontend, loaded; page.problems collects console errors and uncaught exceptions."""
-    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    context = browser.new_context(viewport={"width": 1920, "height": 1080})
     # Nothing is fetched from outside, so that a test says the same with and without a network.
     context.route(lambda url: not url.startswith((server.address, "data:", "blob:")), lambda route: route.abort())
     page = context.new_page()
