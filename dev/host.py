@@ -214,6 +214,8 @@ def main():
     if wanted.command == "where":
         print(python, tree, sep="\n")
     else:
+        # Where the cores are shared, threads that spin while they wait make small tensors a hundred times slower.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.execve(python, [python, *wanted.arguments], {**os.environ, "COMFYUI": tree})
 
 
