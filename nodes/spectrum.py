@@ -61,7 +61,7 @@ def rescaling_inputs() -> list[io.Input]:
 
 def curve_input() -> io.Input:
     return io.Custom("CURVE").Input(
-        "curve", optional=True,
+        "curve", optional=True, extra_dict={"forceInput": True},  # a socket only: the frontend's own widget is for the editor
         tooltip="Mode curve: from a Curve Editor. Left is the largest triplet, right the smallest; height 0 leaves a "
         "triplet alone and 1 gives it the full gain.")
 
