@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from einops import reduce
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from .bulk import bulk_edge, noise_level, noise_spectrum
@@ -37,6 +40,22 @@ def spectrum_figure(svd: LatentSVD, *, sigma: float | None = None) -> Tensor:
     axes.yaxis.set_major_formatter("{x:g}")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower left", fontsize=13, facecolor=PAPER, edgecolor=FAINT, labelcolor=INK)
+    return _picture(figure)
+
+
+def explained_variance_figure(shares: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Share of the variance of h along each direction, a line per direction, over the noise levels of a run.
+
+    shares: (levels, directions) in 0..1, sigmas: one a level, descending. Returns an image (1, H, W, 3) in 0..1.
+    """
+    figure, axes = _chart("noise level", "share of the variance")
+    for i, values in enumerate(shares.T):
+        axes.plot(sigmas, values, marker="o" if len(sigmas) == 1 else None, label=f"direction {i + 1}" if i < LEGEND_ROOM else None)
+    axes.set(xscale="log", ylim=(0, None))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.invert_xaxis()  # a run goes from left to right
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.legend(loc="best", fontsize=13, facecolor=PAPER, edgecolor=FAINT, labelcolor=INK)
     return _picture(figure)
 
 

@@ -3,12 +3,13 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .. import demo
-from . import sampling, sheets, spectrum
+from . import directions, files, processes, sampling, sheets, spectrum
 
 
 class SemanticLatents(ComfyExtension):
     async def on_load(self) -> None:
         demo.install()
+        files.register_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*spectrum.NODES, *sampling.NODES, *sheets.NODES]
+        return [*spectrum.NODES, *sampling.NODES, *directions.NODES, *files.NODES, *processes.NODES, *sheets.NODES]

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core.spectrum import LatentSVD
 
 SVD = io.Custom("SEMANTIC_LATENTS_SVD")
+DIRECTION = io.Custom("SEMANTIC_LATENTS_DIRECTION")
 CATEGORY = "semantic latents"
 
 

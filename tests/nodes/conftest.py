@@ -80,3 +80,58 @@ def sampler_of():
     import comfy.samplers
 
     return comfy.samplers.sampler_object
+
+
+SMALL = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1, 1], "channel_mult": [1, 2, 2],
+    "transformer_depth": [0, 1, 1], "transformer_depth_output": [0, 0, 1, 1, 1, 1], "transformer_depth_middle": 1, "num_head_channels": 16,
+    "num_heads": -1, "use_spatial_transformer": True, "use_linear_in_transformer": True, "legacy": False,
+}
+FAMILIES = {"SD15": {"context_dim": 768}, "SD20": {"context_dim": 1024}, "SDXL": {"context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816}}
+
+
+class Shaped:
+    """A model of a real family's class, prediction type and conditioning, with a narrow UNet of random weights."""
+
+    def __init__(self, family, dtype=torch.float32):
+        import comfy.model_management
+        import comfy.model_patcher
+        import comfy.supported_models
+
+        config = getattr(comfy.supported_models, family)({**SMALL, **FAMILIES[family]})
+        config.unet_config["dtype"] = dtype
+        config.manual_cast_dtype = None
+        generator = torch.Generator().manual_seed(5)
+        v_mark = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.randn(64, generator=generator)}
+        network = config.get_model(v_mark, "")
+        network.requires_grad_(False)
+        for name, weight in network.diffusion_model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.copy_(noise / weight[0].numel() ** 0.5 if weight.ndim > 1 else 1 + 0.1 * noise if "weight" in name else 0.1 * noise)
+        self.model = comfy.model_patcher.CoreModelPatcher(network, torch.device("cpu"), torch.device("cpu"))
+        self.width, self.pooled = FAMILIES[family]["context_dim"], family == "SDXL"
+
+    def encode(self, prompt):
+        """A conditioning that depends on the prompt, in the family's width."""
+        generator = torch.Generator().manual_seed(sum(map(ord, prompt)))
+        more = {"pooled_output": torch.randn(1, 1280, generator=generator)} if self.pooled else {}
+        return [[torch.randn(1, 77, self.width, generator=generator), more]]
+
+    def empty(self, batch=1, size=16, width=None):
+        return {"samples": torch.zeros(batch, 4, size, width or size)}
+
+    sample = Demo.sample
+
+
+@pytest.fixture(scope="session")
+def shaped(pack_nodes):
+    """`shaped("SDXL")`: a model of that family, made once."""
+    made = {}
+
+    def make(family, dtype=torch.float32):
+        if (family, dtype) not in made:
+            with torch.inference_mode():
+                made[family, dtype] = Shaped(family, dtype)
+        return made[family, dtype]
+
+    return make

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 IDS = {
     "Decompose", "Compose", "RescaleSingularValues", "ExchangeSingularVectors", "SpectrumOperation", "EditDuringSampling",
+    "DirectionFromPrompts", "DiscoverDirections", "ApplyDirection", "CombineDirections", "SaveDirection", "LoadDirection", "DDIMSampler", "Invert",
     "StrengthRange", "Grid",
 }
 

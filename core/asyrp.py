@@ -1,0 +1,76 @@
+"""The asymmetric reverse process (Asyrp, Kwon et al. 2023) and the DDIM step, in the host's frame x = x0 + sigma eps.
+
+The process shifts h only where the denoised latent is predicted, not where the noise is put back:
+
+    x' = D~ + sigma' (x - D) / sigma
+
+with D the denoised latent, D~ the one with h shifted, sigma' the next noise level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[..., Tensor]
+LARGEST_GAIN = 1e3
+
+
+def asymmetric_gain(sigma: float, sigma_next: float) -> float:
+    """Gain g with which `D + g (D~ - D)` makes a first-order step the asymmetric one: 1 / (1 - sigma'/sigma), at most 1000.
+
+    Put into x' = D_eff + sigma' (x - D_eff) / sigma, it gives D~ + sigma' (x - D) / sigma. Raises ValueError unless
+    0 <= sigma' < sigma.
+    """
+    if not 0 <= sigma_next < sigma:
+        raise ValueError(f"sigmas: an asymmetric step goes down, from sigma to a smaller one; got {sigma:.4g} to {sigma_next:.4g}.")
+    return min(1 / (1 - sigma_next / sigma), LARGEST_GAIN)
+
+
+def matched_scale(sigmas: Sequence[float], weights: Sequence[float]) -> float:
+    """Strength of the asymmetric process, in units of a symmetric shift of equal total effect to first order.
+
+    A symmetric shift enters x with weight 1 - sigma'/sigma at each step, an asymmetric one with weight 1: its effect
+    grows with the number of steps. The ratio of the two sums over the steps (weights: one a step, 0 outside the window)
+    makes both alike, and the edit independent of the number of steps. Plays the role of n_ref / n in the authors' code.
+    """
+    shares = [1 - after / before for before, after in zip(sigmas, sigmas[1:])]
+    return sum(w * s for w, s in zip(weights, shares, strict=True)) / sum(weights)
+
+
+def ddim_levels(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+    """(sigma_down, sigma_up) of a DDIM step with noise share eta (Song et al. 2021, eq. 16), in the host's frame.
+
+    sigma_up^2 = eta^2 sigma'^2 (sigma^2 - sigma'^2) / sigma^2, and sigma_down^2 + sigma_up^2 = sigma'^2.
+    """
+    if sigma_next == 0:
+        return 0.0, 0.0
+    up = min(sigma_next, eta * math.sqrt(max(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2, 0.0)))
+    return math.sqrt(sigma_next**2 - up**2), up
+
+
+def sample_ddim(
+    model: Denoiser, x: Tensor, sigmas: Tensor, *, eta: float = 0.0, boost_below: float = 0.0,
+    noise: Callable[[float, float], Tensor] | None = None, callback: Callable[[dict], None] | None = None,
+    announce: Callable[[float], dict] | None = None, options: dict | None = None,
+) -> Tensor:
+    """DDIM with noise share eta, and eta = 1 where a step starts below boost_below (quality boosting, Kwon et al. 2023, 3.4).
+
+    model(x, sigma (b,), **options) gives the denoised latent of x: (b, ...). sigmas: (steps + 1,) descending.
+    noise(sigma, sigma') gives a step's random numbers. announce(sigma_down) gives further options of a step's call:
+    the level that its deterministic part goes down to, from which the asymmetric gain follows.
+    """
+    levels = sigmas.tolist()
+    for i, (sigma, sigma_next) in enumerate(zip(levels, levels[1:])):
+        down, up = ddim_levels(sigma, sigma_next, 1.0 if sigma < boost_below else eta)
+        extra = announce(down) if announce else options or {}
+        denoised = model(x, sigmas[i] * x.new_ones(len(x)), **extra)
+        if callback:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        x = denoised + down * (x - denoised) / sigma
+        if up and noise:
+            x = x + up * noise(sigmas[i], sigmas[i + 1])
+    return x

@@ -1,0 +1,99 @@
+"""Inversion of a first-order sampler: the noise from which a run returns to a given picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, float], Tensor]
+
+
+def euler_step(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """x' = D + sigma' (x - D) / sigma, a step of DDIM with eta 0 in the frame x = x0 + sigma eps."""
+    return denoised + sigma_next * (x - denoised) / sigma
+
+
+def invert(
+    model: Denoiser, x: Tensor, sigmas: Tensor, *, refinements: int = 5, tolerance: float = 1e-4,
+    on_step: Callable[[int, float], None] | None = None,
+) -> list[Tensor]:
+    """The running latents of the run that ends in x: trajectory[i] at sigmas[i], the last one x itself.
+
+    model(x, sigma) gives the denoised latent of x: (b, ...). sigmas: (steps + 1,) descending. Each step upwards solves
+    x_hi = x_lo + (sigma_hi - sigma_lo) (x_hi - D(x_hi)) / sigma_hi, whose solution `euler_step` takes back to x_lo, by
+    fixed-point iteration from the first-order guess (the noise predicted at the point below; DDIM inversion, Song et al.
+    2021), until the change of the root mean square falls below tolerance times sigma_hi, at most refinements times. An
+    iteration that moves away is not followed. on_step(step, residual) reports each step's last change.
+    """
+    levels, trajectory, noise = sigmas.tolist(), [x], None
+    for i in range(len(levels) - 2, -1, -1):
+        high, low = levels[i], levels[i + 1]
+        if noise is None:
+            noise = _noise(model, x, high)
+        solved, residual = x + (high - low) * noise, float("inf")
+        for _ in range(refinements):
+            noise = _noise(model, solved, high)
+            nearer = x + (high - low) * noise
+            change = (nearer - solved).square().mean().sqrt().item() / high
+            if change >= residual:
+                break
+            solved, residual = nearer, change
+            if change < tolerance:
+                break
+        x, noise = solved, noise if refinements else _noise(model, solved, high)
+        trajectory.insert(0, x)
+        if on_step:
+            on_step(i, residual)
+    return trajectory
+
+
+def _noise(model: Denoiser, x: Tensor, sigma: float) -> Tensor:
+    return (x - model(x, sigma)) / sigma
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A run as it should have gone, trajectory[i] at step i, and where a step from each of these points really leads."""
+
+    trajectory: tuple[Tensor, ...]
+    stepped: tuple[Tensor, ...]
+
+    @classmethod
+    def along(cls, model: Denoiser, trajectory: list[Tensor], sigmas: Tensor) -> Path:
+        """One model call for each step of sigmas: (steps + 1,)."""
+        levels = sigmas.tolist()
+        stepped = [euler_step(x, model(x, sigma), sigma, after) for x, sigma, after in zip(trajectory, levels, levels[1:])]
+        return cls(tuple(trajectory), tuple(stepped))
+
+    def to(self, like: Tensor) -> Path:
+        """The same on another latent's device and in its dtype."""
+        return Path(tuple(x.to(like) for x in self.trajectory), tuple(x.to(like) for x in self.stepped))
+
+
+def sample_along(
+    model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, path: Path, *,
+    callback: Callable[[dict], None] | None = None, options: dict | None = None,
+) -> Tensor:
+    """A first-order run that adds at each step what the path's own step missed (direct inversion, Ju et al. 2024).
+
+    x' = trajectory[i + 1] + (step(x) - step(trajectory[i])): as long as nothing is edited it follows the path bit for
+    bit, whatever the inversion's own error; an edit adds its difference. A start that differs from the path's by rounding
+    only is taken for it. model(x, sigma (b,), **options) gives the denoised latent. Raises ValueError if the path has
+    another number of steps or another size.
+    """
+    if len(path.stepped) != len(sigmas) - 1 or path.trajectory[0].shape != x.shape:
+        raise ValueError(
+            f"sampler: the inversion has {len(path.stepped)} steps at {tuple(path.trajectory[0].shape)}, this run {len(sigmas) - 1} at "
+            f"{tuple(x.shape)}; use the same sigmas and the same latents as Invert."
+        )
+    levels = sigmas.tolist()
+    if (x - path.trajectory[0]).abs().max() <= 1e-4 * max(levels[0], 1.0):
+        x = path.trajectory[0]
+    for i, (sigma, after) in enumerate(zip(levels, levels[1:])):
+        denoised = model(x, sigmas[i] * x.new_ones(len(x)), **(options or {}))
+        if callback:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        x = path.trajectory[i + 1] + (euler_step(x, denoised, sigma, after) - path.stepped[i])
+    return x

@@ -1,0 +1,176 @@
+"""Directions in h-space in a graph: find them, mix them, apply them (Kwon et al. 2023, arXiv 2210.10960; Haas et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io, ui
+
+from ..core.direction import Direction, check_same_family, combine
+from ..core.discovery import Means, aligned, principal_components
+from ..core.injection import Window
+from ..core.plots import explained_variance_figure
+from .hspace import HEdit, family_of, with_edit
+from .observation import SOURCE, TARGET, checked_latent, watched_runs
+from .types import CATEGORY, DIRECTION
+
+
+def run_inputs(what: str) -> list[io.Input]:
+    """The inputs of a node that samples pictures in order to look at h."""
+    return [
+        io.Latent.Input("latent", tooltip="An Empty Latent Image of the size that you will edit; only its size matters."),
+        io.Int.Input("images", default=16, min=1, max=1024, tooltip=f"How many pictures {what}. More give a cleaner direction and take longer."),
+        io.Int.Input("batch_size", default=8, min=1, max=64, tooltip="How many of them at a time; lower it when memory runs out. The result is the same."),
+        io.Int.Input("steps", default=20, min=2, max=200, tooltip="Steps of each run, and noise levels of the direction. Applying it "
+                     "works with any other number of steps."),
+        io.Float.Input("cfg", default=3.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance of these runs; what you will sample with is a good choice."),
+        io.Int.Input("seed", default=0, min=0, max=2**63 - 1, tooltip="The first seed; the pictures take the seeds from here up."),
+    ]
+
+
+class DirectionFromPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_DirectionFromPrompts",
+            display_name="Direction From Prompts",
+            category=CATEGORY,
+            description="Finds the direction of an attribute from two prompts, without training: how the inside of the UNet "
+            "changes when the second prompt is read instead of the first.",
+            search_aliases=["h-space", "concept slider", "attribute", "smile", "semantic direction", "prompt contrast"],
+            inputs=[
+                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or the demo model; the direction fits this family only."),
+                io.Conditioning.Input("source", tooltip="The prompt without the attribute: a face."),
+                io.Conditioning.Input("target", tooltip="The prompt with it: a face, smiling."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt of these runs; an empty one will do."),
+                *run_inputs("are drawn to find it"),
+            ],
+            outputs=[DIRECTION.Output("direction", tooltip="For Apply Direction; strength 1 is the whole change between the two prompts.")],
+        )
+
+    @classmethod
+    def execute(cls, model, source, target, negative, latent, images, batch_size, steps, cfg, seed) -> io.NodeOutput:
+        prompts, family, means = {"positive": source, "negative": negative, "target": target}, family_of(model), Means()
+        runs = watched_runs(model, prompts, cfg, checked_latent(model, latent), steps=steps, seed=seed, count=images, batch=batch_size)
+        for sigma, h in runs:
+            means.add(sigma, h[TARGET] - h[SOURCE])
+        shifts, sigmas = means.result()
+        if not shifts.any():
+            raise ValueError("target: it moves nothing inside the UNet; connect a prompt that differs from the source.")
+        return io.NodeOutput(Direction(shifts, sigmas, family, "prompt contrast", {"images": str(images), "steps": str(steps), "seed": str(seed)}))
+
+
+class DiscoverDirections(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_DiscoverDirections",
+            display_name="Discover Directions",
+            category=CATEGORY,
+            description="Finds the directions in which the pictures of a prompt differ most from each other, without being told "
+            "what to look for. Everything after it runs once for each direction.",
+            search_aliases=["h-space", "pca", "unsupervised", "ganspace", "principal components", "semantic direction"],
+            inputs=[
+                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or the demo model; the directions fit this family only."),
+                io.Conditioning.Input("positive", tooltip="The prompt whose pictures are compared; the directions are what it leaves open."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt of these runs; an empty one will do."),
+                *run_inputs("are compared"),
+                io.Int.Input("count", default=4, min=1, max=64, tooltip="How many directions, the one that explains most first; fewer than images."),
+            ],
+            outputs=[
+                DIRECTION.Output("directions", is_output_list=True, tooltip="The directions one by one; strength 1 is one standard deviation."),
+                io.String.Output("labels", is_output_list=True, tooltip="Their names with the share of the variance, for Labelled Grid."),
+                io.Image.Output("picture", tooltip="Share of the variance that each direction explains, over the run."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, latent, images, batch_size, steps, cfg, seed, count) -> io.NodeOutput:
+        family, prompts, seen = family_of(model), {"positive": positive, "negative": negative}, {}
+        if images <= count:
+            raise ValueError(f"images: {images} are too few for {count} directions; sample more images than directions.")
+        runs = watched_runs(model, prompts, cfg, checked_latent(model, latent), steps=steps, seed=seed, count=images, batch=batch_size)
+        for sigma, h in runs:
+            seen.setdefault(sigma, []).append(h[SOURCE].half())
+        sigmas = tuple(sorted(seen, reverse=True))
+        found = [principal_components(torch.cat(seen.pop(sigma)).float(), count) for sigma in sigmas]
+        per_level = torch.stack(aligned([components for components, _ in found]))  # (levels, count, c, h, w)
+        shares = per_level.flatten(2).square().sum(2) / torch.tensor([[max(total, 1e-30)] for _, total in found])
+        order = shares.mean(0).argsort(descending=True)  # followed over the run, a direction may have changed its rank
+        per_level, shares = per_level[:, order], shares[:, order]
+        notes = {"images": str(images), "steps": str(steps), "seed": str(seed)}
+        directions = [Direction(shifts.contiguous(), sigmas, family, "PCA", {**notes, "component": str(i + 1)})
+                      for i, shifts in enumerate(per_level.unbind(1))]
+        picture = explained_variance_figure(shares, sigmas)
+        labels = [f"{i + 1} ({share:.0%})" for i, share in enumerate(shares.mean(0).tolist())]
+        return io.NodeOutput(directions, labels, picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+class ApplyDirection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_ApplyDirection",
+            display_name="Apply Direction",
+            category=CATEGORY,
+            description="Changes one attribute of what the model draws: moves the inside of its UNet along a direction. The seed, "
+            "the prompt and the rest of the picture stay. Several can be stacked.",
+            search_aliases=["h-space", "asyrp", "slider", "attribute", "smile", "edit", "semantic edit"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to patch; of the family that the direction was found on."),
+                DIRECTION.Input("direction", tooltip="From Direction From Prompts, Discover Directions, Combine Directions or Load Direction."),
+                io.Float.Input("strength", default=1.0, min=-100.0, max=100.0, step=0.05, tooltip="The slider. 0 changes nothing at all, more is "
+                               "stronger, below 0 does the opposite. Directions from prompts show from about 1 to 5."),
+                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Where the edit starts: 0 is the first step."),
+                io.Float.Input("end_percent", default=0.8, min=0.0, max=1.0, step=0.001, tooltip="Where it ends; the last part of a run draws detail only."),
+                io.Float.Input("ramp", default=0.0, min=0.0, max=0.5, step=0.001, tooltip="Fades the edit in and out over this part of the run, at both ends."),
+                io.Combo.Input("branch", options=["both", "conditional", "unconditional"], default="both",
+                               tooltip="Which half of the guided prediction moves. both: about the direction itself. conditional: cfg times "
+                               "stronger. unconditional: the opposite, for fine tuning. At cfg 1 only the conditional half exists."),
+                io.Boolean.Input("asymmetric", default=False, tooltip="The paper's asymmetric process: only the foreseen picture moves, not the noise "
+                                 "that is put back. Costs half as much again; for euler, ddim and DDIM Sampler."),
+                io.Boolean.Input("keep_norm", default=False, tooltip="Keeps the overall size of the UNet's inner values, so that strong edits burn less."),
+                io.Mask.Input("mask", optional=True, tooltip="Edits only where the mask is white; coarse, as the inside of the UNet is small. "
+                              "One for all pictures, or one for each."),
+            ],
+            outputs=[io.Model.Output("model", tooltip="The patched model, for any sampler node; the model that came in is unchanged.")],
+        )
+
+    @classmethod
+    def execute(cls, model, direction, strength, start_percent, end_percent, ramp, branch, asymmetric, keep_norm, mask=None) -> io.NodeOutput:
+        check_same_family(family_of(model), direction.family, "direction")
+        edit = HEdit(direction, strength, Window(start_percent, end_percent, ramp), branch, asymmetric, keep_norm, mask)
+        return io.NodeOutput(model if strength == 0 else with_edit(model, edit))
+
+
+class CombineDirections(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_CombineDirections",
+            display_name="Combine Directions",
+            category=CATEGORY,
+            description="Mixes two directions into one, each with its weight; for more than two, chain it.",
+            search_aliases=["h-space", "mix", "add", "subtract", "orthogonal", "disentangle"],
+            inputs=[
+                DIRECTION.Input("first", tooltip="The direction that stays as it is."),
+                DIRECTION.Input("second", tooltip="The direction that is added to it; of the same model family."),
+                io.Float.Input("first_weight", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="How much of the first; below 0 for its opposite, 0 for none."),
+                io.Float.Input("second_weight", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="How much of the second; below 0 for its opposite, 0 for none."),
+                io.Boolean.Input("orthogonalise", default=False, tooltip="Takes from the second what it shares with the first, so that it changes only "
+                                 "what the first leaves alone. With first_weight 0: the second, cleaned of the first."),
+                io.Boolean.Input("keep_size", default=False, tooltip="Divides by the square root of 2, so that a mix is about as strong as each alone."),
+                io.Boolean.Input("average_over_time", default=False, tooltip="Uses one and the same change at every noise level, the mean over all."),
+            ],
+            outputs=[DIRECTION.Output("direction", tooltip="The mix, a direction as any other.")],
+        )
+
+    @classmethod
+    def execute(cls, first, second, first_weight, second_weight, orthogonalise, keep_size, average_over_time) -> io.NodeOutput:
+        mix = combine([first, second], [first_weight, second_weight], orthogonalise=orthogonalise, keep_size=keep_size)
+        return io.NodeOutput(mix.averaged() if average_over_time else mix)
+
+
+NODES = [DirectionFromPrompts, DiscoverDirections, ApplyDirection, CombineDirections]

@@ -1,0 +1,94 @@
+"""Directions on disk: saved to output/semantic_latents, loaded from there and from models/semantic_latents."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io
+
+from ..core.files import PUBLISHED_CONCEPTS, direction_tensors, load_direction, load_published
+from .types import CATEGORY, DIRECTION
+
+FOLDER = "semantic_latents"
+SUFFIXES = {".safetensors", ".pth"}
+
+
+def output_folder() -> str:
+    return os.path.join(folder_paths.get_output_directory(), FOLDER)
+
+
+def register_folder() -> None:
+    """Let the host list models/semantic_latents and output/semantic_latents; calling it twice changes nothing."""
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+    folder_paths.add_model_folder_path(FOLDER, output_folder())
+    folder_paths.folder_names_and_paths[FOLDER][1].update(SUFFIXES)
+
+
+def save_whole(tensors, metadata: dict[str, str], prefix: str) -> Path:
+    """Write to the next free name of this prefix; the file appears when it is whole."""
+    folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, output_folder())
+    path = Path(folder) / f"{name}_{counter:05}_.safetensors"
+    partial = path.with_suffix(".partial")
+    try:
+        comfy.utils.save_torch_file(tensors, str(partial), metadata=metadata)
+        os.link(partial, path) if hasattr(os, "link") else partial.rename(path)  # a link does not replace a file
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+class SaveDirection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_SaveDirection",
+            display_name="Save Direction",
+            category=CATEGORY,
+            description="Saves a direction to output/semantic_latents, with what it fits and how it was found. Never overwrites.",
+            search_aliases=["h-space", "export direction", "save slider", "safetensors"],
+            is_output_node=True,
+            inputs=[
+                DIRECTION.Input("direction", tooltip="The direction to keep."),
+                io.String.Input("filename_prefix", default="direction", tooltip="The file's name, before its number; a folder may stand before it: faces/smile."),
+            ],
+            outputs=[DIRECTION.Output("direction", tooltip="The same direction, to go on with.")],
+        )
+
+    @classmethod
+    def execute(cls, direction, filename_prefix) -> io.NodeOutput:
+        path = save_whole(*direction_tensors(direction), filename_prefix)
+        return io.NodeOutput(direction, ui={"text": [str(path.relative_to(folder_paths.get_output_directory()))]})
+
+
+class LoadDirection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_LoadDirection",
+            display_name="Load Direction",
+            category=CATEGORY,
+            description="Loads a direction that was saved, or one of the h-space vectors published for SD 1.4 (InterpretDiffusion).",
+            search_aliases=["h-space", "import direction", "load slider", "interpretdiffusion", "safetensors"],
+            inputs=[
+                io.Combo.Input("file", options=folder_paths.get_filename_list(FOLDER), tooltip="A file in models/semantic_latents or output/semantic_latents."),
+                io.Combo.Input("concept", options=list(PUBLISHED_CONCEPTS), default=PUBLISHED_CONCEPTS[0],
+                               tooltip="For the published file unet.pth only: which of its eight vectors. Use it with branch conditional."),
+            ],
+            outputs=[DIRECTION.Output("direction", tooltip="For Apply Direction or Combine Directions, on the model family that it was found on.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file, concept):
+        path = folder_paths.get_full_path(FOLDER, file)
+        return (file, concept, os.path.getmtime(path) if path else None)
+
+    @classmethod
+    def execute(cls, file, concept) -> io.NodeOutput:
+        path = Path(folder_paths.get_full_path_or_raise(FOLDER, file))
+        return io.NodeOutput(load_published(path, concept) if path.suffix == ".pth" else load_direction(path))
+
+
+NODES = [SaveDirection, LoadDirection]

@@ -1,0 +1,186 @@
+"""The UNet's h-space in the host: edits of a patched model, what one run needs of them, and how the UNet applies them.
+
+A patched model carries its edits as a tuple in its transformer options, so that stacking, cloning and disconnecting are
+the host's own. A run's plan is made when sampling starts and dropped when it ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..core.asyrp import asymmetric_gain, matched_scale
+from ..core.direction import Direction, Family
+from ..core.injection import Window, mask_for, shifted
+from .shared_encoder import UNetCall, run_decoder_twice
+
+Branch = Literal["conditional", "unconditional", "both"]
+KEY = "semantic_latents"
+EDITS, PLAN, EDITED_PASS, SIGMA_DOWN = (f"{KEY}_{name}" for name in ("edits", "plan", "edited_pass", "sigma_down"))
+# By the names of the sampler functions: those whose step is x' = D + (sigma'/sigma) (x - D) and nothing else.
+FIRST_ORDER = {"sample_euler", "sample_ddim"}
+
+
+@dataclass(frozen=True, eq=False)
+class HEdit:
+    """One direction on a model: how strong, when, where, and on which half of the guided prediction."""
+
+    direction: Direction
+    strength: float
+    window: Window
+    branch: Branch
+    asymmetric: bool
+    keep_norm: bool
+    mask: Tensor | None
+
+    def acts_on(self, index: int) -> bool:
+        """Whether it shifts the h of this entry of the host's cond_or_uncond (0 for the positive prompt, 1 for the negative)."""
+        return self.branch == "both" or index == ("conditional", "unconditional").index(self.branch)
+
+
+def unet_of(model: ModelPatcher) -> UNetModel:
+    """The model's UNet; ValueError for a model that has none, before anything is sampled."""
+    network = model.get_model_object("diffusion_model")
+    if not isinstance(network, UNetModel):
+        raise ValueError(
+            f"model: {type(model.model).__name__} has no UNet with a middle block ({type(network).__name__} is a transformer "
+            "or another design), so it has no h-space. Connect an SD 1.x, SD 2.x or SDXL checkpoint, or the demo model; the "
+            "latent-space nodes (Spectrum Operation, Edit During Sampling) work on any family."
+        )
+    return network
+
+
+def family_of(model: ModelPatcher) -> Family:
+    """What a direction must have been found on to fit this model."""
+    unet = unet_of(model)
+    return Family(type(model.model.model_config).__name__, model.model.model_type.name, unet.model_channels * unet.channel_mult[-1])
+
+
+def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:
+    """A clone of the model that carries one more edit."""
+    patched = model.clone()
+    options = patched.model_options["transformer_options"]
+    if EDITS not in options:
+        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, plan_run)
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, run_unet)
+        patched.set_model_middle_block_after_patch(shift_h)
+    options[EDITS] = (*options.get(EDITS, ()), edit)
+    return patched
+
+
+class RunPlan:
+    """The edits of one run on its noise levels."""
+
+    def __init__(self, edits: tuple[HEdit, ...], sigmas: list[float], model_sampling: Any):
+        self.edits, self.sigmas, self.model_sampling = edits, sigmas, model_sampling
+        self._percents: dict[float, float] = {}
+        self.strengths = tuple(self._strength_of(edit) for edit in edits)
+
+    def _strength_of(self, edit: HEdit) -> float:
+        weights = [self.weight(edit, sigma) for sigma in self.sigmas[:-1]]
+        if not any(weights):
+            starts = ", ".join(f"{self.percent(sigma):.2f}" for sigma in self.sigmas[:-1][:12])
+            raise ValueError(
+                f"start_percent, end_percent: no step of this run starts between {edit.window.start:g} and {edit.window.end:g} (fades "
+                f"apart); its {len(weights)} steps start at {starts}. Widen the range, or sample more steps."
+            )
+        return edit.strength * (matched_scale(self.sigmas, weights) if edit.asymmetric else 1.0)
+
+    def percent(self, sigma: float) -> float:
+        """The part of the schedule, 0..1, at which a noise level lies: the inverse of the host's percent_to_sigma."""
+        if sigma not in self._percents:
+            low, high = 0.0, 1.0
+            for _ in range(20):
+                middle = (low + high) / 2
+                earlier = self.model_sampling.percent_to_sigma(middle) > sigma * (1 + 1e-6)
+                low, high = (middle, high) if earlier else (low, middle)
+            self._percents[sigma] = round(high, 4)
+        return self._percents[sigma]
+
+    def weight(self, edit: HEdit, sigma: float) -> float:
+        """The window's weight at a noise level."""
+        return edit.window.weight(self.percent(sigma))
+
+    def gain(self, sigma: float, down: float | None) -> float:
+        """Asymmetric gain of the step from sigma to the announced level, or to the schedule's next one."""
+        below = [level for level in self.sigmas if level < sigma * (1 - 1e-5)]
+        return asymmetric_gain(sigma, down if down is not None else max(below, default=0.0))
+
+    def chunks(self, sigma: float, cond_or_uncond: list[int]) -> list[int]:
+        """Positions in cond_or_uncond on which an asymmetric edit acts at this noise level."""
+        active = [edit for edit in self.edits if edit.asymmetric and self.weight(edit, sigma)]
+        return [i for i, index in enumerate(cond_or_uncond) if any(edit.acts_on(index) for edit in active)]
+
+    def apply(self, h: Tensor, sigma: float, cond_or_uncond: list[int], *, edited_pass: bool) -> Tensor:
+        """h: (chunks * b, c, h, w) with the shifts of this noise level; the asymmetric ones only in the edited pass."""
+        parts, size = list(h.chunk(len(cond_or_uncond))), tuple(h.shape[-2:])
+        for edit, strength in zip(self.edits, self.strengths, strict=True):
+            amount = strength * self.weight(edit, sigma)
+            if not amount or (edit.asymmetric and not edited_pass):
+                continue
+            shift = amount * edit.direction.resampled([sigma]).resized(size).shifts[0].to(h.device)
+            mask = None if edit.mask is None else mask_for(edit.mask, size).to(h.device)
+            parts = [shifted(part, shift, mask, keep_norm=edit.keep_norm) if edit.acts_on(index) else part
+                     for part, index in zip(parts, cond_or_uncond, strict=True)]
+        return torch.cat(parts)
+
+
+def plan_run(executor, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args, **kwargs) -> Tensor:
+    """OUTER_SAMPLE wrapper: check the edits against this run, and leave its plan where the UNet's wrapper finds it."""
+    guider = executor.class_obj
+    options, edits = guider.model_options["transformer_options"], guider.model_options["transformer_options"][EDITS]
+    for edit in edits:
+        check_edit(edit, guider, sampler, noise.shape[0])
+    options[PLAN] = RunPlan(edits, sigmas.tolist(), guider.model_patcher.get_model_object("model_sampling"))
+    try:
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    finally:
+        options.pop(PLAN)
+
+
+def check_edit(edit: HEdit, guider: Any, sampler: Any, batch: int) -> None:
+    """Raise ValueError for an edit that this run could not honour."""
+    name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
+    if edit.asymmetric and name not in FIRST_ORDER:
+        raise ValueError(
+            f"sampler: the asymmetric form needs a first-order sampler without noise of its own; {name.removeprefix('sample_')} is "
+            "not one. Choose euler or ddim, DDIM Sampler (Semantic Latents), or turn asymmetric off."
+        )
+    if edit.branch == "unconditional" and getattr(guider, "cfg", None) == 1.0:
+        raise ValueError("branch: at cfg 1 the host skips the unconditional half, so nothing would be edited. Choose conditional or both, or raise cfg.")
+    if edit.mask is not None and edit.mask.reshape(-1, *edit.mask.shape[-2:]).shape[0] not in (1, batch):
+        raise ValueError(f"mask: got a batch of {edit.mask.shape[0]} for {batch} latents; connect one mask, or one for each.")
+
+
+def shift_h(args: dict[str, Any]) -> dict[str, Tensor]:
+    """The middle block's patch: h with the plan's shifts."""
+    options = args["transformer_options"]
+    if PLAN not in options:
+        raise ValueError(
+            "model: this sampler node calls the model without the host's guider, so Apply Direction cannot tell which step it is at. "
+            "Use KSampler, SamplerCustom or SamplerCustomAdvanced."
+        )
+    sigma = float(options["sigmas"].flatten()[0])
+    return {"h": options[PLAN].apply(args["h"], sigma, options["cond_or_uncond"], edited_pass=options.get(EDITED_PASS, False))}
+
+
+def run_unet(executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
+    """DIFFUSION_MODEL wrapper: out + gain (edited - out) on the chunks under an asymmetric edit, with one encoder pass."""
+    plan, entries = transformer_options.get(PLAN), transformer_options.get("cond_or_uncond", [])
+    sigma = float(transformer_options["sigmas"].flatten()[0]) if plan else 0.0
+    chunks = plan.chunks(sigma, entries) if plan else []
+    if not chunks:
+        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+    gain = plan.gain(sigma, transformer_options.get(SIGMA_DOWN))
+    call = UNetCall(x, timesteps, context, y, control, transformer_options, kwargs)
+    plain, edited = run_decoder_twice(executor, call, chunks, {EDITED_PASS: True})
+    parts = list(plain.chunk(len(entries)))
+    for i, part in zip(chunks, edited.chunk(len(chunks)), strict=True):
+        parts[i] = parts[i] + gain * (part - parts[i])
+    return torch.cat(parts)

@@ -1,0 +1,107 @@
+"""Two passes through a UNet that differ after the middle block only: the encoder runs once, the decoder twice.
+
+The encoder's modules are recorded on the way through and replayed for the second pass, where patches, control residuals
+and wrappers act as in any pass. Nothing on the model is replaced: a shallow twin of it holds the other block lists.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.patcher_extension import WrapperExecutor
+from torch import Tensor
+
+
+class Record:
+    """The last layer of a block: keeps what passes through it."""
+
+    def __init__(self, tape: list[Tensor]):
+        self.tape = tape
+
+    def __call__(self, h: Tensor) -> Tensor:
+        self.tape.append(h)
+        return h
+
+
+class Replay:
+    """The only layer of a block: gives back what was recorded."""
+
+    def __init__(self, recorded: Tensor):
+        self.recorded = recorded
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return self.recorded
+
+
+@dataclass(frozen=True)
+class UNetCall:
+    """The arguments of one call of the host's UNet, for a batch of n chunks, (n b, ...)."""
+
+    x: Tensor
+    timesteps: Tensor
+    context: Tensor | None
+    y: Tensor | None
+    control: dict[str, list] | None
+    options: dict[str, Any]
+    rest: dict[str, Any]
+
+    def picked(self, chunks: list[int], take: Callable[[Any], Any], further: dict[str, Any]) -> UNetCall:
+        """The same call for some of its chunks, with further transformer options."""
+        lists = {key: [self.options[key][i] for i in chunks] for key in ("cond_or_uncond", "uuids") if key in self.options}
+        return UNetCall(take(self.x), take(self.timesteps), take(self.context), take(self.y), take(self.control),
+                        {**self.options, **further, **lists}, take(self.rest))
+
+    def run(self, executor: WrapperExecutor, unet: UNetModel) -> Tensor:
+        """Through the host's remaining wrappers and the given UNet; the control lists, which it consumes, are copies."""
+        control = self.control and {key: list(value) for key, value in self.control.items()}
+        rest = WrapperExecutor.new_class_executor(type(unet)._forward.__get__(unet), unet, executor.wrappers, executor.idx + 1)
+        return rest.execute(self.x, self.timesteps, self.context, self.y, control, self.options, **self.rest)
+
+
+def run_decoder_twice(executor: WrapperExecutor, call: UNetCall, chunks: list[int], second: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The UNet's output, and its output for some of the batch's chunks with further transformer options.
+
+    chunks: positions in the host's cond_or_uncond. The second output is (len(chunks) b, ...).
+    """
+    unet, tape = executor.class_obj, []
+    plain = call.run(executor, _twin(unet, *_recording(unet, tape)))
+    take = _Chunks(chunks, len(call.options["cond_or_uncond"]), len(call.x))
+    replaying = _twin(unet, *_replaying(unet, [take(h) for h in tape]))
+    return plain, call.picked(chunks, take, second).run(executor, replaying)
+
+
+class _Chunks:
+    """Takes the rows of some chunks out of whatever has the batch's length, in lists and dictionaries too."""
+
+    def __init__(self, chunks: list[int], count: int, batch: int):
+        size = batch // count
+        self.rows = [row for i in chunks for row in range(i * size, (i + 1) * size)]
+        self.batch = batch
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[self.rows] if value.ndim and value.shape[0] == self.batch and len(self.rows) != self.batch else value
+        if isinstance(value, dict):
+            return {key: self(item) for key, item in value.items()}
+        return [self(item) for item in value] if isinstance(value, list) else value
+
+
+def _recording(unet: UNetModel, tape: list[Tensor]) -> tuple[list, list | None]:
+    blocks = [[*block, Record(tape)] for block in unet.input_blocks]
+    return blocks, unet.middle_block and [*unet.middle_block, Record(tape)]
+
+
+def _replaying(unet: UNetModel, tape: list[Tensor]) -> tuple[list, list | None]:
+    blocks = [[Replay(h)] for h in tape[:len(unet.input_blocks)]]
+    return blocks, unet.middle_block and [Replay(tape[-1])]
+
+
+def _twin(unet: UNetModel, input_blocks: list[Iterable], middle_block: list | None) -> UNetModel:
+    """The same UNet, weights and all, with other blocks before the decoder."""
+    twin = copy.copy(unet)
+    vars(twin).update(input_blocks=input_blocks, middle_block=middle_block)  # found before the registered modules
+    return twin

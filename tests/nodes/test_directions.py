@@ -1,0 +1,237 @@
+"""Directions from prompts and from principal components, their mixes and their files, in the real host."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pack.core.direction import Direction, Family
+
+PUBLISHED = Path(__file__).resolve().parents[3] / "shared/data/interpretdiffusion_sd14_h.pth"
+
+
+@pytest.fixture(params=["demo", "SD15", "SD20", "SDXL"])
+def world(request, demo, shaped):
+    return demo if request.param == "demo" else shaped(request.param)
+
+
+def contrast(run, world, target="a face, blue hair", source="a face", **changes):
+    settings = dict(latent=world.empty(), images=3, batch_size=2, steps=3, cfg=2.0, seed=0)
+    return run("DirectionFromPrompts", model=world.model, source=world.encode(source), target=world.encode(target),
+               negative=world.encode(""), **{**settings, **changes})[0]
+
+
+def test_a_contrast_is_the_mean_difference_of_h_on_the_same_latent(world, run):
+    """Against h read by hand, at the first noise level, where the running latent is the noise itself."""
+    import comfy.sample
+    from pack.nodes.observation import Watch, schedule
+
+    direction = contrast(run, world, images=2, steps=2, batch_size=1)
+    watch, model = Watch(), world.model.clone()
+    model.set_model_middle_block_after_patch(watch)
+    seen = {}
+    for name, prompt in (("target", "a face, blue hair"), ("source", "a face")):
+        for seed in (0, 1):
+            noise = comfy.sample.prepare_noise(world.empty()["samples"], seed)
+            comfy.sample.sample_custom(model, noise, 1.0, comfy.samplers.sampler_object("euler"), schedule(model, 2)[:2], world.encode(prompt), [],
+                                       torch.zeros_like(noise), disable_pbar=True)
+            seen.setdefault(name, []).append(watch.take()[0])
+    expected = (torch.cat(seen["target"]) - torch.cat(seen["source"])).mean(0)
+    torch.testing.assert_close(direction.shifts[0], expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
+    assert len(direction.sigmas) == 2 and direction.family.name in str(type(world.model.model.model_config))
+
+
+def test_a_contrast_does_not_depend_on_the_batch_size(world, run):
+    one, all_at_once = contrast(run, world, batch_size=1), contrast(run, world, batch_size=3)
+    assert one.sigmas == all_at_once.sigmas
+    torch.testing.assert_close(one.shifts, all_at_once.shifts, rtol=0, atol=1e-3 * float(one.shifts.abs().max()))
+
+
+def test_a_contrast_leaves_the_model_unchanged(demo, run, sampler_of):
+    before = demo.sample(sampler_of("euler"), steps=2)
+    contrast(run, demo)
+    assert torch.equal(demo.sample(sampler_of("euler"), steps=2), before)
+    assert not demo.model.model_options["transformer_options"].get("patches")
+
+
+def test_equal_prompts_are_refused(demo, run):
+    with pytest.raises(ValueError, match="target: it moves nothing"):
+        contrast(run, demo, target="a face")
+
+
+def test_cancel_stops_within_a_step(demo, run):
+    import comfy.model_management as management
+
+    management.interrupt_current_processing()
+    with pytest.raises(management.InterruptProcessingException):
+        contrast(run, demo, images=64)
+    contrast(run, demo)
+
+
+def test_discovered_directions_are_orthogonal_and_ordered(world, run):
+    (directions, labels, picture) = run("DiscoverDirections", model=world.model, positive=world.encode("a face"), negative=world.encode(""), latent=world.empty(),
+                                        images=6, batch_size=3, steps=3, cfg=2.0, seed=0, count=3)
+    assert len(directions) == len(labels) == 3 and picture.shape[0] == 1 and picture.shape[-1] == 3
+    for level in range(3):
+        shifts = torch.stack([d.shifts[level].flatten() for d in directions]).double()
+        gram = shifts @ shifts.T
+        assert (gram - gram.diag().diag()).abs().max() < 1e-3 * gram.diag().max()
+    assert [int(label.split('(')[1][:-2]) for label in labels] == sorted((int(label.split('(')[1][:-2]) for label in labels), reverse=True)
+
+
+def test_too_few_images_for_the_directions(demo, run):
+    with pytest.raises(ValueError, match="images: 3 are too few for 3"):
+        run("DiscoverDirections", model=demo.model, positive=demo.encode("a face"), negative=demo.encode(""), latent=demo.empty(),
+            images=3, batch_size=3, steps=2, cfg=2.0, seed=0, count=3)
+
+
+@pytest.fixture
+def random_direction():
+    def make(seed, family=Family("DemoFaces", "V_PREDICTION", 128), levels=(30.0, 3.0, 0.5), size=(4, 4)):
+        shifts = torch.randn(len(levels), family.channels, *size, generator=torch.Generator().manual_seed(seed))
+        return Direction(shifts, levels, family, "random", {"seed": str(seed)})
+
+    return make
+
+
+def combined(run, first, second, **changes):
+    settings = dict(first_weight=1.0, second_weight=1.0, orthogonalise=False, keep_size=False, average_over_time=False)
+    return run("CombineDirections", first=first, second=second, **{**settings, **changes})[0]
+
+
+def test_combining_adds_with_weights(run, random_direction):
+    one, two = random_direction(1), random_direction(2)
+    torch.testing.assert_close(combined(run, one, two, first_weight=0.5, second_weight=-2.0).shifts, 0.5 * one.shifts - 2 * two.shifts)
+    torch.testing.assert_close(combined(run, one, two, keep_size=True).shifts, (one.shifts + two.shifts) / 2**0.5)
+    averaged = combined(run, one, two, average_over_time=True)
+    assert len(averaged.sigmas) == 1
+    torch.testing.assert_close(averaged.shifts[0], (one.shifts + two.shifts).mean(0))
+
+
+def test_orthogonalising_takes_the_shared_part_from_the_second(run, random_direction):
+    one, two = random_direction(1), random_direction(2)
+    second = combined(run, one, two, first_weight=0.0, orthogonalise=True).shifts
+    assert ((second * one.shifts).flatten(1).sum(1).abs() < 1e-3 * one.shifts.flatten(1).norm(dim=1) * second.flatten(1).norm(dim=1)).all()
+
+
+def test_directions_of_other_levels_and_sizes_combine(run, random_direction):
+    mix = combined(run, random_direction(1), random_direction(2, levels=(10.0,), size=(8, 8)))
+    assert mix.sigmas == (30.0, 3.0, 0.5) and mix.size == (4, 4)
+    with pytest.raises(ValueError, match="found on SD15 .* needed here for DemoFaces"):
+        combined(run, random_direction(1), random_direction(2, family=Family("SD15", "EPS", 128)))
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """The host's output and models folders, empty."""
+    import folder_paths
+    from pack.nodes.files import FOLDER, register_folder
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
+    monkeypatch.delitem(folder_paths.folder_names_and_paths, FOLDER, raising=False)
+    (tmp_path / "models" / FOLDER).mkdir(parents=True)
+    register_folder()
+    return tmp_path
+
+
+def test_a_saved_direction_loads_back_equal(folders, run, random_direction):
+    direction = random_direction(3)
+    for _ in range(2):
+        run("SaveDirection", direction=direction, filename_prefix="smile")
+    names = sorted(path.name for path in (folders / "output/semantic_latents").iterdir())
+    assert names == ["smile_00001_.safetensors", "smile_00002_.safetensors"]  # never overwritten
+    loaded = run("LoadDirection", file=names[0], concept="female")[0]
+    assert torch.equal(loaded.shifts, direction.shifts)
+    assert (loaded.sigmas, loaded.family, loaded.method, loaded.notes) == (direction.sigmas, direction.family, "random", {"seed": "3"})
+
+
+def test_the_file_says_what_it_is(folders, run, random_direction):
+    from safetensors import safe_open
+
+    run("SaveDirection", direction=random_direction(3), filename_prefix="a/b")
+    with safe_open(folders / "output/semantic_latents/a/b_00001_.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "semantic_latents.direction" and metadata["family"] == "DemoFaces" and metadata["prediction"] == "V_PREDICTION"
+    assert json.loads(metadata["notes"]) == {"seed": "3"} and float(metadata["norm"]) == pytest.approx(random_direction(3).norm, rel=1e-4)
+
+
+def damage(kind, path, random_direction):
+    from pack.core.files import direction_tensors
+
+    tensors, metadata = direction_tensors(random_direction(1))
+    changes = {"foreign": {"format": "lora"}, "newer": {"version": "99"}, "channels": {"channels": "64"}, "notes": {"notes": "[" * 3000},
+               "nonsense": {"version": "one"}}
+    if kind == "shapes":
+        tensors["sigmas"] = tensors["sigmas"][:1]
+    if kind == "missing":
+        del metadata["family"]
+    if kind == "nan":
+        tensors["shifts"][0, 0] = float("nan")
+    if kind == "order":
+        tensors["sigmas"] = tensors["sigmas"].flip(0).contiguous()
+    save_file(tensors, path, {**metadata, **changes.get(kind, {})})
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-50])
+    if kind == "garbage":
+        path.write_bytes(os.urandom(500))
+    if kind == "header":
+        path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    if kind == "empty":
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("kind", ["foreign", "newer", "channels", "notes", "nonsense", "shapes", "missing", "nan", "order", "truncated", "garbage", "header", "empty"])
+def test_a_damaged_or_foreign_file_is_refused(tmp_path, random_direction, kind):
+    from pack.core.files import load_direction
+
+    damage(kind, tmp_path / "x.safetensors", random_direction)
+    with pytest.raises(ValueError, match="file: x.safetensors|direction:"):
+        load_direction(tmp_path / "x.safetensors")
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published vectors are not at hand")
+def test_the_published_vectors_are_read():
+    from pack.core.files import PUBLISHED_CONCEPTS, load_published
+
+    found = [load_published(PUBLISHED, concept) for concept in PUBLISHED_CONCEPTS]
+    assert {(d.family, d.size, d.sigmas) for d in found} == {(Family("SD15", "EPS", 1280), (8, 8), (1.0,))}
+    assert len({round(d.norm, 4) for d in found}) == 8
+    with pytest.raises(ValueError, match="concept: got 'tall'"):
+        load_published(PUBLISHED, "tall")
+
+
+def test_vectors_in_the_published_layout_act_on_sd15(folders, run):
+    matrix = torch.arange(81920 * 8).reshape(81920, 8).float()
+    torch.save({"controlnet.fc1.weight": matrix}, folders / "models/semantic_latents/unet.pth")
+    direction = run("LoadDirection", file="unet.pth", concept="young")[0]
+    assert torch.equal(direction.shifts[0].flatten(), matrix[:, 2]) and direction.notes["target"] == "young"
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch /tmp/pwned_by_a_pickle",))
+
+
+def test_a_pickle_cannot_run_code(tmp_path):
+    from pack.core.files import load_published
+
+    path = tmp_path / "unet.pth"
+    for content in ({"controlnet.fc1.weight": Evil()}, {"other": torch.zeros(3)}, [1, 2]):
+        torch.save(content, path) if not isinstance(content, list) else path.write_bytes(pickle.dumps(Evil()))
+        with pytest.raises(ValueError, match="file: unet.pth"):
+            load_published(path, "young")
+    assert not Path("/tmp/pwned_by_a_pickle").exists()
+
+
+def test_a_published_file_that_is_too_large_is_not_opened(tmp_path):
+    from pack.core.files import load_published
+
+    with (tmp_path / "unet.pth").open("wb") as file:
+        file.truncate(10**9)
+    with pytest.raises(ValueError, match="1000000000 bytes"):
+        load_published(tmp_path / "unet.pth", "young")
