@@ -59,6 +59,13 @@ def explained_variance_figure(shares: Tensor, sigmas: Sequence[float]) -> Tensor
     return _picture(figure)
 
 
+def singular_values_figure(values: Tensor) -> Tensor:
+    """Singular values (n,) of directions as bars, in order. Returns an image (1, H, W, 3) in 0..1."""
+    figure, axes = _chart("direction", "singular value")
+    axes.bar([str(i + 1) for i in range(len(values))], values.tolist(), color=INK)
+    return _picture(figure)
+
+
 def _spectra(svd: LatentSVD) -> Tensor:
     """Mean singular values (c, r) of each channel, or (1, r) of the whole latent in the joint layout."""
     pattern = "n r -> 1 r" if svd.layout == "joint" else "(b c t) r -> c r"

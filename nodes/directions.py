@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..core.direction import Direction, check_same_family, combine
 from ..core.discovery import Means, aligned, principal_components
 from ..core.injection import Window
-from ..core.plots import explained_variance_figure
+from ..core.plots import explained_variance_figure, singular_values_figure
 from .hspace import HEdit, family_of, with_edit
 from .observation import SOURCE, TARGET, checked_latent, watched_runs
+from .sensitivity import sensitive_directions
 from .types import CATEGORY, DIRECTION
 
 
@@ -76,36 +77,61 @@ class DiscoverDirections(io.ComfyNode):
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or the demo model; the directions fit this family only."),
                 io.Conditioning.Input("positive", tooltip="The prompt whose pictures are compared; the directions are what it leaves open."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt of these runs; an empty one will do."),
+                io.Combo.Input("method", options=["PCA", "Jacobian", "pullback"], default="PCA",
+                               tooltip="PCA: how many pictures differ from each other. Jacobian: what changes one picture, that of the first "
+                               "seed, most at one step. pullback: what a small change of the noisy latent changes most inside the UNet."),
                 *run_inputs("are compared"),
-                io.Int.Input("count", default=4, min=1, max=64, tooltip="How many directions, the one that explains most first; fewer than images."),
+                io.Int.Input("count", default=4, min=1, max=64, tooltip="How many directions, the one that explains most first; for PCA fewer than images."),
+                io.Float.Input("percent", default=0.3, min=0.0, max=1.0, step=0.01, tooltip="Jacobian and pullback: the part of the run at which "
+                               "they look; 0.2 to 0.5 for shapes."),
+                io.Int.Input("iterations", default=8, min=1, max=100, tooltip="Jacobian and pullback: rounds of power iteration; more are more exact."),
+                io.Mask.Input("mask", optional=True, tooltip="Jacobian and pullback: what may change. Directions that change the rest are left out."),
             ],
             outputs=[
-                DIRECTION.Output("directions", is_output_list=True, tooltip="The directions one by one; strength 1 is one standard deviation."),
-                io.String.Output("labels", is_output_list=True, tooltip="Their names with the share of the variance, for Labelled Grid."),
-                io.Image.Output("picture", tooltip="Share of the variance that each direction explains, over the run."),
+                DIRECTION.Output("directions", is_output_list=True, tooltip="The directions one by one. Strength 1 is one standard deviation for PCA, "
+                                 "a tenth of the size of the UNet's inner values for the other methods."),
+                io.String.Output("labels", is_output_list=True, tooltip="Their numbers with the share of the variance, or the singular value, for Labelled Grid."),
+                io.Image.Output("picture", tooltip="PCA: the share of the variance that each explains, over the run. Else: the singular values."),
             ],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, latent, images, batch_size, steps, cfg, seed, count) -> io.NodeOutput:
-        family, prompts, seen = family_of(model), {"positive": positive, "negative": negative}, {}
-        if images <= count:
-            raise ValueError(f"images: {images} are too few for {count} directions; sample more images than directions.")
-        runs = watched_runs(model, prompts, cfg, checked_latent(model, latent), steps=steps, seed=seed, count=images, batch=batch_size)
-        for sigma, h in runs:
-            seen.setdefault(sigma, []).append(h[SOURCE].half())
-        sigmas = tuple(sorted(seen, reverse=True))
-        found = [principal_components(torch.cat(seen.pop(sigma)).float(), count) for sigma in sigmas]
-        per_level = torch.stack(aligned([components for components, _ in found]))  # (levels, count, c, h, w)
-        shares = per_level.flatten(2).square().sum(2) / torch.tensor([[max(total, 1e-30)] for _, total in found])
-        order = shares.mean(0).argsort(descending=True)  # followed over the run, a direction may have changed its rank
-        per_level, shares = per_level[:, order], shares[:, order]
-        notes = {"images": str(images), "steps": str(steps), "seed": str(seed)}
-        directions = [Direction(shifts.contiguous(), sigmas, family, "PCA", {**notes, "component": str(i + 1)})
-                      for i, shifts in enumerate(per_level.unbind(1))]
-        picture = explained_variance_figure(shares, sigmas)
-        labels = [f"{i + 1} ({share:.0%})" for i, share in enumerate(shares.mean(0).tolist())]
+    def execute(cls, model, positive, negative, method, latent, images, batch_size, steps, cfg, seed, count, percent, iterations, mask=None) -> io.NodeOutput:
+        prompts, empty = {"positive": positive, "negative": negative}, checked_latent(model, latent)
+        notes = {"steps": str(steps), "seed": str(seed)}
+        if method == "PCA":
+            if mask is not None:
+                raise ValueError("mask: PCA compares whole pictures; disconnect it, or choose Jacobian or pullback.")
+            runs = watched_runs(model, prompts, cfg, empty, steps=steps, seed=seed, count=images, batch=batch_size)
+            per_level, shares, sigmas = components_of(runs, images, count)
+            picture, notes = explained_variance_figure(shares, sigmas), {**notes, "images": str(images)}
+            labels = [f"{i + 1} ({share:.0%})" for i, share in enumerate(shares.mean(0).tolist())]
+        else:
+            shifts, values, sigma = sensitive_directions(model, prompts, cfg, empty, method=method, percent=percent, count=count,
+                                                         iterations=iterations, steps=steps, seed=seed, mask=mask)
+            per_level, sigmas, notes = shifts[None], (sigma,), {**notes, "percent": str(percent)}
+            picture, labels = singular_values_figure(values), [f"{i + 1} ({value:.3g})" for i, value in enumerate(values.tolist())]
+        family = family_of(model)
+        directions = [Direction(shifts.contiguous(), sigmas, family, method, {**notes, "number": str(i + 1)}) for i, shifts in enumerate(per_level.unbind(1))]
         return io.NodeOutput(directions, labels, picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+def components_of(runs: Iterable[tuple[float, dict[int, Tensor]]], images: int, count: int) -> tuple[Tensor, Tensor, tuple[float, ...]]:
+    """Principal components of h (levels, count, c, h, w) over runs, their shares (levels, count), and the noise levels.
+
+    Raises ValueError, before anything is drawn, for too few images.
+    """
+    if images <= count:
+        raise ValueError(f"images: {images} are too few for {count} directions; sample more images than directions.")
+    seen: dict[float, list[Tensor]] = {}
+    for sigma, h in runs:
+        seen.setdefault(sigma, []).append(h[SOURCE].half())
+    sigmas = tuple(sorted(seen, reverse=True))
+    found = [principal_components(torch.cat(seen.pop(sigma)).float(), count) for sigma in sigmas]
+    per_level = torch.stack(aligned([components for components, _ in found]))
+    shares = per_level.flatten(2).square().sum(2) / torch.tensor([[max(total, 1e-30)] for _, total in found])
+    order = shares.mean(0).argsort(descending=True)  # followed over the run, a direction may have changed its rank
+    return per_level[:, order], shares[:, order], sigmas
 
 
 class ApplyDirection(io.ComfyNode):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .hspace import unet_of
 
+PROBING = "semantic_latents_probing"  # in the transformer options of calls that are no part of the run itself
 SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; the host's own for the first two
 
 
@@ -25,8 +26,8 @@ class Watch:
         self.parts: dict[int, list[Tensor]] = {}
 
     def __call__(self, args: dict[str, Any]) -> dict[str, Tensor]:
-        entries = args["transformer_options"]["cond_or_uncond"]
-        for index, part in zip(entries, args["h"].chunk(len(entries)), strict=True):
+        options, entries = args["transformer_options"], args["transformer_options"]["cond_or_uncond"]
+        for index, part in zip(entries, () if options.get(PROBING) else args["h"].chunk(len(entries))):
             self.parts.setdefault(index, []).append(part.float())
         return {"h": args["h"]}
 

@@ -68,13 +68,13 @@ def run_decoder_twice(executor: WrapperExecutor, call: UNetCall, chunks: list[in
     chunks: positions in the host's cond_or_uncond. The second output is (len(chunks) b, ...).
     """
     unet, tape = executor.class_obj, []
-    plain = call.run(executor, _twin(unet, *_recording(unet, tape)))
-    take = _Chunks(chunks, len(call.options["cond_or_uncond"]), len(call.x))
-    replaying = _twin(unet, *_replaying(unet, [take(h) for h in tape]))
-    return plain, call.picked(chunks, take, second).run(executor, replaying)
+    plain = call.run(executor, twin_of(unet, *recording(unet, tape)))
+    take = Chunks(chunks, len(call.options["cond_or_uncond"]), len(call.x))
+    second_unet = twin_of(unet, *replaying(unet, [take(h) for h in tape]))
+    return plain, call.picked(chunks, take, second).run(executor, second_unet)
 
 
-class _Chunks:
+class Chunks:
     """Takes the rows of some chunks out of whatever has the batch's length, in lists and dictionaries too."""
 
     def __init__(self, chunks: list[int], count: int, batch: int):
@@ -90,17 +90,19 @@ class _Chunks:
         return [self(item) for item in value] if isinstance(value, list) else value
 
 
-def _recording(unet: UNetModel, tape: list[Tensor]) -> tuple[list, list | None]:
+def recording(unet: UNetModel, tape: list[Tensor]) -> tuple[list, list | None]:
+    """The blocks before the decoder, each of which puts its output on the tape."""
     blocks = [[*block, Record(tape)] for block in unet.input_blocks]
     return blocks, unet.middle_block and [*unet.middle_block, Record(tape)]
 
 
-def _replaying(unet: UNetModel, tape: list[Tensor]) -> tuple[list, list | None]:
+def replaying(unet: UNetModel, tape: list[Tensor]) -> tuple[list, list | None]:
+    """Blocks before the decoder that give back a tape."""
     blocks = [[Replay(h)] for h in tape[:len(unet.input_blocks)]]
     return blocks, unet.middle_block and [Replay(tape[-1])]
 
 
-def _twin(unet: UNetModel, input_blocks: list[Iterable], middle_block: list | None) -> UNetModel:
+def twin_of(unet: UNetModel, input_blocks: list[Iterable], middle_block: list | None) -> UNetModel:
     """The same UNet, weights and all, with other blocks before the decoder."""
     twin = copy.copy(unet)
     vars(twin).update(input_blocks=input_blocks, middle_block=middle_block)  # found before the registered modules

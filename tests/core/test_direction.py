@@ -123,3 +123,23 @@ def test_shift_under_masks_of_zeros_and_ones_bit_for_bit():
     assert torch.equal(shifted(h, shift, mask_for(torch.zeros(1, 33, 17), (4, 4))), h)
     assert torch.equal(shifted(h, shift, mask_for(torch.ones(1, 33, 17), (4, 4))), shifted(h, shift))
     assert shifted(h, shift).dtype == torch.float16
+
+
+def test_power_iteration_finds_the_singular_vectors_of_a_map_and_keeps_off_what_it_must():
+    from pack.core.jacobian import Jacobian, leading_right_vectors
+
+    generator = torch.Generator().manual_seed(3)
+    u, v = (torch.linalg.qr(torch.randn(n, 6, generator=generator, dtype=torch.float64))[0] for n in (40, 12))
+    matrix = u @ torch.diag(torch.tensor([9.0, 6.0, 4.0, 2.0, 1.0, 0.5], dtype=torch.float64)) @ v.T
+
+    def f(x):
+        return torch.tanh(x.flatten(1) @ matrix.T * 1e-2) * 1e2  # its Jacobian at 0 is the matrix
+
+    found, values = leading_right_vectors(Jacobian(f, 1e-3), torch.randn(3, 3, 4, generator=generator, dtype=torch.float64), 60)
+    torch.testing.assert_close(values.double(), torch.tensor([9.0, 6.0, 4.0], dtype=torch.float64), rtol=1e-3, atol=0)
+    torch.testing.assert_close((found.flatten(1) @ v[:, :3]).abs(), torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-3)
+    rest, values = leading_right_vectors(Jacobian(f, 1e-3), torch.randn(1, 3, 4, generator=generator, dtype=torch.float64), 60, avoid=found[:2])
+    torch.testing.assert_close((rest.flatten(1) @ v[:, :3]).abs(), torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64), rtol=0, atol=1e-3)
+    masked = Jacobian(f, 1e-3, (torch.arange(40) < 20).double())
+    expected = torch.linalg.svdvals(matrix[:20])[0]
+    assert leading_right_vectors(masked, torch.randn(2, 3, 4, generator=generator, dtype=torch.float64), 80)[1][0].item() == pytest.approx(expected.item(), rel=1e-3)

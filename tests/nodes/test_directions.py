@@ -72,21 +72,65 @@ def test_cancel_stops_within_a_step(demo, run):
     contrast(run, demo)
 
 
+def discover(run, world, **changes):
+    settings = dict(latent=world.empty(), method="PCA", images=6, batch_size=3, steps=3, cfg=2.0, seed=0, count=3, percent=0.4, iterations=12)
+    return run("DiscoverDirections", model=world.model, positive=world.encode("a face"), negative=world.encode(""), **{**settings, **changes})
+
+
 def test_discovered_directions_are_orthogonal_and_ordered(world, run):
-    (directions, labels, picture) = run("DiscoverDirections", model=world.model, positive=world.encode("a face"), negative=world.encode(""), latent=world.empty(),
-                                        images=6, batch_size=3, steps=3, cfg=2.0, seed=0, count=3)
+    directions, labels, picture = discover(run, world)
     assert len(directions) == len(labels) == 3 and picture.shape[0] == 1 and picture.shape[-1] == 3
     for level in range(3):
         shifts = torch.stack([d.shifts[level].flatten() for d in directions]).double()
         gram = shifts @ shifts.T
         assert (gram - gram.diag().diag()).abs().max() < 1e-3 * gram.diag().max()
-    assert [int(label.split('(')[1][:-2]) for label in labels] == sorted((int(label.split('(')[1][:-2]) for label in labels), reverse=True)
+    shares = [int(label.split("(")[1][:-2]) for label in labels]
+    assert shares == sorted(shares, reverse=True)
 
 
-def test_too_few_images_for_the_directions(demo, run):
+def test_jacobian_directions_move_the_prediction_more_than_random_ones(world, run, sampler_of):
+    """At the first step, where they were found, and of the same length."""
+    directions, labels, _ = discover(run, world, method="Jacobian", images=1, count=2, percent=0.0)
+    assert len(labels) == 2 and directions[0].norm == pytest.approx(directions[1].norm, rel=1e-3)
+    random = torch.randn(directions[0].shifts.shape, generator=torch.Generator().manual_seed(1))
+    random = Direction(random * directions[0].norm / random.norm(), directions[0].sigmas, directions[0].family, "random")
+
+    def change(direction):
+        settings = dict(strength=0.1, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
+        model = run("ApplyDirection", model=world.model, direction=direction, **settings)[0]
+        return (world.sample(sampler_of("euler"), steps=1, cfg=1.0, model=model, prompt="a face", seed=0)
+                - world.sample(sampler_of("euler"), steps=1, cfg=1.0, prompt="a face", seed=0)).norm()
+
+    assert change(directions[0]) > 1.5 * change(random)
+
+
+def test_pullback_directions_are_what_h_does_along_its_most_sensitive_inputs(world, run):
+    directions, labels, _ = discover(run, world, method="pullback", images=1, count=2, percent=0.0)
+    values = [float(label.split("(")[1][:-1]) for label in labels]
+    assert values[0] >= values[1] > 0
+    cosine = (directions[0].shifts * directions[1].shifts).sum() / directions[0].norm / directions[1].norm
+    assert abs(cosine) < 0.2  # left singular vectors are orthogonal
+
+
+def test_a_mask_keeps_directions_to_its_inside(demo, run, sampler_of):
+    mask = torch.zeros(1, 32, 32)
+    mask[:, :, :16] = 1
+    settings = dict(strength=1.0, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
+    shares = []
+    for m in (mask, 1 - mask):
+        direction = discover(run, demo, method="Jacobian", images=1, count=1, latent=demo.empty(size=32), mask=m)[0][0]
+        model = run("ApplyDirection", model=demo.model, direction=direction, **settings)[0]
+        change = (demo.sample(sampler_of("euler"), steps=3, model=model, prompt="a face", seed=0, latent=demo.empty(size=32))
+                  - demo.sample(sampler_of("euler"), steps=3, prompt="a face", seed=0, latent=demo.empty(size=32))).square().sum((0, 1, 2))
+        shares.append(float(change[:16].sum() / change.sum()))
+    assert shares[0] > 0.5 > shares[1] and shares[0] - shares[1] > 0.3
+
+
+def test_discovery_refuses_what_it_cannot_use(demo, run):
     with pytest.raises(ValueError, match="images: 3 are too few for 3"):
-        run("DiscoverDirections", model=demo.model, positive=demo.encode("a face"), negative=demo.encode(""), latent=demo.empty(),
-            images=3, batch_size=3, steps=2, cfg=2.0, seed=0, count=3)
+        discover(run, demo, images=3)
+    with pytest.raises(ValueError, match="mask: PCA compares whole pictures"):
+        discover(run, demo, mask=torch.ones(1, 8, 8))
 
 
 @pytest.fixture
