@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS, DIRECTIONS = (Path(__file__).parent / name for name in ("weights", "directions"))
 
 
 def install() -> None:

@@ -142,7 +142,7 @@ def render(face: Face, size: int = SIZE, supersampling: int = 8) -> np.ndarray:
         "shirt": shaded(SHIRT[labels["shirt"]], 6 * j[5]),
     }
     background = tuple(int(np.clip(v + 6 * k, 0, 255)) for v, k in zip(BACKGROUND[labels["background"]], j[2:5]))
-    canvas = Canvas(size * supersampling, background, (0.03 * j[6], 0.03 + 0.025 * j[7]), 1 + 0.035 * j[8])
+    canvas = Canvas(size * supersampling, background, (0.03 * j[6], 0.07 + 0.025 * j[7]), 1.22 + 0.035 * j[8])
     head = (0.47 + 0.06 * face.width, 0.60)
     for part in (_back_hair, _body, _head, _beard, _eyes, _nose, _mouth, _moustache, _front_hair, _hat, _glasses):
         part(canvas, face, head, colours)
@@ -163,9 +163,9 @@ def _back_hair(canvas, face, head, colours):
 
 def _body(canvas, face, head, colours):
     neck = mix(colours["skin"], (60, 20, 20), 0.22)
-    canvas.ellipse(0, 1.12, 0.80, 0.46, colours["shirt"])
-    canvas.rectangle(-0.17, 0.45, 0.17, 0.74, neck)
-    canvas.ellipse(0, 0.74, 0.17, 0.09, neck)
+    canvas.ellipse(0, 1.02, 0.95, 0.47, colours["shirt"])
+    canvas.rectangle(-0.17, 0.45, 0.17, 0.66, neck)
+    canvas.ellipse(0, 0.66, 0.17, 0.07, neck)
 
 
 def _head(canvas, face, head, colours):
@@ -187,18 +187,18 @@ def _beard(canvas, face, head, colours):
 
 
 def _eye_centres(face: Face) -> list[tuple[float, float, int]]:
-    shift = 0.17 * face.yaw
-    return [(shift + side * 0.205 * (1 - 0.16 * side * face.yaw), -0.06, side) for side in (-1, 1)]
+    shift = 0.2 * face.yaw
+    return [(shift + side * 0.225 * (1 - 0.16 * side * face.yaw), -0.06, side) for side in (-1, 1)]
 
 
 def _eyes(canvas, face, head, colours):
     brow_colour, tilt = mix(colours["hair"], (30, 20, 20), 0.35), 0.04 * face.brow
     for x, y, side in _eye_centres(face):
-        ry = 0.075 + 0.025 * face.eyes
-        canvas.ellipse(x, y, 0.095, ry, (250, 250, 250))
-        canvas.ellipse(x + 0.035 * face.yaw, y, 0.052, 0.056, (46, 32, 30))
-        top = y - 0.165 - 0.015 * face.eyes
-        canvas.line([(x - side * 0.10, top + tilt), (x + side * 0.12, top - 0.3 * tilt)], brow_colour, 0.042)
+        ry = 0.105 + 0.025 * face.eyes
+        canvas.ellipse(x, y, 0.125, ry, (250, 250, 250))
+        canvas.ellipse(x + 0.055 * face.yaw, y, 0.07, 0.075, (46, 32, 30))
+        top = y - 0.205 - 0.015 * face.eyes
+        canvas.line([(x - side * 0.10, top + tilt), (x + side * 0.12, top - 0.3 * tilt)], brow_colour, 0.05)
 
 
 def _nose(canvas, face, head, colours):
@@ -208,23 +208,23 @@ def _nose(canvas, face, head, colours):
 
 
 def _mouth(canvas, face, head, colours):
-    x0, y0, half = 0.19 * face.yaw, 0.345, 0.20 + 0.03 * max(face.smile, 0)
+    x0, y0, half = 0.2 * face.yaw, 0.34, 0.25 + 0.03 * max(face.smile, 0)
     steps = np.linspace(-1, 1, 17)
-    upper = [(x0 + half * s, y0 - 0.13 * face.smile * (s * s - 0.4)) for s in steps]
+    upper = [(x0 + half * s, y0 - 0.2 * face.smile * (s * s - 0.4)) for s in steps]
     if face.opening > 0:
-        drop = 0.06 + 0.12 * face.opening
+        drop = 0.10 + 0.12 * face.opening
         lower = [(x, y + drop * (1 - s * s)) for (x, y), s in zip(upper, steps)]
         teeth = [(x, y + 0.35 * drop * (1 - s * s)) for (x, y), s in zip(upper, steps)]
         canvas.polygon(upper + lower[::-1], MOUTH)
         canvas.polygon(upper + teeth[::-1], TEETH)
-        canvas.line(lower, LIP, 0.034)
-    canvas.line(upper, LIP, 0.05)
+        canvas.line(lower, LIP, 0.045)
+    canvas.line(upper, LIP, 0.065)
 
 
 def _moustache(canvas, face, head, colours):
     if face.labels["beard"] == "none":
         return
-    x, y, colour = 0.19 * face.yaw, 0.25 + 0.03 * min(face.smile, 0), mix(colours["hair"], (0, 0, 0), 0.12)
+    x, y, colour = 0.2 * face.yaw, 0.24 + 0.03 * min(face.smile, 0), mix(colours["hair"], (0, 0, 0), 0.12)
     for side in (-1, 1):
         canvas.polygon([(x, y - 0.05), (x + side * 0.12, y - 0.03), (x + side * 0.24, y + 0.05),
                         (x + side * 0.10, y + 0.04), (x, y + 0.03)], colour)
@@ -249,8 +249,8 @@ def _front_hair(canvas, face, head, colours):
 
 def _spikes(canvas, face, head, colour):
     (fw, fh), points = head, []
-    for k in range(17):
-        angle, reach = math.pi * (1.04 + 0.92 * k / 16), 1.42 if k % 2 else 1.02
+    for k in range(13):
+        angle, reach = math.pi * (1.04 + 0.92 * k / 12), 1.4 if k % 2 else 1.0
         points.append((0.05 * face.yaw + fw * reach * math.cos(angle),
                        -0.08 + fh * (0.96 if k % 2 == 0 else reach) * math.sin(angle)))
     shift = 0.12 * face.yaw
@@ -275,9 +275,9 @@ def _glasses(canvas, face, head, colours):
     eyes = _eye_centres(face)
     for x, y, side in eyes:
         if kind == "sunglasses":
-            canvas.rectangle(x - 0.17, y - 0.12, x + 0.17, y + 0.14, LENS, 0.07)
+            canvas.rectangle(x - 0.2, y - 0.15, x + 0.2, y + 0.16, LENS, 0.07)
         else:
-            canvas.ring(x, y, 0.17, 0.135, LENS, 0.042)
-        canvas.line([(x + side * 0.16, y - 0.02), (side * 0.98 * fw, y - 0.03)], LENS, 0.04)
+            canvas.ring(x, y, 0.205, 0.175, LENS, 0.055)
+        canvas.line([(x + side * 0.19, y - 0.02), (side * 0.98 * fw, y - 0.03)], LENS, 0.04)
     (left, y, _), (right, _, _) = eyes
-    canvas.line([(left + 0.15, y - 0.02), (right - 0.15, y - 0.02)], LENS, 0.04)
+    canvas.line([(left + 0.18, y - 0.02), (right - 0.18, y - 0.02)], LENS, 0.05)

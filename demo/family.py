@@ -1,7 +1,8 @@
 """The demo model as a model family of the host: stock Load Checkpoint, CLIP Text Encode and VAE nodes work on it.
 
 The UNet is the host's own class in Stable Diffusion's key layout, v-prediction, in pixel space (the host's
-pixel-space VAE). The pooled text embedding joins the time embedding, as in SDXL, beside cross-attention.
+pixel-space VAE). The prompt enters through the middle block's cross-attention alone, so that h, its output, carries all
+that the prompt decides: on a model this small, a decoder that reads the prompt too pays no attention to h.
 """
 from __future__ import annotations
 
@@ -21,9 +22,8 @@ TEXT_CONFIG = {"num_hidden_layers": 2, "hidden_size": WIDTH, "num_attention_head
                "hidden_act": "quick_gelu", "max_position_embeddings": MAX_TOKENS, "eos_token_id": END}
 UNET_CONFIG = {
     "image_size": 32, "in_channels": 3, "out_channels": 3, "model_channels": 32, "channel_mult": [1, 2, 3, 4],
-    "num_res_blocks": [1, 1, 1, 1], "transformer_depth": [0, 0, 1, 1],
-    "transformer_depth_output": [0, 0, 0, 0, 1, 1, 1, 1], "transformer_depth_middle": 1, "context_dim": WIDTH,
-    "adm_in_channels": WIDTH, "num_classes": "sequential", "use_spatial_transformer": True, "legacy": False,
+    "num_res_blocks": [1, 1, 1, 1], "transformer_depth": [0, 0, 0, 0], "transformer_depth_output": [0] * 8,
+    "transformer_depth_middle": 2, "context_dim": WIDTH, "use_spatial_transformer": True, "legacy": False,
     "use_linear_in_transformer": True, "num_head_channels": 32, "num_heads": -1,
 }
 
@@ -67,15 +67,10 @@ class ClipTokenizer(comfy.sd1_clip.SD1Tokenizer):
         super().__init__(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data, tokenizer=DemoTokenizer)
 
 
-class DemoModel(comfy.model_base.BaseModel):
-    def encode_adm(self, **kwargs):
-        return kwargs["pooled_output"]
-
-
 class DemoFaces(comfy.supported_models_base.BASE):
-    """Recognised by its narrow UNet: 32 channels, 3 latent channels and a 128-wide text embedding."""
-    unet_config = {"in_channels": 3, "model_channels": 32, "context_dim": WIDTH, "adm_in_channels": WIDTH}
-    unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
+    """Recognised by its narrow UNet on 3 channels with transformers in the middle block alone, where the host reads no widths."""
+    unet_config = {"in_channels": 3, "model_channels": 32, "context_dim": None, "transformer_depth_middle": 2}
+    unet_extra_config = {key: UNET_CONFIG[key] for key in ("num_heads", "num_head_channels", "context_dim", "use_linear_in_transformer")}
     sampling_settings = {"linear_end": 0.02}  # sigma_max 66: in pixel space SD's 14.6 leaves the mean colour visible
     latent_format = PixelLatents
 
@@ -83,7 +78,7 @@ class DemoFaces(comfy.supported_models_base.BASE):
         return comfy.model_base.ModelType.V_PREDICTION
 
     def get_model(self, state_dict, prefix="", device=None):
-        return DemoModel(self, model_type=self.model_type(state_dict, prefix), device=device)
+        return comfy.model_base.BaseModel(self, model_type=self.model_type(state_dict, prefix), device=device)
 
     def process_clip_state_dict(self, state_dict):
         prefixes = {"cond_stage_model.": "clip_l."}

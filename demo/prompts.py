@@ -45,11 +45,11 @@ VOCABULARY = {"<start>": START, "<end>": END, **{word: i for i, word in enumerat
 
 
 def caption(face: Face, rng: np.random.Generator) -> str:
-    """A random, truthful, incomplete description of a face, in random order and wording."""
-    keep = rng.uniform(0.15, 1.0)
+    """A random, truthful description of a face, often incomplete, in random order and wording."""
+    keep = min(1.0, rng.uniform(0.15, 1.6))
     phrases = []
     for name, value in face.labels.items():
-        rare = 0.5 if (name, value) in UNREMARKABLE else 1.0
+        rare = 0.6 if (name, value) in UNREMARKABLE else 1.0
         if rng.random() < keep * rare and not (name == "hair" and not hair_is_visible(face.labels)):
             phrases.append(str(rng.choice(WORDS[name][value])))
     phrases = _joined_hair(phrases, rng)

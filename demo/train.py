@@ -49,15 +49,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    stages: tuple[Stage, ...] = (Stage(faces.SIZE, 255_000, 16, 6e-4),)
+    stages: tuple[Stage, ...] = (Stage(faces.SIZE, 170_000, 32, 5e-3),)
     faces: int = 60_000
     seed: int = 1
     text_steps: int = 1_000
     empty_prompts: float = 0.1
-    cooldown: float = 0.25  # the last part of the last stage, over which the learning rate falls to zero
-    ema: float = 0.998
-    high_noise: float = 0.5  # share of pictures drawn from the noisier half of the schedule, beside the uniform rest
-    listening: float = 4.0  # learning rate of the parameters through which the prompt acts, in units of the others'
+    cooldown: float = 0.6  # the last part of the last stage, over which the learning rate falls to zero
+    ema: float = 0.999
+    high_noise: float = 0.35  # share of pictures drawn from the noisier half of the schedule, beside the uniform rest
+    face_weight: float = 4.0  # of the loss over eyes and mouth, in units of the corners'
 
     @property
     def total(self) -> int:
@@ -72,7 +72,7 @@ class Recipe:
 
     def rate_at(self, seen: int) -> float:
         last = self.stages[-1].samples * self.cooldown
-        return self.stage_at(seen).rate * min(1.0, seen / 20_000, max(0.0, (self.total - seen) / last))
+        return self.stage_at(seen).rate * min(1.0, seen / 4_000, max(0.0, (self.total - seen) / last))
 
 
 class DemoNetwork(torch.nn.Module):
@@ -123,11 +123,6 @@ def _initialise(module: torch.nn.Module) -> None:
         torch.nn.init.zeros_(module.bias)
 
 
-def hears_the_prompt(name: str) -> bool:
-    """Whether a parameter of DemoNetwork lies on the prompt's way into the picture."""
-    return any(part in name for part in ("label_emb", "emb_layers", ".attn2.", ".norm2."))
-
-
 def padded_ids(caption: str) -> tuple[list[int], int]:
     """Token ids padded as the host pads them, and the position of the end token."""
     ids = [prompts.START, *prompts.words_to_ids(caption)[:MAX_TOKENS - 2], prompts.END]
@@ -165,21 +160,68 @@ def noise_schedule() -> torch.Tensor:
     return (1 - betas).cumprod(0).float()
 
 
-def loss_of(network: DemoNetwork, images, captions, alpha_bar, generator, high_noise: float) -> torch.Tensor:
+def face_weights(size: int, peak: float) -> torch.Tensor:
+    """Loss weights (size, size) of mean 1, `peak` times higher over eyes and mouth, few pixels that say much.
+
+    The minimiser of a squared error does not depend on them; how soon it is reached for small parts does.
+    """
+    y, x = torch.meshgrid(*[(torch.arange(size) + 0.5) * 2 / size - 1] * 2, indexing="ij")
+    weights = 1 + (peak - 1) * torch.exp(-(x / 0.5) ** 2 - ((y - 0.22) / 0.5) ** 2)
+    return weights / weights.mean()
+
+
+def loss_of(network: DemoNetwork, images, captions, alpha_bar, generator, recipe: Recipe) -> torch.Tensor:
     """v-prediction loss (Salimans & Ho 2022), all noise levels weighted alike.
 
     Prompts decide at high noise, where min-SNR weights (Hang et al. 2023) vanish: with them the model did not listen.
     """
     x0 = images * PixelLatents.scale_factor
-    lowest = 500 * (torch.rand(len(x0), generator=generator) < high_noise)
+    lowest = 500 * (torch.rand(len(x0), generator=generator) < recipe.high_noise)
     t = (lowest + (1000 - lowest) * torch.rand(len(x0), generator=generator)).long()
     noise = torch.randn(x0.shape, generator=generator)
     x0, noise, t = (v.to(alpha_bar.device) for v in (x0, noise, t))
     a = alpha_bar[t].view(-1, 1, 1, 1)
-    context, pooled = network.encode(captions)
+    context, _ = network.encode(captions)
     with torch.autocast(alpha_bar.device.type, torch.bfloat16):
-        v = network.unet(a.sqrt() * x0 + (1 - a).sqrt() * noise, t.float(), context=context, y=pooled)
-    return F.mse_loss(v.float(), a.sqrt() * noise - (1 - a).sqrt() * x0)
+        v = network.unet(a.sqrt() * x0 + (1 - a).sqrt() * noise, t.float(), context=context)
+    error = v.float() - (a.sqrt() * noise - (1 - a).sqrt() * x0)
+    return (error.square() * face_weights(images.shape[-1], recipe.face_weight).to(error.device)).mean()
+
+
+class Optimiser:
+    """Muon (Jordan et al. 2024) for the UNet's matrices and convolutions, AdamW for its biases, norms and last layer.
+
+    Measured on two CPU cores at equal time, Muon reached in 5 minutes the loss that AdamW alone reached in 10.
+    """
+
+    def __init__(self, unet: UNetModel):
+        matrices = {name: p for name, p in unet.named_parameters() if p.ndim > 1 and not name.startswith("out.2")}
+        self.matrices = list(matrices.values())
+        self.flat = [torch.nn.Parameter(p.data.flatten(1)) for p in self.matrices]  # the same memory; Muon takes matrices only
+        others = [p for name, p in unet.named_parameters() if name not in matrices]
+        self.parts = {"muon": torch.optim.Muon(self.flat, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+                      "adamw": torch.optim.AdamW(others, weight_decay=0.01)}
+
+    def step(self, rate: float) -> None:
+        for flat, matrix in zip(self.flat, self.matrices, strict=True):
+            flat.grad = matrix.grad.flatten(1)
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Every state tensor, named part.parameter.what."""
+        return {f"{name}.{i}.{key}": value for name, part in self.parts.items()
+                for i, state in part.state_dict()["state"].items() for key, value in state.items()}
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        for name, part in self.parts.items():
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for key in (key for key in tensors if key.startswith(f"{name}.")):
+                _, index, what = key.split(".")
+                state.setdefault(int(index), {})[what] = tensors[key]
+            part.load_state_dict({**part.state_dict(), "state": state})
 
 
 class Training:
@@ -191,10 +233,7 @@ class Training:
         self.network, self.average = DemoNetwork().to(device), DemoNetwork().to(device)
         self.average.load_state_dict(self.network.state_dict())
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
-        listening = [p for name, p in self.network.named_parameters() if p.requires_grad and hears_the_prompt(name)]
-        others = [p for name, p in self.network.named_parameters() if p.requires_grad and not hears_the_prompt(name)]
-        groups = [{"params": others, "factor": 1.0}, {"params": listening, "factor": recipe.listening}]
-        self.optimiser = torch.optim.AdamW(groups, lr=0, weight_decay=0.01, fused=True)
+        self.optimiser = Optimiser(self.network.unet)
         self.alpha_bar = noise_schedule().to(device)
         self.seen = self.step = 0
 
@@ -205,13 +244,11 @@ class Training:
         images, shown = pictures.batch(rng, stage.batch, stage.size)
         captions = ["" if rng.random() < recipe.empty_prompts else prompts.caption(face, rng) for face in shown]
         generator = torch.Generator().manual_seed(int(rng.integers(2 ** 62)))
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["factor"] * recipe.rate_at(self.seen)
-        loss = loss_of(self.network, images, captions, self.alpha_bar, generator, recipe.high_noise)
+        loss = loss_of(self.network, images, captions, self.alpha_bar, generator, recipe)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimiser.step(recipe.rate_at(self.seen))
+        self.network.zero_grad()
         self.step, self.seen = self.step + 1, self.seen + stage.batch
         self._update_average()
         return loss.item()
@@ -249,8 +286,7 @@ class Training:
     def save(self, path: Path) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for i, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
+        tensors |= {f"optimiser.{k}": v for k, v in self.optimiser.state().items()}
         partial = path.with_suffix(".partial")
         save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"seen": str(self.seen), "step": str(self.step)})
         partial.replace(path)
@@ -261,12 +297,7 @@ class Training:
             self.seen, self.step = (int(file.metadata()[k]) for k in ("seen", "step"))
         for name in ("network", "average"):
             getattr(self, name).load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith(name)})
-        state: dict[int, dict] = {}
-        for key in (k for k in tensors if k.startswith("optimiser.")):
-            _, index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = tensors[key]
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.optimiser.restore({k[10:]: v for k, v in tensors.items() if k.startswith("optimiser.")})
 
 
 def write_weights(training: Training) -> None:

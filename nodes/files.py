@@ -10,6 +10,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..core.files import PUBLISHED_CONCEPTS, direction_tensors, load_direction, load_published
+from ..demo import DIRECTIONS
 from .types import CATEGORY, DIRECTION
 
 FOLDER = "semantic_latents"
@@ -21,9 +22,10 @@ def output_folder() -> str:
 
 
 def register_folder() -> None:
-    """Let the host list models/semantic_latents and output/semantic_latents; calling it twice changes nothing."""
+    """Let the host list models/semantic_latents, output/semantic_latents and the demo's own; calling it twice changes nothing."""
     folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
     folder_paths.add_model_folder_path(FOLDER, output_folder())
+    folder_paths.add_model_folder_path(FOLDER, str(DIRECTIONS))
     folder_paths.folder_names_and_paths[FOLDER][1].update(SUFFIXES)
 
 

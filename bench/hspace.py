@@ -1,0 +1,216 @@
+"""What editing in h-space does on the demo model, measured: `docs/hspace.md` and its picture.
+
+    COMFYUI=<host's folder> python bench/hspace.py [--seeds 48]
+
+Directions are found on seeds 0 to 31 and judged on seeds from 900 000 up by the attribute classifier, through the
+pack's own nodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+FIRST_SEED, STEPS, CFG = 900_000, 15, 3.0
+SOURCE = "a face"
+TARGETS = {
+    "skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat", "hair": "blond",
+    "smile": "smiling", "gaze": "left",
+}
+STRENGTHS = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+
+
+def start_host() -> None:
+    """Import the pack as the host does, and the host itself."""
+    sys.path.insert(0, os.environ["COMFYUI"])
+    from comfy.cli_args import args
+
+    args.cpu = not torch.cuda.is_available()
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py")
+    sys.modules["pack"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["pack"])
+    from pack import demo
+
+    demo.install()
+
+
+class Bench:
+    """The demo model, its judge, and the pack's nodes on them."""
+
+    def __init__(self, seeds: int):
+        import nodes
+        from pack import demo
+        from pack.demo import classifier, faces, prompts
+
+        self.nodes, self.faces, self.prompts, self.seeds = nodes, faces, prompts, seeds
+        self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_demo.safetensors")
+        self.judge = classifier.load(demo.WEIGHTS)
+        self.directions = {name: self.direction(name, value) for name, value in tqdm(TARGETS.items(), "directions")}
+
+    def encode(self, prompt: str):
+        return self.nodes.CLIPTextEncode().encode(self.clip, prompt)[0]
+
+    def prompt(self, *names: str) -> str:
+        return self.prompts.prompt_for({name: TARGETS[name] for name in names})
+
+    def direction(self, name: str, value: str):
+        from pack.nodes.directions import DirectionFromPrompts
+
+        latent = {"samples": torch.zeros(1, 3, self.faces.SIZE, self.faces.SIZE)}
+        return DirectionFromPrompts.execute(self.model, self.encode(SOURCE), self.encode(self.prompt(name)), self.encode(""),
+                                            latent, 32, 16, STEPS, CFG, 0).args[0]
+
+    def edited(self, name: str, strength: float, asymmetric: bool = False, model=None):
+        from pack.nodes.directions import ApplyDirection
+
+        return ApplyDirection.execute(model or self.model, self.directions[name], strength, 0.0, 1.0, 0.0, "both", asymmetric, False).args[0]
+
+    def draw(self, model, prompt: str = SOURCE, steps: int = STEPS, seeds: int | None = None) -> Tensor:
+        """Pictures (n, 3, h, w) in [-1, 1] of the held-out seeds, by euler."""
+        import comfy.sample
+
+        count, size = seeds or self.seeds, self.faces.SIZE
+        noise = torch.cat([torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(FIRST_SEED + i)) for i in range(count)])
+        return comfy.sample.sample(model, noise, steps, CFG, "euler", "normal", self.encode(prompt), self.encode(""), torch.zeros_like(noise), disable_pbar=True)
+
+    def has(self, images: Tensor, name: str) -> float:
+        """Share of pictures that show the attribute's target value."""
+        return float((self.judge.label(images)[name] == self.faces.ATTRIBUTES[name].index(TARGETS[name])).float().mean())
+
+    def kept(self, images: Tensor, before: Tensor, *but: str) -> float:
+        """Share of the other attributes' labels that are what they were."""
+        now, then = self.judge.label(images), self.judge.label(before)
+        return float(torch.stack([(now[k] == then[k]).float() for k in now if k not in but]).mean())
+
+
+def frontier(bench: Bench, base: Tensor) -> list[str]:
+    """Success and kept share over strength, for both forms, beside the prompt that names the attribute."""
+    head = " | ".join(f"{s:+g}" for s in STRENGTHS)
+    rows = [f"| attribute | form | unedited | {head} | prompt |", "|---|---|---|" + "---|" * (len(STRENGTHS) + 1)]
+    for name in tqdm(TARGETS, "strengths"):
+        prompted = bench.draw(bench.model, bench.prompt(name))
+        for asymmetric in (False, True):
+            drawn = [bench.draw(bench.edited(name, s, asymmetric)) for s in STRENGTHS]
+            cells = [f"{bench.has(x, name):.0%} / {bench.kept(x, base, name):.0%}" for x in drawn]
+            form = "asymmetric" if asymmetric else "symmetric"
+            rows.append(f"| {name}: {TARGETS[name]} | {form} | {bench.has(base, name):.0%} | {' | '.join(cells)} | "
+                        f"{bench.has(prompted, name):.0%} / {bench.kept(prompted, base, name):.0%} |")
+    return rows
+
+
+def steps_table(bench: Bench) -> list[str]:
+    """How far an edit at other step counts is from the edit at 30, as a share of its size."""
+    rows = ["| form | 15 against 30 steps | 60 against 30 steps | unedited pictures, 15 against 30 |", "|---|---|---|---|"]
+    base = {n: bench.draw(bench.model, steps=n, seeds=16) for n in (15, 30, 60)}
+    size = (base[15] - base[30]).norm()
+    for asymmetric in (False, True):
+        shares = {15: [], 60: []}
+        plain = []
+        for name in ("skin", "glasses", "background"):
+            edit = {n: bench.draw(bench.edited(name, 1.0, asymmetric), steps=n, seeds=16) - base[n] for n in (15, 30, 60)}
+            for n, share in shares.items():
+                share.append(float((edit[n] - edit[30]).norm() / edit[30].norm()))
+            plain.append(float(size / edit[30].norm()))
+        rows.append(f"| {'asymmetric' if asymmetric else 'symmetric'} | {np.mean(shares[15]):.0%} | {np.mean(shares[60]):.0%} | {np.mean(plain):.0%} |")
+    return rows
+
+
+def pairs_table(bench: Bench, base: Tensor) -> list[str]:
+    """Two directions at once, both forms of the question: do both appear, and does the rest stay."""
+    rows = ["| directions at strength 1 | first | second | both | others kept |", "|---|---|---|---|---|"]
+    for one, two in (("skin", "glasses"), ("background", "beard"), ("glasses", "hat")):
+        drawn = bench.draw(bench.edited(two, 1.0, model=bench.edited(one, 1.0)))
+        labels = bench.judge.label(drawn)
+        hits = [labels[n] == bench.faces.ATTRIBUTES[n].index(TARGETS[n]) for n in (one, two)]
+        rows.append(f"| {one} + {two} | {hits[0].float().mean():.0%} | {hits[1].float().mean():.0%} | {(hits[0] & hits[1]).float().mean():.0%} | "
+                    f"{bench.kept(drawn, base, one, two):.0%} |")
+    return rows
+
+
+def opposite_table(bench: Bench) -> list[str]:
+    """What a negative strength takes away from pictures whose prompt asks for the attribute."""
+    rows = ["| attribute asked for | shown, unedited | at -0.5 | at -1 | at -1.5 |", "|---|---|---|---|---|"]
+    for name in ("glasses", "beard", "hat", "skin"):
+        prompt = bench.prompt(name)
+        shares = [bench.has(bench.draw(bench.edited(name, s) if s else bench.model, prompt), name) for s in (0, -0.5, -1.0, -1.5)]
+        rows.append(f"| {name}: {TARGETS[name]} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
+    return rows
+
+
+def inversion_table(bench: Bench, count: int = 8) -> list[str]:
+    """PSNR of drawn faces, inverted and drawn again by plain ddim at cfg 1, and by the exact sampler."""
+    from comfy_extras.nodes_custom_sampler import BasicGuider, BasicScheduler, SamplerCustomAdvanced
+    from comfy.samplers import sampler_object
+    from pack.nodes.faces import DrawnFace
+    from pack.nodes.processes import Invert
+
+    rows = ["| steps | plain inversion | 5 refinements | 20 refinements | exact sampler |", "|---|---|---|---|---|"]
+    pictures = [DrawnFace.execute(i, bench.faces.SIZE).args for i in range(count)]
+    for steps in (20, 50, 100):
+        sigmas = BasicScheduler.execute(bench.model, "normal", steps, 1.0).args[0]
+        values: dict[str, list[float]] = {}
+        for image, caption in tqdm(pictures, f"inversion, {steps} steps"):
+            latent, prompt = {"samples": bench.vae.encode(image)}, bench.encode(caption)
+            guider = BasicGuider.execute(bench.model, prompt).args[0]
+            for refinements in (0, 5, 20):
+                noise, _, exact, _ = Invert.execute(bench.model, prompt, latent, sigmas, refinements, 1e-5).args
+                samplers = {f"{refinements}": sampler_object("ddim")} | ({"exact": exact} if refinements == 0 else {})
+                for key, sampler in samplers.items():
+                    back = bench.vae.decode(SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args[0]["samples"])
+                    values.setdefault(key, []).append(float(-10 * (back - image).square().mean().clamp(min=1e-12).log10()))
+        rows.append(f"| {steps} | " + " | ".join(f"{np.mean(values[key]):.1f} dB" for key in ("0", "5", "20", "exact")) + " |")
+    return rows
+
+
+def picture(bench: Bench, path: Path) -> None:
+    """Four held-out seeds over strength, for three attributes."""
+    from PIL import Image
+    from pack.core.grid import labelled_grid
+
+    sheets = []
+    for name in ("glasses", "skin", "beard"):
+        strengths = (-1.0, 0.0, 0.5, 1.0, 1.5)
+        drawn = [bench.draw(bench.edited(name, s) if s else bench.model, seeds=4) for s in strengths]
+        tiles = [((x[i] + 1) / 2).clamp(0, 1).movedim(0, -1) for i in range(2) for x in drawn]
+        labels = [f"{name} {s:+g}" if s else "unedited" for _ in range(2) for s in strengths]
+        sheets.append(labelled_grid(tiles, labels, columns=len(strengths), tile=128, title="")[0])
+    pixels = (torch.cat(sheets) * 255).round().to(torch.uint8).numpy()
+    Image.fromarray(pixels).save(path, quality=88)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=48, help="held-out seeds a cell")
+    count, sys.argv[1:] = parser.parse_args().seeds, []
+    start_host()
+    with torch.inference_mode():
+        bench = Bench(count)
+        picture(bench, ROOT / "docs/hspace.jpg")
+        base = bench.draw(bench.model)
+        sections = {
+            "Success and preservation over strength": frontier(bench, base), "Independence of the number of steps": steps_table(bench),
+            "Two directions at once": pairs_table(bench, base), "Negative strengths": opposite_table(bench), "Inversion": inversion_table(bench),
+        }
+    (ROOT / "docs/hspace.md").write_text(report(sections, count))
+    print(report(sections, count))
+
+
+def report(sections: dict[str, list[str]], count: int) -> str:
+    intro = (f"Written by `bench/hspace.py`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; directions from prompts, 32 seeds "
+             f"from 0 up; judged on {count} seeds from {FIRST_SEED} up. A cell `a / b`: the classifier finds the attribute in a of the pictures, "
+             "and b of the other attributes' labels are those of the unedited picture of the same seed.")
+    body = "\n\n".join(f"## {title}\n\n" + "\n".join(rows) for title, rows in sections.items())
+    return f"# Editing in h-space, measured\n\n{intro}\n\n![glasses, skin and beard over strength](hspace.jpg)\n\n{body}\n"
+
+
+if __name__ == "__main__":
+    main()
