@@ -11,6 +11,7 @@ help:
 	@echo "make test        run all tests (ARGS='-k name' passes options to pytest)"
 	@echo "make ui          serve ComfyUI with this pack (PORT=8188 chooses the port)"
 	@echo "make bench       measure speed"
+	@echo "make bench-hspace  measure editing in h-space on the demo model; writes docs/hspace.md"
 	@echo "make demo-model  train the demo model (resumes)"
 	@echo "make where       set up, then print the interpreter and the host's folder"
 	@echo "make clean       remove .host/, the environments and hosts made here"
@@ -27,6 +28,10 @@ ui:
 
 bench:
 	@$(host) run bench/speed.py $(ARGS)
+	@$(host) run bench/passes.py
+
+bench-hspace:
+	@$(host) run bench/hspace.py $(ARGS)
 
 demo-model:
 	@$(host) run demo/train.py $(ARGS)
@@ -37,4 +42,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test ui bench demo-model where clean
+.PHONY: help demo test ui bench bench-hspace demo-model where clean

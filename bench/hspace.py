@@ -27,6 +27,7 @@ TARGETS = {
     "smile": "smiling", "gaze": "left",
 }
 STRENGTHS = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+FORMS = {"conditional": ("conditional", False), "both halves": ("both", False), "both, asymmetric": ("both", True)}
 
 
 def start_host() -> None:
@@ -69,10 +70,11 @@ class Bench:
         return DirectionFromPrompts.execute(self.model, self.encode(SOURCE), self.encode(self.prompt(name)), self.encode(""),
                                             latent, 32, 16, STEPS, CFG, 0).args[0]
 
-    def edited(self, name: str, strength: float, asymmetric: bool = False, model=None):
+    def edited(self, name: str, strength: float, form: str = "conditional", model=None):
         from pack.nodes.directions import ApplyDirection
 
-        return ApplyDirection.execute(model or self.model, self.directions[name], strength, 0.0, 1.0, 0.0, "both", asymmetric, False).args[0]
+        branch, asymmetric = FORMS[form]
+        return ApplyDirection.execute(model or self.model, self.directions[name], strength, 0.0, 1.0, 0.0, branch, asymmetric, False).args[0]
 
     def draw(self, model, prompt: str = SOURCE, steps: int = STEPS, seeds: int | None = None) -> Tensor:
         """Pictures (n, 3, h, w) in [-1, 1] of the held-out seeds, by euler."""
@@ -93,15 +95,14 @@ class Bench:
 
 
 def frontier(bench: Bench, base: Tensor) -> list[str]:
-    """Success and kept share over strength, for both forms, beside the prompt that names the attribute."""
+    """Success and kept share over strength, for each form, beside the prompt that names the attribute."""
     head = " | ".join(f"{s:+g}" for s in STRENGTHS)
     rows = [f"| attribute | form | unedited | {head} | prompt |", "|---|---|---|" + "---|" * (len(STRENGTHS) + 1)]
     for name in tqdm(TARGETS, "strengths"):
         prompted = bench.draw(bench.model, bench.prompt(name))
-        for asymmetric in (False, True):
-            drawn = [bench.draw(bench.edited(name, s, asymmetric)) for s in STRENGTHS]
+        for form in FORMS:
+            drawn = [bench.draw(bench.edited(name, s, form)) for s in STRENGTHS]
             cells = [f"{bench.has(x, name):.0%} / {bench.kept(x, base, name):.0%}" for x in drawn]
-            form = "asymmetric" if asymmetric else "symmetric"
             rows.append(f"| {name}: {TARGETS[name]} | {form} | {bench.has(base, name):.0%} | {' | '.join(cells)} | "
                         f"{bench.has(prompted, name):.0%} / {bench.kept(prompted, base, name):.0%} |")
     return rows
@@ -112,15 +113,14 @@ def steps_table(bench: Bench) -> list[str]:
     rows = ["| form | 15 against 30 steps | 60 against 30 steps | unedited pictures, 15 against 30 |", "|---|---|---|---|"]
     base = {n: bench.draw(bench.model, steps=n, seeds=16) for n in (15, 30, 60)}
     size = (base[15] - base[30]).norm()
-    for asymmetric in (False, True):
-        shares = {15: [], 60: []}
-        plain = []
+    for form in FORMS:
+        shares, plain = {15: [], 60: []}, []
         for name in ("skin", "glasses", "background"):
-            edit = {n: bench.draw(bench.edited(name, 1.0, asymmetric), steps=n, seeds=16) - base[n] for n in (15, 30, 60)}
+            edit = {n: bench.draw(bench.edited(name, 1.0, form), steps=n, seeds=16) - base[n] for n in (15, 30, 60)}
             for n, share in shares.items():
                 share.append(float((edit[n] - edit[30]).norm() / edit[30].norm()))
             plain.append(float(size / edit[30].norm()))
-        rows.append(f"| {'asymmetric' if asymmetric else 'symmetric'} | {np.mean(shares[15]):.0%} | {np.mean(shares[60]):.0%} | {np.mean(plain):.0%} |")
+        rows.append(f"| {form} | {np.mean(shares[15]):.0%} | {np.mean(shares[60]):.0%} | {np.mean(plain):.0%} |")
     return rows
 
 

@@ -17,6 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -48,7 +49,20 @@ def import_pack() -> None:
     spec.loader.exec_module(sys.modules["pack"])
 
 
-def unet_step(device: torch.device) -> Callable[[], Tensor]:
+@dataclass
+class Step:
+    """A call of a UNet."""
+
+    model: torch.nn.Module
+    x: Tensor
+    timesteps: Tensor
+    context: Tensor
+
+    def __call__(self, **options) -> Tensor:
+        return self.model(self.x, timesteps=self.timesteps, context=self.context, **options)
+
+
+def unet_step(device: torch.device) -> Step:
     """One call of the host's UNet in SD 1.5's shape, random weights: float16 on a GPU, float32 on the CPU."""
     sys.path.insert(0, os.environ["COMFYUI"])
     from comfy.cli_args import args
@@ -63,7 +77,7 @@ def unet_step(device: torch.device) -> Callable[[], Tensor]:
         weight.data.fill_(1) if weight.ndim == 1 else weight.data.uniform_(-0.01, 0.01)
     x, context = torch.randn(2, 4, 64, 64, device=device, dtype=dtype), torch.randn(2, 77, 768, device=device, dtype=dtype)
     timesteps = torch.full((2,), 500.0, device=device)
-    return lambda: model(x, timesteps=timesteps, context=context)
+    return Step(model, x, timesteps, context)
 
 
 def latent(shape: tuple[int, ...], noise: float) -> Tensor:
