@@ -49,15 +49,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    stages: tuple[Stage, ...] = (Stage(faces.SIZE, 170_000, 32, 5e-3),)
+    stages: tuple[Stage, ...] = (Stage(faces.SIZE, 200_000, 32, 5e-3),)
     faces: int = 60_000
     seed: int = 1
     text_steps: int = 1_000
     empty_prompts: float = 0.1
-    cooldown: float = 0.6  # the last part of the last stage, over which the learning rate falls to zero
+    cooldown: float = 0.4  # the last part of the last stage, over which the learning rate falls to zero
     ema: float = 0.999
-    high_noise: float = 0.35  # share of pictures drawn from the noisier half of the schedule, beside the uniform rest
-    face_weight: float = 4.0  # of the loss over eyes and mouth, in units of the corners'
+    high_noise: float = 0.65  # share of pictures drawn from the noisier half of the schedule, beside the uniform rest
+    face_weight: float = 2.0  # of the loss over the face, in units of the corners'
+    mouth_weight: float = 8.0  # added to it over the mouth
 
     @property
     def total(self) -> int:
@@ -160,13 +161,14 @@ def noise_schedule() -> torch.Tensor:
     return (1 - betas).cumprod(0).float()
 
 
-def face_weights(size: int, peak: float) -> torch.Tensor:
-    """Loss weights (size, size) of mean 1, `peak` times higher over eyes and mouth, few pixels that say much.
+def face_weights(size: int, recipe: Recipe) -> torch.Tensor:
+    """Loss weights (size, size) of mean 1, higher over the face and highest over the mouth, few pixels that say much.
 
     The minimiser of a squared error does not depend on them; how soon it is reached for small parts does.
     """
     y, x = torch.meshgrid(*[(torch.arange(size) + 0.5) * 2 / size - 1] * 2, indexing="ij")
-    weights = 1 + (peak - 1) * torch.exp(-(x / 0.5) ** 2 - ((y - 0.22) / 0.5) ** 2)
+    face, mouth = torch.exp(-(x / 0.5) ** 2 - ((y - 0.22) / 0.5) ** 2), torch.exp(-(x / 0.4) ** 2 - ((y - 0.48) / 0.22) ** 2)
+    weights = 1 + (recipe.face_weight - 1) * face + recipe.mouth_weight * mouth
     return weights / weights.mean()
 
 
@@ -185,7 +187,7 @@ def loss_of(network: DemoNetwork, images, captions, alpha_bar, generator, recipe
     with torch.autocast(alpha_bar.device.type, torch.bfloat16):
         v = network.unet(a.sqrt() * x0 + (1 - a).sqrt() * noise, t.float(), context=context)
     error = v.float() - (a.sqrt() * noise - (1 - a).sqrt() * x0)
-    return (error.square() * face_weights(images.shape[-1], recipe.face_weight).to(error.device)).mean()
+    return (error.square() * face_weights(images.shape[-1], recipe).to(error.device)).mean()
 
 
 class Optimiser:
