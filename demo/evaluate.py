@@ -27,7 +27,7 @@ import nodes  # noqa: E402
 import demo  # noqa: E402
 from demo import classifier, faces, prompts  # noqa: E402
 
-FIRST_SEED, CFG, STEPS, SAMPLER, SCHEDULER = 100_000, 3.0, 16, "dpmpp_2m", "normal"
+FIRST_SEED, CFG, STEPS, SAMPLER, SCHEDULER = 100_000, 5.0, 16, "dpmpp_2m", "normal"
 # Each prompt asks for several attributes, so that all values are asked for with few runs.
 QUESTIONS = (
     dict(smile="smiling", hair="black", style="short", skin="tan", background="white"),
