@@ -17,13 +17,13 @@ from torch import Tensor
 
 
 class Record:
-    """The last layer of a block: keeps what passes through it."""
+    """The last layer of a block: keeps a copy of what passes through it, to which the host adds control residuals in place."""
 
     def __init__(self, tape: list[Tensor]):
         self.tape = tape
 
     def __call__(self, h: Tensor) -> Tensor:
-        self.tape.append(h)
+        self.tape.append(h.clone())
         return h
 
 
