@@ -32,6 +32,7 @@ def test_stock_samplers_draw_finite_varied_pictures(demo, sampler):
 
 @pytest.mark.parametrize("wanted", [
     dict(hair="blue", background="pink"), dict(skin="dark", shirt="yellow"), dict(hat="hat", background="green"), dict(hair="red", shirt="white"),
+    dict(glasses="glasses", style="bald"), dict(glasses="sunglasses", gaze="left"), dict(gaze="right", style="long"), dict(beard="beard", hair="gray"),
 ])
 def test_the_prompt_decides_what_is_drawn(demo, judge, wanted):
     from pack.demo import faces, prompts
@@ -63,7 +64,7 @@ def test_the_judge_knows_drawn_faces(judge):
     labels, targets = judge.label(images), classifier.targets_of(shown)
     accuracy = {name: (labels[name] == target)[target >= 0].float().mean().item() for name, target in targets.items()}
     assert np.mean(list(accuracy.values())) >= 0.98
-    assert min(accuracy.values()) >= 0.93, accuracy  # the smile is the hardest at this size
+    assert min(accuracy.values()) >= 0.97, accuracy
 
 
 def test_host_and_trainer_tokenise_alike(demo):
