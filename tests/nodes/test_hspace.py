@@ -137,7 +137,6 @@ def reference(world, direction, strength, gains_matched=True):
     """The paper's process by two separate model calls a step: x' = D~ + sigma' (x - D) / sigma, no code of the pack's samplers."""
     from pack.core.asyrp import matched_scale
     import comfy.samplers
-    from pack.nodes.hspace import HEdit, with_edit
 
     def sampler(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
         levels = sigmas.tolist()
@@ -263,7 +262,6 @@ def test_clear_errors(demo, shaped, apply, direction_for, sampler_of):
 
 
 def test_a_transformer_is_refused_with_the_families_that_work(demo, apply, direction_for):
-    import copy
 
     dit = demo.model.clone()
     dit.object_patches = {"diffusion_model": torch.nn.Linear(1, 1)}
@@ -319,7 +317,6 @@ def test_one_encoder_pass_gives_what_two_full_passes_give_with_control_residuals
 
 
 def test_a_lora_and_a_direction_act_together_in_either_order(shaped, apply, direction_for, sampler_of):
-    import comfy.utils
 
     world = shaped("SD15")
     key = "diffusion_model.middle_block.0.in_layers.2.weight"
