@@ -148,13 +148,13 @@ class ApplyDirection(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to patch; of the family that the direction was found on."),
                 DIRECTION.Input("direction", tooltip="From Direction From Prompts, Discover Directions, Combine Directions or Load Direction."),
                 io.Float.Input("strength", default=1.0, min=-100.0, max=100.0, step=0.05, tooltip="The slider. 0 changes nothing at all, more is "
-                               "stronger, below 0 does the opposite. Directions from prompts show from about 1 to 5."),
+                               "stronger, below 0 does the opposite. Directions from prompts show from about 0.5 to 2 on the demo model."),
                 io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Where the edit starts: 0 is the first step."),
                 io.Float.Input("end_percent", default=0.8, min=0.0, max=1.0, step=0.001, tooltip="Where it ends; the last part of a run draws detail only."),
                 io.Float.Input("ramp", default=0.0, min=0.0, max=0.5, step=0.001, tooltip="Fades the edit in and out over this part of the run, at both ends."),
-                io.Combo.Input("branch", options=["both", "conditional", "unconditional"], default="both",
-                               tooltip="Which half of the guided prediction moves. both: about the direction itself. conditional: cfg times "
-                               "stronger. unconditional: the opposite, for fine tuning. At cfg 1 only the conditional half exists."),
+                io.Combo.Input("branch", options=["conditional", "both", "unconditional"], default="conditional",
+                               tooltip="Which half of the guided prediction moves. conditional: strength 1 is about what the prompt itself would "
+                               "do. both: gentler, the direction without guidance. unconditional: the opposite. At cfg 1 only the conditional half exists."),
                 io.Boolean.Input("asymmetric", default=False, tooltip="The paper's asymmetric process: only the foreseen picture moves, not the noise "
                                  "that is put back. Costs half as much again; for euler, ddim and DDIM Sampler."),
                 io.Boolean.Input("keep_norm", default=False, tooltip="Keeps the overall size of the UNet's inner values, so that strong edits burn less."),
