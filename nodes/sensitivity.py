@@ -11,6 +11,7 @@ import comfy.model_management
 import comfy.utils
 import torch
 import torch.nn.functional as F
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -67,7 +68,7 @@ class Probe:
 
     def _of_output(self, executor, call: UNetCall, rows: Rows, tape: list[Tensor]) -> tuple[Tensor, Tensor]:
         unet = executor.class_obj
-        decoder = dict(output_blocks=copy.deepcopy(unet.output_blocks), out=copy.deepcopy(unet.out))  # weights that gradients can pass
+        decoder = copies(unet, "time_embed", "label_emb", "output_blocks", "out")
         h = rows.first(tape[-1]).clone()
 
         def output(shift: Tensor) -> Tensor:
@@ -82,13 +83,14 @@ class Probe:
 
     def _of_h(self, executor, call: UNetCall, rows: Rows) -> tuple[Tensor, Tensor]:
         unet = executor.class_obj
-        blocks, middle = copy.deepcopy(unet.input_blocks), copy.deepcopy(unet.middle_block)
+        encoder = copies(unet, "time_embed", "label_emb", "input_blocks", "middle_block")
         x = rows.first(call.x).clone()
 
         def h_of(shift: Tensor) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
             tape: list[Tensor] = []
-            twin = twin_of(unet, list(blocks), [*(middle or []), _Stop(tape)])
+            twin = twin_of(unet, list(encoder["input_blocks"]), [*encoder.get("middle_block", []), _Stop(tape)])
+            vars(twin).update({name: module for name, module in encoder.items() if name.endswith("_embed") or name.endswith("_emb")})
             try:
                 rows.call(len(shift), x + shift).run(executor, twin)
             except _Reached:
@@ -112,6 +114,12 @@ class Probe:
             outside = Jacobian(f, step, 1 - weight)
             avoid, _ = leading_right_vectors(outside, start(4 * self.count), self.iterations, on_step=lambda: bar.update(1))
         return leading_right_vectors(Jacobian(f, step, weight), start(self.count), self.iterations, avoid=avoid, on_step=lambda: bar.update(1))
+
+
+def copies(unet: UNetModel, *names: str) -> dict[str, torch.nn.Module]:
+    """Copies of a UNet's parts that gradients can pass: the host's own weights are inference tensors."""
+    parts = {name: getattr(unet, name, None) for name in names}
+    return {name: copy.deepcopy(part).requires_grad_(False) for name, part in parts.items() if part is not None}
 
 
 class Rows:
