@@ -152,9 +152,9 @@ class ApplyDirection(io.ComfyNode):
                 io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Where the edit starts: 0 is the first step."),
                 io.Float.Input("end_percent", default=0.8, min=0.0, max=1.0, step=0.001, tooltip="Where it ends; the last part of a run draws detail only."),
                 io.Float.Input("ramp", default=0.0, min=0.0, max=0.5, step=0.001, tooltip="Fades the edit in and out over this part of the run, at both ends."),
-                io.Combo.Input("branch", options=["conditional", "both", "unconditional"], default="conditional",
-                               tooltip="Which half of the guided prediction moves. conditional: strength 1 is about what the prompt itself would "
-                               "do. both: gentler, the direction without guidance. unconditional: the opposite. At cfg 1 only the conditional half exists."),
+                io.Combo.Input("branch", options=["both", "conditional", "unconditional"], default="both",
+                               tooltip="Which half of the guided prediction moves. both: gentler, and keeps more of the picture. conditional: strength "
+                               "1 is about what the prompt itself would do. unconditional: the opposite. At cfg 1 only the conditional half exists."),
                 io.Boolean.Input("asymmetric", default=False, tooltip="The paper's asymmetric process: only the foreseen picture moves, not the noise "
                                  "that is put back. Costs half as much again; for euler, ddim and DDIM Sampler."),
                 io.Boolean.Input("keep_norm", default=False, tooltip="Keeps the overall size of the UNet's inner values, so that strong edits burn less."),
