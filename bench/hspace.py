@@ -1,6 +1,6 @@
 """What editing in h-space does on the demo model, measured: `docs/hspace.md` and its picture.
 
-    COMFYUI=<host's folder> python bench/hspace.py [--seeds 48]
+    COMFYUI=<host's folder> python bench/hspace.py [--seeds 20]
 
 Directions are found on seeds 0 to 15 and judged on seeds from 900 000 up by the attribute classifier, through the
 pack's own nodes.
@@ -9,7 +9,6 @@ pack's own nodes.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -19,7 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from speed import ROOT, import_pack  # noqa: E402
+
 FIRST_SEED, FOUND_ON, STEPS, CFG = 900_000, 16, 15, 3.0
 SOURCE = "a face"
 TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat"}
@@ -33,9 +34,7 @@ def start_host() -> None:
     from comfy.cli_args import args
 
     args.cpu = not torch.cuda.is_available()
-    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py")
-    sys.modules["pack"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["pack"])
+    import_pack()
     from pack import demo
 
     demo.install()

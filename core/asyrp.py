@@ -18,6 +18,11 @@ Denoiser = Callable[..., Tensor]
 LARGEST_GAIN = 1e3
 
 
+def euler_step(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """x' = D + sigma' (x - D) / sigma, a step of DDIM with eta 0 in the frame x = x0 + sigma eps."""
+    return denoised + sigma_next * (x - denoised) / sigma
+
+
 def asymmetric_gain(sigma: float, sigma_next: float) -> float:
     """Gain g with which `D + g (D~ - D)` makes a first-order step the asymmetric one: 1 / (1 - sigma'/sigma), at most 1000.
 
@@ -69,7 +74,7 @@ def sample_ddim(
         denoised = model(x, sigmas[i] * x.new_ones(len(x)), **extra)
         if callback:
             callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-        x = denoised + down * (x - denoised) / sigma
+        x = euler_step(x, denoised, sigma, down)
         if up and noise:
             x = x + up * noise(sigmas[i], sigmas[i + 1])
     return x

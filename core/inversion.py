@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .asyrp import euler_step
+
 Denoiser = Callable[[Tensor, float], Tensor]
-
-
-def euler_step(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
-    """x' = D + sigma' (x - D) / sigma, a step of DDIM with eta 0 in the frame x = x0 + sigma eps."""
-    return denoised + sigma_next * (x - denoised) / sigma
 
 
 def invert(
