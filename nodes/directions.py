@@ -17,6 +17,9 @@ from .observation import SOURCE, TARGET, checked_latent, watched_runs
 from .sensitivity import sensitive_directions
 from .types import CATEGORY, DIRECTION
 
+# Two equal prompts in one batch differ in h by what the number format rounds away: up to this share of h in half precision.
+ROUNDING = 1e-3
+
 
 def run_inputs(what: str) -> list[io.Input]:
     """The inputs of a node that samples pictures in order to look at h."""
@@ -55,10 +58,13 @@ class DirectionFromPrompts(io.ComfyNode):
     def execute(cls, model, source, target, negative, latent, images, batch_size, steps, cfg, seed) -> io.NodeOutput:
         prompts, family, means = {"positive": source, "negative": negative, "target": target}, family_of(model), Means()
         runs = watched_runs(model, prompts, cfg, checked_latent(model, latent), steps=steps, seed=seed, count=images, batch=batch_size)
+        moved = 0.0
         for sigma, h in runs:
-            means.add(sigma, h[TARGET] - h[SOURCE])
+            source_h, shift = h[SOURCE].float(), h[TARGET].float() - h[SOURCE].float()
+            moved = max(moved, (shift.norm() / source_h.norm().clamp(min=1e-12)).item())
+            means.add(sigma, shift)
         shifts, sigmas = means.result()
-        if not shifts.any():
+        if moved < ROUNDING:
             raise ValueError("target: it moves nothing inside the UNet; connect a prompt that differs from the source.")
         return io.NodeOutput(Direction(shifts, sigmas, family, "prompt contrast", {"images": str(images), "steps": str(steps), "seed": str(seed)}))
 

@@ -63,6 +63,15 @@ def test_equal_prompts_are_refused(demo, run):
         contrast(run, demo, target="a face")
 
 
+def test_prompts_that_differ_by_rounding_alone_are_refused(demo, run):
+    """On some processors a row's place in the batch changes its last bits."""
+    (embedding, extras), = demo.encode("a face")
+    nearly = [[embedding + 1e-6 * torch.randn_like(embedding), extras]]
+    settings = dict(latent=demo.empty(), images=1, batch_size=1, steps=2, cfg=2.0, seed=0)
+    with pytest.raises(ValueError, match="target: it moves nothing"):
+        run("DirectionFromPrompts", model=demo.model, source=demo.encode("a face"), target=nearly, negative=demo.encode(""), **settings)
+
+
 def test_cancel_stops_within_a_step(demo, run):
     import comfy.model_management as management
 
