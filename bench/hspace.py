@@ -1,6 +1,6 @@
 """What editing in h-space does on the demo model, measured: `docs/hspace.md` and its picture.
 
-    COMFYUI=<host's folder> python bench/hspace.py [--seeds 20]
+    COMFYUI=<host's folder> python bench/hspace.py [--seeds 60]
 
 Directions are found on seeds 0 to 15 and judged on seeds from 900 000 up by the attribute classifier, through the
 pack's own nodes.
@@ -9,8 +9,8 @@ pack's own nodes.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,50 +19,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from speed import ROOT, import_pack  # noqa: E402
+from stage import FIRST_SEED, ROOT, SOURCE, Stage, kept_at, start_host  # noqa: E402
 
-FIRST_SEED, FOUND_ON, STEPS, CFG = 900_000, 16, 15, 3.0
-SOURCE = "a face"
+FOUND_ON, STEPS, CFG = 16, 15, 3.0
+UNSEEN = 1_000_003  # drawn faces from a random stream that the demo model was not trained on
 TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat"}
 STRENGTHS = (0.5, 1.0, 1.5, 3.0)
+EQUAL = 0.8
 FORMS = {"conditional": ("conditional", False), "both halves": ("both", False), "both, asymmetric": ("both", True)}
 
 
-def start_host() -> None:
-    """Import the pack as the host does, and the host itself."""
-    sys.path.insert(0, os.environ["COMFYUI"])
-    from comfy.cli_args import args
-
-    args.cpu = not torch.cuda.is_available()
-    import_pack()
-    from pack import demo
-
-    demo.install()
-
-
-class Bench:
-    """The demo model, its judge, and the pack's nodes on them."""
+class Bench(Stage):
+    """The demo model with a direction for each attribute, and the pack's nodes on it."""
 
     def __init__(self, seeds: int):
-        import nodes
-        from pack import demo
-        from pack.demo import classifier, faces, prompts
-
-        self.nodes, self.faces, self.prompts, self.seeds = nodes, faces, prompts, seeds
-        self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_demo.safetensors")
-        self.judge = classifier.load(demo.WEIGHTS)
+        super().__init__(TARGETS)
+        self.seeds = seeds
         self.directions = {name: self.direction(name, value) for name, value in tqdm(TARGETS.items(), "directions")}
-
-    def encode(self, prompt: str):
-        return self.nodes.CLIPTextEncode().encode(self.clip, prompt)[0]
-
-    def prompt(self, *names: str) -> str:
-        return self.prompts.prompt_for({name: TARGETS[name] for name in names})
 
     def direction(self, name: str, value: str):
         from pack.nodes.directions import DirectionFromPrompts
 
-        latent = {"samples": torch.zeros(1, 3, self.faces.SIZE, self.faces.SIZE)}
+        latent = {"samples": self.empty()}
         return DirectionFromPrompts.execute(self.model, self.encode(SOURCE), self.encode(self.prompt(name)), self.encode(""),
                                             latent, FOUND_ON, FOUND_ON, STEPS, CFG, 0).args[0]
 
@@ -76,32 +54,36 @@ class Bench:
         """Pictures (n, 3, h, w) in [-1, 1] of the held-out seeds, by euler."""
         import comfy.sample
 
-        count, size = seeds or self.seeds, self.faces.SIZE
-        noise = torch.cat([torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(FIRST_SEED + i)) for i in range(count)])
+        noise = self.noise(seeds or self.seeds)
         return comfy.sample.sample(model, noise, steps, CFG, "euler", "normal", self.encode(prompt), self.encode(""), torch.zeros_like(noise), disable_pbar=True)
 
-    def has(self, images: Tensor, name: str) -> float:
-        """Share of pictures that show the attribute's target value."""
-        return float((self.judge.label(images)[name] == self.faces.ATTRIBUTES[name].index(TARGETS[name])).float().mean())
 
-    def kept(self, images: Tensor, before: Tensor, *but: str) -> float:
-        """Share of the other attributes' labels that are what they were."""
-        now, then = self.judge.label(images), self.judge.label(before)
-        return float(torch.stack([(now[k] == then[k]).float() for k in now if k not in but]).mean())
-
-
-def frontier(bench: Bench, base: Tensor) -> list[str]:
-    """Success and kept share over strength, for each form, beside the prompt that names the attribute."""
-    head = " | ".join(f"{s:+g}" for s in STRENGTHS)
-    rows = [f"| attribute | form | unedited | {head} | prompt |", "|---|---|---|" + "---|" * (len(STRENGTHS) + 1)]
+def measured(bench: Bench, base: Tensor) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Success and kept share of each attribute and form: unedited, at each strength, and last by the prompt itself."""
+    curves = {}
     for name in tqdm(TARGETS, "strengths"):
         prompted = bench.draw(bench.model, bench.prompt(name))
         for form in FORMS:
-            drawn = [bench.draw(bench.edited(name, s, form)) for s in STRENGTHS]
-            cells = [f"{bench.has(x, name):.0%} / {bench.kept(x, base, name):.0%}" for x in drawn]
-            rows.append(f"| {name}: {TARGETS[name]} | {form} | {bench.has(base, name):.0%} | {' | '.join(cells)} | "
-                        f"{bench.has(prompted, name):.0%} / {bench.kept(prompted, base, name):.0%} |")
+            drawn = [base, *(bench.draw(bench.edited(name, s, form)) for s in STRENGTHS), prompted]
+            curves[name, form] = [(bench.has(x, name), bench.kept(x, base, name)) for x in drawn]
+    return curves
+
+
+def frontier(curves: dict[tuple[str, str], list[tuple[float, float]]]) -> list[str]:
+    """Success and kept share over strength, for each form, beside the prompt that names the attribute."""
+    head = " | ".join(f"{s:+g}" for s in STRENGTHS)
+    rows = [f"| attribute | form | unedited | {head} | prompt |", "|---|---|---|" + "---|" * (len(STRENGTHS) + 1)]
+    for (name, form), (unedited, *rest) in curves.items():
+        rows.append(f"| {name}: {TARGETS[name]} | {form} | {unedited[0]:.0%} | " + " | ".join(f"{hit:.0%} / {kept:.0%}" for hit, kept in rest) + " |")
     return rows
+
+
+def at_equal_success(curves: dict[tuple[str, str], list[tuple[float, float]]]) -> list[str]:
+    """Kept share where success first reaches EQUAL, read off straight lines between the strengths measured."""
+    rows = ["| attribute | " + " | ".join(FORMS) + " | prompt |", "|---|" + "---|" * (len(FORMS) + 1)]
+    table = {name: [kept_at(EQUAL, curves[name, form][:-1]) for form in FORMS] + [curves[name, "both halves"][-1][1]] for name in TARGETS}
+    rows += [f"| {name}: {TARGETS[name]} | " + " | ".join(f"{kept:.0%}" for kept in row) + " |" for name, row in table.items()]
+    return [*rows, "| mean | " + " | ".join(f"{kept:.0%}" for kept in np.mean(list(table.values()), axis=0)) + " |"]
 
 
 def steps_table(bench: Bench) -> list[str]:
@@ -142,16 +124,19 @@ def opposite_table(bench: Bench) -> list[str]:
     return rows
 
 
-def inversion_table(bench: Bench, count: int = 3) -> list[str]:
+def inversion_table(bench: Bench, count: int = 8) -> list[str]:
     """PSNR of drawn faces, inverted and drawn again by plain ddim at cfg 1, and by the exact sampler."""
     from comfy_extras.nodes_custom_sampler import BasicGuider, BasicScheduler, SamplerCustomAdvanced
     from comfy.samplers import sampler_object
-    from pack.nodes.faces import DrawnFace
+    from pack.demo.photograph import photographed
     from pack.nodes.processes import Invert
 
-    rows = ["| steps | plain inversion | 5 refinements | exact sampler |", "|---|---|---|---|"]
-    pictures = [DrawnFace.execute(i, bench.faces.SIZE).args for i in range(count)]
-    for steps in (20, 50, 100):
+    rows = ["| pictures | steps | plain inversion | 5 refinements | exact sampler |", "|---|---|---|---|---|"]
+    faces = [bench.faces.sample_face(np.random.default_rng([UNSEEN, i])) for i in range(count)]
+    captions = [bench.prompts.prompt_for({k: v for k, v in f.labels.items() if k != "hair" or bench.faces.hair_is_visible(f.labels)}) for f in faces]
+    looks = {"drawn": [bench.faces.render(f) for f in faces], "photograph-like": [photographed(f) for f in faces]}
+    for look, steps in product(looks, (20, 50, 100)):
+        pictures = [(torch.from_numpy(pixels.copy())[None].float() / 255, caption) for pixels, caption in zip(looks[look], captions)]
         sigmas = BasicScheduler.execute(bench.model, "normal", steps, 1.0).args[0]
         values: dict[str, list[float]] = {}
         for image, caption in tqdm(pictures, f"inversion, {steps} steps"):
@@ -163,7 +148,7 @@ def inversion_table(bench: Bench, count: int = 3) -> list[str]:
                 for key, sampler in samplers.items():
                     back = bench.vae.decode(SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args[0]["samples"])
                     values.setdefault(key, []).append(float(-10 * (back - image).square().mean().clamp(min=1e-12).log10()))
-        rows.append(f"| {steps} | " + " | ".join(f"{np.mean(values[key]):.1f} dB" for key in ("0", "5", "exact")) + " |")
+        rows.append(f"| {look} | {steps} | " + " | ".join(f"{np.mean(values[key]):.1f} dB" for key in ("0", "5", "exact")) + " |")
     return rows
 
 
@@ -185,15 +170,17 @@ def picture(bench: Bench, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20, help="held-out seeds a cell")
+    parser.add_argument("--seeds", type=int, default=60, help="held-out seeds a cell")
     count, sys.argv[1:] = parser.parse_args().seeds, []
     start_host()
     with torch.inference_mode():
         bench = Bench(count)
         picture(bench, ROOT / "docs/hspace.jpg")
         base = bench.draw(bench.model)
+        curves = measured(bench, base)
         parts = {
-            "Success and preservation over strength": lambda: frontier(bench, base), "Two directions at once": lambda: pairs_table(bench, base),
+            "Success and preservation over strength": lambda: frontier(curves),
+            f"Other labels kept at {EQUAL:.0%} success": lambda: at_equal_success(curves), "Two directions at once": lambda: pairs_table(bench, base),
             "Inversion": lambda: inversion_table(bench), "Independence of the number of steps": lambda: steps_table(bench),
             "Negative strengths": lambda: opposite_table(bench),
         }

@@ -7,14 +7,14 @@ sampler goes on from the edited latent with its multistep history, noise and cal
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 Target = Literal["x_t", "x0"]
-Edit = Callable[[Tensor], Tensor]
+Edit = Callable[[Tensor, int], Tensor]  # of a latent, at a step
 Denoiser = Callable[..., Tensor]
 
 # By the names of the sampler functions: how often a step evaluates the model, where that is more than once. The first
@@ -34,11 +34,16 @@ def check_target(target: str, sampler_name: str) -> None:
     """Raise ValueError if the target is unknown, or if this sampler does not expose x_t at its steps."""
     if target not in get_args(Target):
         raise ValueError(f"target: got {target!r}; choose one of {', '.join(get_args(Target))}.")
-    if target == "x_t" and sampler_name in NOT_STEERABLE:
+    if target == "x_t":
+        check_exposes_x_t(sampler_name, "Choose target x0, which works with every sampler, or")
+
+
+def check_exposes_x_t(sampler_name: str, advice: str = "Choose") -> None:
+    """Raise ValueError for a sampler, by its function's name, that does not expose x_t at its steps."""
+    if sampler_name in NOT_STEERABLE:
         raise ValueError(
             f"sampler: {sampler_name.removeprefix('sample_')} evaluates the model away from its running latent, so x_t "
-            "cannot be edited inside it. Choose target x0, which works with every sampler, or a sampler such as euler, "
-            "ddim, dpmpp_2m, dpmpp_2m_sde, lms, heun or euler_ancestral."
+            f"cannot be edited inside it. {advice} a sampler such as euler, ddim, dpmpp_2m, dpmpp_2m_sde, lms, heun or euler_ancestral."
         )
 
 
@@ -70,8 +75,8 @@ class SteeredDenoiser:
         """Denoised latent of x: (b, ...) at sigma: (b,), edited where the step is one of the chosen."""
         level = float(sigma.flatten()[0])
         if self.target == "x0":
-            denoised = self.model(x, sigma, **options)
-            return self.edit(denoised) if self._step_around(level) in self.steps else denoised
+            denoised, step = self.model(x, sigma, **options), self._step_around(level)
+            return self.edit(denoised, step) if step in self.steps else denoised
         step, later = divmod(self.calls, self.evaluations)
         self.calls += 1
         if step in self.steps and not later:
@@ -83,11 +88,14 @@ class SteeredDenoiser:
         return max(sum(start >= level for start in self.sigmas[:-1]) - 1, 0)
 
     def _edit_in_place(self, x: Tensor, step: int, level: float) -> None:
-        if abs(level - self.sigmas[step]) > 1e-4 * level:
-            raise _not_at_its_steps()
-        edited = self.edit(x)
+        check_at_step(level, self.sigmas[step])
+        edited = self.edit(x, step)
         if edited is not x:
             x.copy_(edited)
+
+    def on(self, model: Denoiser) -> SteeredDenoiser:
+        """The same edits of another denoiser, for a run of its own."""
+        return SteeredDenoiser(model, self.edit, torch.tensor(self.sigmas), self.steps, self.target, self.evaluations)
 
     def check_finished(self) -> None:
         """Raise ValueError if the run ended before a step whose x_t was to be edited."""
@@ -95,10 +103,16 @@ class SteeredDenoiser:
             raise _not_at_its_steps()
 
 
+def check_at_step(level: float, expected: float) -> None:
+    """Raise ValueError if an evaluation that should be a step's first is at another noise level."""
+    if abs(level - expected) > 1e-4 * level:
+        raise _not_at_its_steps()
+
+
 def _not_at_its_steps() -> ValueError:
     return ValueError(
         "sampler: it does not evaluate the model once at each step of its schedule, so x_t cannot be edited inside it. "
-        "Choose target x0, or a sampler such as euler, ddim or dpmpp_2m."
+        "Choose a sampler such as euler, ddim or dpmpp_2m; Edit During Sampling can also edit x0 in its place."
     )
 
 
@@ -116,11 +130,70 @@ def sample_steered(
     return result
 
 
-def check_edited(x: Tensor, edited: Tensor) -> Tensor:
+class Moment(NamedTuple):
+    """The running latent at the start of a step and what the model foresees from it, (b, ...) both."""
+
+    x: Tensor
+    denoised: Tensor
+
+
+class _Seen(Exception):
+    """Ends a run of which the rest is not needed."""
+
+
+class _Recorder:
+    """The denoiser of a run that is only looked at, at the first evaluation of the chosen steps."""
+
+    def __init__(self, model: Denoiser, sigmas: Tensor, steps: tuple[int, ...], evaluations: int):
+        self.model, self.evaluations = model, evaluations
+        self.sigmas, self.steps, self.calls, self.seen = sigmas.tolist(), steps, 0, {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
+        step, later = divmod(self.calls, self.evaluations)
+        self.calls += 1
+        denoised = self.model(x, sigma, **options)
+        if step in self.steps and not later:
+            check_at_step(float(sigma.flatten()[0]), self.sigmas[step])
+            self.seen[step] = Moment(x.clone(), denoised)
+            if len(self.seen) == len(self.steps):
+                raise _Seen
+        return denoised
+
+
+def recorded(sampler: Callable[..., Tensor], model: Denoiser, x: Tensor, sigmas: Tensor, *, steps: Iterable[int], **options: Any) -> dict[int, Moment]:
+    """The moments of sampler(model, x, sigmas, **options) at these steps; the run ends at the last of them.
+
+    x: (b, ...) noise at sigmas[0]; it is not modified. Raises ValueError if the sampler does not expose its steps.
+    """
+    recorder = _Recorder(model, sigmas, tuple(set(steps)), EVALUATIONS.get(getattr(sampler, "__name__", ""), 1))
+    try:
+        sampler(recorder, x.clone(), sigmas, **options)
+    except _Seen:
+        return recorder.seen
+    raise _not_at_its_steps()
+
+
+class SwitchedDenoiser:
+    """One denoiser up to a step, another from it on. Other attributes are the first one's."""
+
+    def __init__(self, before: Denoiser, after: Denoiser, sigmas: Tensor, step: int):
+        self.before, self.after, self.level = before, after, float(sigmas[step]) * (1 + 1e-6)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.before, name)
+
+    def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
+        return (self.before if float(sigma.flatten()[0]) > self.level else self.after)(x, sigma, **options)
+
+
+def check_edited(x: Tensor, edited: Tensor, name: str = "operation") -> Tensor:
     """The edited latent in x's dtype and on its device; ValueError if its shape changed or it is not finite."""
     if edited.shape != x.shape:
-        raise ValueError(f"operation: it turned a latent of shape {tuple(x.shape)} into {tuple(edited.shape)}; the shape must stay.")
+        raise ValueError(f"{name}: it turned a latent of shape {tuple(x.shape)} into {tuple(edited.shape)}; the shape must stay.")
     result = edited.to(x)
     if not torch.isfinite(result).all():  # after the cast: float16 overflows at 65504
-        raise ValueError("operation: its result contains NaN or Inf; lower its strength or gain, or sample in a wider dtype.")
+        raise ValueError(f"{name}: its result contains NaN or Inf; lower its strength or gain, or sample in a wider dtype.")
     return result

@@ -1,15 +1,33 @@
 """The demo model: drawn faces, the small model trained on them, and its place in the host."""
 
+import logging
+import os
+import shutil
 from pathlib import Path
 
-WEIGHTS, DIRECTIONS = (Path(__file__).parent / name for name in ("weights", "directions"))
+WEIGHTS, DIRECTIONS, PICTURES = (Path(__file__).parent / name for name in ("weights", "directions", "pictures"))
+INPUTS = "semantic_latents"  # where Load Image finds the pictures, in the host's input folder
 
 
 def install() -> None:
-    """Offer the demo checkpoint in Load Checkpoint, and teach the host its model family."""
+    """Offer the demo checkpoint in Load Checkpoint and its pictures in Load Image, and teach the host its model family."""
     import folder_paths
 
     from . import family
 
     family.register()
     folder_paths.add_model_folder_path("checkpoints", str(WEIGHTS))
+    try:
+        offer_pictures(Path(folder_paths.get_input_directory()) / INPUTS)
+    except OSError as error:
+        logging.warning("Semantic Latents: the example pictures could not be put into the input folder (%s)", error)
+
+
+def offer_pictures(folder: Path) -> None:
+    """Copy the example pictures to a folder, those that are not there yet; each appears when it is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in PICTURES.glob("*.png"):
+        if not (folder / picture.name).exists():
+            partial = folder / f".{picture.name}.{os.getpid()}"
+            shutil.copyfile(picture, partial)
+            partial.replace(folder / picture.name)

@@ -3,7 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .. import demo
-from . import directions, faces, files, processes, sampling, sheets, spectrum
+from . import attributes, directions, files, processes, sampling, sheets, spectrum
 
 
 class SemanticLatents(ComfyExtension):
@@ -12,4 +12,4 @@ class SemanticLatents(ComfyExtension):
         files.register_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*spectrum.NODES, *sampling.NODES, *directions.NODES, *faces.NODES, *files.NODES, *processes.NODES, *sheets.NODES]
+        return [*spectrum.NODES, *sampling.NODES, *directions.NODES, *attributes.NODES, *files.NODES, *processes.NODES, *sheets.NODES]

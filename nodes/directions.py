@@ -14,6 +14,7 @@ from ..core.injection import Window
 from ..core.plots import explained_variance_figure, singular_values_figure
 from .hspace import HEdit, family_of, with_edit
 from .observation import SOURCE, TARGET, checked_latent, watched_runs
+from .provenance import HIDDEN, prompt_notes
 from .sensitivity import sensitive_directions
 from .types import CATEGORY, DIRECTION
 
@@ -43,6 +44,7 @@ class DirectionFromPrompts(io.ComfyNode):
             category=CATEGORY,
             description="Finds the direction of an attribute from two prompts, without training: how the inside of the UNet "
             "changes when the second prompt is read instead of the first.",
+            hidden=[*HIDDEN],
             search_aliases=["h-space", "concept slider", "attribute", "smile", "semantic direction", "prompt contrast"],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or the demo model; the direction fits this family only."),
@@ -66,7 +68,8 @@ class DirectionFromPrompts(io.ComfyNode):
         shifts, sigmas = means.result()
         if moved < ROUNDING:
             raise ValueError("target: it moves nothing inside the UNet; connect a prompt that differs from the source.")
-        return io.NodeOutput(Direction(shifts, sigmas, family, "prompt contrast", {"images": str(images), "steps": str(steps), "seed": str(seed)}))
+        notes = {**prompt_notes(cls, "source", "target"), "images": str(images), "steps": str(steps), "seed": str(seed)}
+        return io.NodeOutput(Direction(shifts, sigmas, family, "prompt contrast", notes))
 
 
 class DiscoverDirections(io.ComfyNode):

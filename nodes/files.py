@@ -1,4 +1,4 @@
-"""Directions on disk: saved to output/semantic_latents, loaded from there and from models/semantic_latents."""
+"""Directions and attributes on disk: saved to output/semantic_latents, loaded from there and from models/semantic_latents."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from ..core.files import PUBLISHED_CONCEPTS, direction_tensors, load_direction, load_published
+from ..core.attribute import described
+from ..core.files import PUBLISHED_CONCEPTS, attribute_tensors, direction_tensors, load_attribute, load_direction, load_published
 from ..demo import DIRECTIONS
-from .types import CATEGORY, DIRECTION
+from .types import ATTRIBUTE, CATEGORY, DIRECTION
 
 FOLDER = "semantic_latents"
 SUFFIXES = {".safetensors", ".pth"}
@@ -93,4 +94,57 @@ class LoadDirection(io.ComfyNode):
         return io.NodeOutput(load_published(path, concept) if path.suffix == ".pth" else load_direction(path))
 
 
-NODES = [SaveDirection, LoadDirection]
+class SaveAttribute(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_SaveAttribute",
+            display_name="Save Attribute",
+            category=CATEGORY,
+            description="Saves an attribute or a mix to output/semantic_latents, with what it fits and how it was learned. Never overwrites.",
+            search_aliases=["avi", "export attribute", "save slider", "safetensors"],
+            is_output_node=True,
+            inputs=[
+                ATTRIBUTE.Input("attribute", tooltip="The attribute to keep."),
+                io.String.Input("filename_prefix", default="attribute", tooltip="The file's name, before its number; a folder may stand before it: faces/beard."),
+            ],
+            outputs=[ATTRIBUTE.Output("attribute", tooltip="The same attribute, to go on with.")],
+        )
+
+    @classmethod
+    def execute(cls, attribute, filename_prefix) -> io.NodeOutput:
+        path = save_whole(*attribute_tensors(attribute), filename_prefix)
+        return io.NodeOutput(attribute, ui={"text": [str(path.relative_to(folder_paths.get_output_directory()))]})
+
+
+class LoadAttribute(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_LoadAttribute",
+            display_name="Load Attribute",
+            category=CATEGORY,
+            description="Loads an attribute that was saved, and says what it was learned on.",
+            search_aliases=["avi", "import attribute", "load slider", "safetensors"],
+            inputs=[
+                io.Combo.Input("file", options=folder_paths.get_filename_list(FOLDER), tooltip="A file in models/semantic_latents or output/semantic_latents."),
+            ],
+            outputs=[
+                ATTRIBUTE.Output("attribute", tooltip="For Apply Attribute or Mix Attributes, on models with the same kind of latents."),
+                io.String.Output("info", tooltip="What it fits, its prompts and settings, and the losses reached; for Preview Text."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file):
+        path = folder_paths.get_full_path(FOLDER, file)
+        return (file, os.path.getmtime(path) if path else None)
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        attribute = load_attribute(Path(folder_paths.get_full_path_or_raise(FOLDER, file)))
+        info = described(attribute)
+        return io.NodeOutput(attribute, info, ui={"text": [info]})
+
+
+NODES = [SaveDirection, LoadDirection, SaveAttribute, LoadAttribute]

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.latent import check_latent, masked
-from ..core.steering import check_edited, check_target, sample_steered, steps_in_window
+from ..core.steering import Edit, check_edited, check_target, sample_steered, steps_in_window
 from .types import CATEGORY
 
 
@@ -43,25 +43,35 @@ class EditedSampler:
             steps=steps_in_window(sigmas, start, end, once=self.once),
             extra_args=extra_args, callback=callback, disable=disable, **options)
 
-    def _edit(self, like: Tensor, inpainted: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def _edit(self, like: Tensor, inpainted: Tensor | None) -> Edit:
         """The operation under the mask, and inside the region that an inpainting run repaints."""
-        masks = [mask for mask in (self._mask_for(like), inpainted) if mask is not None]
+        masks = masks_over(like, self.mask, inpainted)
+        return lambda x, step: under_masks(x, check_edited(x, self.operation(latent=x)), masks)
 
-        def edit(x: Tensor) -> Tensor:
-            edited = check_edited(x, self.operation(latent=x))
-            for mask in masks:
-                edited = masked(x, edited, mask)
-            return edited
 
-        return edit
-
-    def _mask_for(self, like: Tensor) -> Tensor | None:
-        if self.mask is None:
-            return None
+def masks_over(like: Tensor, mask: Tensor | None, inpainted: Tensor | None) -> list[Tensor]:
+    """The masks of an edit of latents (b, ...): the node's own, resized, and the region that an inpainting run repaints."""
+    if mask is not None:
         check_latent(like)
-        if self.mask.shape[0] not in (1, like.shape[0]):
-            raise ValueError(f"mask: got a batch of {self.mask.shape[0]} for {like.shape[0]} latents; connect one mask, or one for each.")
-        return comfy.utils.reshape_mask(self.mask, like.shape).to(like.device)
+        if mask.shape[0] not in (1, like.shape[0]):
+            raise ValueError(f"mask: got a batch of {mask.shape[0]} for {like.shape[0]} latents; connect one mask, or one for each.")
+        mask = comfy.utils.reshape_mask(mask, like.shape).to(like.device)
+    return [one for one in (mask, inpainted) if one is not None]
+
+
+def under_masks(x: Tensor, edited: Tensor, masks: list[Tensor]) -> Tensor:
+    """The edit inside all masks, x outside."""
+    for mask in masks:
+        edited = masked(x, edited, mask)
+    return edited
+
+
+def inner_function(sampler: Any) -> Callable[..., Tensor]:
+    """The function of a SAMPLER, to be wrapped; ValueError for one that is not built on the host's KSAMPLER."""
+    if not isinstance(sampler, KSAMPLER):
+        raise ValueError(f"sampler: {type(sampler).__name__} is not built on the host's KSAMPLER, so nothing can be edited "
+                         "inside it. Connect KSamplerSelect, or a sampler node of ComfyUI itself.")
+    return sampler.sampler_function
 
 
 class EditDuringSampling(io.ComfyNode):
@@ -98,12 +108,10 @@ class EditDuringSampling(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, operation, target, steps, start_percent, end_percent, mask=None) -> io.NodeOutput:
-        if not isinstance(sampler, KSAMPLER):
-            raise ValueError(f"sampler: {type(sampler).__name__} is not built on the host's KSAMPLER, so nothing can be edited "
-                             "inside it. Connect KSamplerSelect, or a sampler node of ComfyUI itself.")
+        inner = inner_function(sampler)
         if start_percent > end_percent:
             raise ValueError(f"start_percent: got {start_percent}, which is after end_percent {end_percent}; exchange them.")
-        edited = EditedSampler(sampler.sampler_function, operation, target, steps == "first in range", start_percent, end_percent, mask)
+        edited = EditedSampler(inner, operation, target, steps == "first in range", start_percent, end_percent, mask)
         check_target(target, edited.__name__)
         return io.NodeOutput(KSAMPLER(edited, sampler.extra_options, sampler.inpaint_options))
 

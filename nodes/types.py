@@ -12,6 +12,7 @@ from ..core.spectrum import LatentSVD
 
 SVD = io.Custom("SEMANTIC_LATENTS_SVD")
 DIRECTION = io.Custom("SEMANTIC_LATENTS_DIRECTION")
+ATTRIBUTE = io.Custom("SEMANTIC_LATENTS_ATTRIBUTE")
 CATEGORY = "semantic latents"
 
 

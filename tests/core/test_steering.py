@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from pack.core.steering import NOT_STEERABLE, check_edited, check_target, sample_steered, steps_in_window
+from pack.core.steering import (
+    NOT_STEERABLE,
+    SteeredDenoiser,
+    SwitchedDenoiser,
+    check_edited,
+    check_target,
+    recorded,
+    sample_steered,
+    steps_in_window,
+)
 
 SIGMAS = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
 NOISE = 8 * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -22,8 +31,12 @@ def euler(model, x, sigmas, callback=None):
     return x
 
 
-def double(x):
+def double(x, step):
     return 2 * x
+
+
+def same(x, step):
+    return x.clone()
 
 
 def test_window_holds_the_steps_between_its_sigmas():
@@ -36,7 +49,7 @@ def test_window_holds_the_steps_between_its_sigmas():
 
 def test_edit_of_x_t_is_an_edit_between_two_runs():
     steered = sample_steered(euler, denoise, NOISE, SIGMAS, edit=double, steps=(2,), target="x_t")
-    by_hand = euler(denoise, double(euler(denoise, NOISE, SIGMAS[:3])), SIGMAS[2:])
+    by_hand = euler(denoise, 2 * euler(denoise, NOISE, SIGMAS[:3]), SIGMAS[2:])
     assert torch.equal(steered, by_hand)
 
 
@@ -51,9 +64,42 @@ def test_edit_of_x0_is_an_edit_of_the_denoiser():
 @pytest.mark.parametrize("target", ["x_t", "x0"])
 def test_no_edit_changes_no_bit_and_the_noise_is_not_written_to(target):
     noise = NOISE.clone()
-    assert torch.equal(sample_steered(euler, denoise, noise, SIGMAS, edit=torch.clone, steps=(0, 1), target=target), euler(denoise, NOISE, SIGMAS))
+    assert torch.equal(sample_steered(euler, denoise, noise, SIGMAS, edit=same, steps=(0, 1), target=target), euler(denoise, NOISE, SIGMAS))
     sample_steered(euler, denoise, noise, SIGMAS, edit=double, steps=(0, 1), target=target)
     assert torch.equal(noise, NOISE)
+
+
+def test_an_edit_is_told_its_step():
+    seen = []
+    sample_steered(euler, denoise, NOISE, SIGMAS, edit=lambda x, step: seen.append(step) or x, steps=(1, 3), target="x_t")
+    assert seen == [1, 3]
+
+
+def test_a_recorded_run_is_seen_at_its_steps_and_stops():
+    calls = []
+
+    def counted(x, sigma, **options):
+        calls.append(float(sigma[0]))
+        return denoise(x, sigma)
+
+    seen = recorded(euler, counted, NOISE, SIGMAS, steps=(2, 1, 2))
+    at_2 = euler(denoise, NOISE, SIGMAS[:3])
+    assert sorted(seen) == [1, 2] and len(calls) == 3
+    assert torch.equal(seen[2].x, at_2) and torch.equal(seen[2].denoised, denoise(at_2, SIGMAS[2] * torch.ones(2)))
+    with pytest.raises(ValueError, match="sampler: it does not evaluate"):
+        recorded(lambda model, x, sigmas: model(x, sigmas[0] * x.new_ones(2)), denoise, NOISE, SIGMAS, steps=(1,))
+
+
+def test_a_switched_run_starts_like_one_and_goes_on_like_the_other():
+    other = lambda x, sigma: 0.5 * x  # noqa: E731
+    for step in range(4):
+        switched = euler(SwitchedDenoiser(denoise, other, SIGMAS, step), NOISE, SIGMAS)
+        assert torch.equal(switched, euler(other, euler(denoise, NOISE, SIGMAS[: step + 1]), SIGMAS[step:]))
+
+
+def test_edits_carry_over_to_another_denoiser():
+    steered = SteeredDenoiser(lambda x, sigma: x, double, SIGMAS, (0,), "x0").on(denoise)
+    assert torch.equal(steered(NOISE, SIGMAS[0] * torch.ones(2)), 2 * denoise(NOISE, SIGMAS[0] * torch.ones(2)))
 
 
 def test_options_and_attributes_of_the_denoiser_pass_through():

@@ -135,3 +135,17 @@ def shaped(pack_nodes):
         return made[family, dtype]
 
     return make
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """The host's output and models folders, empty."""
+    import folder_paths
+    from pack.nodes.files import FOLDER, register_folder
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
+    monkeypatch.delitem(folder_paths.folder_names_and_paths, FOLDER, raising=False)
+    (tmp_path / "models" / FOLDER).mkdir(parents=True)
+    register_folder()
+    return tmp_path

@@ -178,20 +178,6 @@ def test_directions_of_other_levels_and_sizes_combine(run, random_direction):
         combined(run, random_direction(1), random_direction(2, family=Family("SD15", "EPS", 128)))
 
 
-@pytest.fixture
-def folders(tmp_path, monkeypatch):
-    """The host's output and models folders, empty."""
-    import folder_paths
-    from pack.nodes.files import FOLDER, register_folder
-
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
-    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
-    monkeypatch.delitem(folder_paths.folder_names_and_paths, FOLDER, raising=False)
-    (tmp_path / "models" / FOLDER).mkdir(parents=True)
-    register_folder()
-    return tmp_path
-
-
 def test_a_saved_direction_loads_back_equal(folders, run, random_direction):
     direction = random_direction(3)
     for _ in range(2):

@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 IDS = {
     "Decompose", "Compose", "RescaleSingularValues", "ExchangeSingularVectors", "SpectrumOperation", "EditDuringSampling",
     "DirectionFromPrompts", "DiscoverDirections", "ApplyDirection", "CombineDirections", "SaveDirection", "LoadDirection", "DDIMSampler", "Invert",
-    "DrawnFace", "StrengthRange", "Grid",
+    "TrainAttribute", "ApplyAttribute", "MixAttributes", "SaveAttribute", "LoadAttribute",
+    "StrengthRange", "Grid",
 }
 
 

@@ -1,0 +1,38 @@
+"""A drawn face as a camera would see it: light from one side, a soft lens, falling-off corners and grain.
+
+    python -m demo.photograph    writes demo/pictures/
+
+The demo model was trained on flat drawings only, so such a picture is foreign to it, as a photograph is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from . import PICTURES, faces
+
+
+def photographed(face: faces.Face, size: int = faces.SIZE, seed: int = 0) -> np.ndarray:
+    """The face (size, size, 3), uint8, in uneven light through a lens."""
+    rng, scale = np.random.default_rng(seed), 8
+    large = Image.fromarray(faces.render(face, size * scale, supersampling=1)).filter(ImageFilter.GaussianBlur(0.45 * scale))
+    pixels = (np.asarray(large, dtype=np.float64) / 255) ** 2.2
+    y, x = np.mgrid[-1 : 1 : size * scale * 1j, -1 : 1 : size * scale * 1j]
+    light = (0.62 + 0.38 * (0.8 * x - 0.6 * y)) * (1 - 0.22 * (x**2 + y**2))
+    pixels = pixels * light[..., None] * np.array([1.08, 1.0, 0.86])
+    small = pixels.reshape(size, scale, size, scale, 3).mean((1, 3))
+    grain = rng.normal(0, 0.012, small.shape) + rng.normal(0, 0.02, small.shape) * np.sqrt(small.clip(0))
+    return ((small + grain).clip(0, 1) ** (1 / 2.2) * 255).round().astype(np.uint8)
+
+
+def main() -> None:
+    PICTURES.mkdir(exist_ok=True)
+    face = faces.sample_face(np.random.default_rng(20), glasses="none", beard="none", hat="none", style="short", background="green")
+    Image.fromarray(faces.render(face)).save(PICTURES / "face_drawn.png")
+    Image.fromarray(photographed(face)).save(PICTURES / "face_photograph_like.png")
+    print(*(f"{name}: {value}" for name, value in face.labels.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

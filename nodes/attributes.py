@@ -1,0 +1,298 @@
+"""Attributes learned from one pair of prompts (AVI, Wang et al. 2025, arXiv 2502.02225): learn, apply, mix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy.samplers import KSAMPLER
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..core.attribute import Attribute, Mixture, Problem, Recipe, mean_change, scaled
+from ..core.grid import labelled_grid
+from ..core.integration import LossWeights
+from ..core.steering import check_edited, check_exposes_x_t, recorded, sample_steered
+from ..core.value_network import train
+from .pairing import Steps, interruptible, kind_of, paired, same_randomness, target_moments, under_prompt
+from .provenance import HIDDEN, prompt_notes
+from .sampling import inner_function, masks_over, under_masks
+from .types import ATTRIBUTE, CATEGORY
+
+ALIKE = 1e-3  # prompts whose predictions differ by less than this share differ by rounding alone
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """How one Apply Attribute node uses its attribute: with a target prompt (paired), or with what the file holds (stored)."""
+
+    attribute: Mixture
+    strength: float
+    budget: float
+    target: Any | None
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class AttributeSampler:
+    """The sampler function of a KSAMPLER with attributes inside. Uses of several nodes are added up, not nested."""
+
+    inner: Callable[..., Tensor]
+    uses: tuple[Use, ...]
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.inner, "__name__", "sampler")
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        extra_args = extra_args or {}
+        uses = [use for use in self.uses if use.strength != 0]
+        if len(sigmas) <= 1 or not uses:
+            return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
+        edits: dict[int, list[Callable[[Tensor], Tensor]]] = {}
+        for use in uses:
+            for step, edit in self._edits(use, model, x, sigmas, extra_args, options):
+                edits.setdefault(step, []).append(edit)
+
+        def edited(latent: Tensor, step: int) -> Tensor:
+            return check_edited(latent, latent + sum(edit(latent) for edit in edits[step]).to(latent), "attribute")
+
+        return sample_steered(self.inner, model, x, sigmas, edit=edited, target="x_t", steps=tuple(sorted(edits)),
+                              extra_args=extra_args, callback=callback, disable=disable, **options)
+
+    def _edits(self, use: Use, model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], options: dict[str, Any]):
+        """For each part of a use, the step of its edit and the change that it makes to that step's latent."""
+        patcher = model.inner_model.model_patcher
+        kind, levels = kind_of(patcher), patcher.get_model_object("model_sampling")
+        if use.attribute.kind != kind:
+            raise ValueError(f"attribute: learned on {use.attribute.kind}, but this model works on {kind}. Latents of different "
+                             "families have nothing in common; learn it again on this model, or load one that was.")
+        masks, plans = masks_over(x, use.mask, extra_args.get("denoise_mask")), []
+        for attribute, weight in use.attribute.parts:
+            plans.append((attribute, weight, Steps.of(attribute.recipe, levels, sigmas)))
+        seen = {} if use.target is None else {
+            parted: target_moments(self.inner, model, use.target, x, sigmas, parted=parted, extra_args=extra_args,
+                                   steps=[steps.taken for *_, steps in plans if steps.parted == parted], **options)
+            for parted in {steps.parted for *_, steps in plans}}
+
+        for attribute, weight, steps in plans:
+            def edit(latent: Tensor, attribute=attribute, weight=weight, steps=steps) -> Tensor:
+                if use.target is None:
+                    change = whole = attribute.stored_change(latent)
+                else:
+                    pair = paired(seen[steps.parted], steps, sigmas)
+                    change, whole = attribute.change(latent, pair), pair.matched - latent
+                change = scaled(change, whole, strength=use.strength * weight, budget=use.budget * abs(weight))
+                return under_masks(latent, latent + change.to(latent), masks) - latent
+
+            yield steps.edited, edit
+
+
+class TrainAttribute(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        weight = dict(default=0.0, min=0.0, max=100.0, step=0.01)
+        return io.Schema(
+            node_id="SemanticLatents_TrainAttribute",
+            display_name="Train Attribute",
+            category=CATEGORY,
+            description="Learns an attribute from a prompt without it and one with it: two runs from the same noise, whose noisy "
+            "latents are taken apart and put together (attribute vector integration, AVI). Seconds, not minutes.",
+            hidden=[*HIDDEN],
+            search_aliases=["avi", "concept slider", "learn attribute", "svd attribute", "attribute vector integration", "smile"],
+            inputs=[
+                io.Model.Input("model", tooltip="Any model; the attribute then fits models with the same kind of latents."),
+                io.Conditioning.Input("source", tooltip="The prompt without the attribute, saying nothing about it: a face."),
+                io.Conditioning.Input("target", tooltip="The same prompt with the attribute: a face, beard."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt of both runs; an empty one will do."),
+                io.Vae.Input("vae", tooltip="For the preview of source, target and edited picture."),
+                io.Sampler.Input("sampler", tooltip="The sampler that you will draw with, from KSamplerSelect."),
+                io.Sigmas.Input("sigmas", tooltip="The steps that you will draw with, from BasicScheduler."),
+                io.Latent.Input("latent", tooltip="An Empty Latent Image of the size that you will draw; only its size matters."),
+                io.Float.Input("cfg", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the runs, as you will draw with."),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, tooltip="The first seed; further ones follow it."),
+                io.Int.Input("seeds", default=8, min=1, max=256, tooltip="How many pairs to learn from. One is enough for use with a target prompt; "
+                             "more make the stored form and the network less bound to one picture."),
+                io.Float.Input("percent", default=0.7, min=0.0, max=0.99, step=0.01, tooltip="T_x, the part of the run at which the latent will be edited. "
+                               "Later keeps more of the picture's layout; too late changes little."),
+                io.Float.Input("ahead", default=0.0, min=0.0, max=0.9, step=0.01, tooltip="dtau, how much further denoised the target's latent is taken than the source's."),
+                io.Float.Input("branch", default=0.25, min=0.0, max=0.99, step=0.01, tooltip="The part of the run at which the target's run leaves the "
+                               "source's. 0: from the same noise only, as in the paper. Later keeps more of the picture; too late shows no attribute."),
+                io.Int.Input("source_rank", default=0, min=0, max=4096, tooltip="m, how many leading triplets of the source take part in each channel; 0 for a fifth of them."),
+                io.Int.Input("target_rank", default=0, min=0, max=4096, tooltip="n, how many of the target; fewer carry over broad changes only. 0 for a fifth."),
+                io.Combo.Input("solver", options=["exact", "MLP"], default="exact", tooltip="exact: the best singular values for each pair, in milliseconds. "
+                               "MLP: the paper's small network, trained on the pairs."),
+                io.Float.Input("target_weight", **{**weight, "default": 1.0}, tooltip="Pull of the edited latent to the target's; 0 shows no attribute."),
+                io.Float.Input("source_weight", **{**weight, "default": 0.25}, tooltip="Pull to the source's latent; more keeps more and shows less."),
+                io.Float.Input("target_values_weight", **weight, tooltip="Keeps the target's singular values near what they were."),
+                io.Float.Input("source_values_weight", **weight, tooltip="Keeps the source's singular values near what they were."),
+                io.Boolean.Input("residual", default=True, tooltip="Carries over what the source's triplets leave out, its fine detail. Off: the paper's form."),
+                io.Int.Input("steps", default=60, min=1, max=10000, tooltip="MLP: training steps."),
+            ],
+            outputs=[
+                ATTRIBUTE.Output("attribute", tooltip="For Apply Attribute and Save Attribute."),
+                io.Custom("LOSS_MAP").Output("loss", tooltip="For Plot Loss Graph: exact, before and after for each pair; MLP, each training step."),
+                io.Image.Output("picture", tooltip="Source, target and edited picture of the first seed."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, source, target, negative, vae, sampler, sigmas, latent, cfg, seed, seeds, percent, ahead, branch, source_rank, target_rank,
+                solver, target_weight, source_weight, target_values_weight, source_values_weight, residual, steps) -> io.NodeOutput:
+        weights = LossWeights(target_weight, source_weight, target_values_weight, source_values_weight)
+        recipe = Recipe(percent, ahead, branch, source_rank, target_rank, weights, residual)
+        inner = inner_function(sampler)
+        check_exposes_x_t(getattr(inner, "__name__", ""))
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(source, negative)
+        guider.set_cfg(cfg)
+        empty = comfy.sample.fix_empty_latent_channels(model, torch.zeros_like(latent["samples"][:1]), latent.get("downscale_ratio_spacial"))
+        plan = Steps.of(recipe, model.get_model_object("model_sampling"), sigmas)
+        whole = len(sigmas) - 1
+        bar = comfy.utils.ProgressBar(seeds * (plan.edited + plan.taken) + (steps if solver == "MLP" else 0) + 2 * whole + plan.taken)
+
+        def tick() -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update(1)
+
+        def draw(function: Any, seed: int) -> Tensor:
+            return guider.sample(comfy.sample.prepare_noise(empty, seed), empty, replace_function(sampler, function), sigmas,
+                                 callback=lambda *_: tick(), disable_pbar=True, seed=seed)
+
+        learner = Learner(inner, target, recipe, plan, tick)
+        for one in range(seed, seed + seeds):
+            draw(learner, one)
+        network, losses, reached = learner.solved(solver, steps, seed, tick)
+        n = recipe.ranks(learner.problems[0].source.matrix)[1]
+        notes = {**prompt_notes(cls, "source", "target"), "seeds": f"{seed} to {seed + seeds - 1}", "cfg": f"{cfg:g}", "steps": str(whole), "solver": solver}
+        attribute = Attribute(recipe, mean_change(learner.differences, n), kind_of(model), network, reached, notes)
+        use = Use(Mixture(((attribute, 1.0),)), 1.0, 0.0, target, None)
+        drawn = [draw(inner, seed), draw(OnlyTarget(inner, target), seed), draw(AttributeSampler(inner, (use,)), seed)]
+        picture = labelled_grid([vae.decode(x)[0] for x in drawn], ["source", "target", "edited"])
+        return io.NodeOutput(Mixture(((attribute, 1.0),)), {"loss": losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+def replace_function(sampler: KSAMPLER, function: Any) -> KSAMPLER:
+    """The same SAMPLER with another function."""
+    return KSAMPLER(function, sampler.extra_options, sampler.inpaint_options)
+
+
+class Learner:
+    """A sampler function that draws nothing: it looks at the source's and the target's run from the same noise."""
+
+    __name__ = "learner"
+
+    def __init__(self, inner: Callable[..., Tensor], target: Any, recipe: Recipe, plan: Steps, tick: Callable[[], None]):
+        self.inner, self.target, self.recipe, self.plan, self.tick = inner, target, recipe, plan, tick
+        self.problems: list[Problem] = []
+        self.differences: list[Tensor] = []
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        plan, extra_args = self.plan, extra_args or {}
+        with same_randomness(x):
+            source = recorded(self.inner, model, x, sigmas, steps=(plan.edited,), extra_args=extra_args,
+                              callback=interruptible(self.tick), disable=True, **options)[plan.edited]
+        target = target_moments(self.inner, model, self.target, x, sigmas, parted=plan.parted, steps=(plan.edited, plan.taken),
+                                extra_args=extra_args, tick=self.tick, **options)
+        apart = target[plan.edited].denoised - source.denoised
+        if apart.norm() <= ALIKE * source.denoised.norm():
+            raise ValueError("target: it draws the same as the source; connect a prompt that differs, or lower branch, where the two runs part.")
+        self.problems.append(Problem.of(source.x, paired(target, plan, sigmas), self.recipe))
+        self.differences.append(apart.float().cpu())
+        return x
+
+    def solved(self, solver: str, steps: int, seed: int, tick: Callable[[], None]):
+        """The network, if the solver is one; the losses for a plot; the mean losses reached, as a share of that of no latent."""
+        total = sum(float(p.loss.c.sum()) for p in self.problems)
+        def mean(values: list[Tensor]) -> float:
+            return sum(float(p.loss(S).sum()) for p, S in zip(self.problems, values, strict=True)) / total
+        before, after = [p.both.S.double() for p in self.problems], [p.loss.solution() for p in self.problems]
+        reached = {"concatenation": mean(before), "exact": mean(after)}
+        if solver == "exact":
+            curve = [float(p.loss(S).sum() / p.loss.c.sum()) for p, *both in zip(self.problems, before, after) for S in both]
+            return None, curve, reached
+        network, curve = train([p.both.S for p in self.problems], [p.loss for p in self.problems], [p.both.shape for p in self.problems],
+                               steps=steps, seed=seed, on_step=lambda loss: tick())
+        return network, curve, {**reached, "MLP": mean([p.values(network) for p in self.problems])}
+
+
+@dataclass(frozen=True)
+class OnlyTarget:
+    """A sampler function that draws under the target prompt."""
+
+    inner: Callable[..., Tensor]
+    target: Any
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.inner, "__name__", "sampler")
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, **options: Any) -> Tensor:
+        other = under_prompt(model, self.target, x, (extra_args or {}).get("denoise_mask"))
+        return self.inner(other, x, sigmas, extra_args=extra_args, **options)
+
+
+class ApplyAttribute(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_ApplyAttribute",
+            display_name="Apply Attribute",
+            category=CATEGORY,
+            description="The slider of a learned attribute: edits the noisy latent once, inside the sampler, and lets the run go on under "
+            "its own prompt. Strength 0 changes nothing at all. Several can be chained.",
+            search_aliases=["avi", "slider", "attribute", "concept slider", "svd", "smile"],
+            inputs=[
+                io.Sampler.Input("sampler", tooltip="The sampler to edit inside of, from KSamplerSelect or another Apply Attribute."),
+                ATTRIBUTE.Input("attribute", tooltip="From Train Attribute, Load Attribute or Mix Attributes."),
+                io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.01, tooltip="How much of the attribute: 0 none, 1 as learned, above 1 "
+                               "exaggerates, below 0 does the opposite."),
+                io.Float.Input("budget", default=0.0, min=0.0, max=10.0, step=0.01, tooltip="Above 0: the size of the edit as a share of the way to the target, "
+                               "the same for every picture, in place of the strength, of which only the sign counts then."),
+                io.Conditioning.Input("target", optional=True, tooltip="The prompt with the attribute, in the words of this picture's own prompt. It is run too, "
+                                      "so that the edit fits the new picture. Empty: the mean change of the seeds that it was learned on, which costs no second run."),
+                io.Mask.Input("mask", optional=True, tooltip="Edits only where the mask is white; grey edits in part."),
+            ],
+            outputs=[io.Sampler.Output("sampler", tooltip="For SamplerCustom and SamplerCustomAdvanced, or another Apply Attribute.")],
+        )
+
+    @classmethod
+    def execute(cls, sampler, attribute, strength, budget, target=None, mask=None) -> io.NodeOutput:
+        inner, use = inner_function(sampler), Use(attribute, strength, budget, target, mask)
+        check_exposes_x_t(getattr(inner, "__name__", ""))
+        chained = AttributeSampler(inner.inner, (*inner.uses, use)) if isinstance(inner, AttributeSampler) else AttributeSampler(inner, (use,))
+        return io.NodeOutput(replace_function(sampler, chained))
+
+
+class MixAttributes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        weight = dict(default=1.0, min=-10.0, max=10.0, step=0.01)
+        return io.Schema(
+            node_id="SemanticLatents_MixAttributes",
+            display_name="Mix Attributes",
+            category=CATEGORY,
+            description="Two attributes in one, each with its weight, for one slider or one file. Their edits are added up.",
+            search_aliases=["avi", "combine attributes", "merge sliders", "blend"],
+            inputs=[
+                ATTRIBUTE.Input("first", tooltip="An attribute, or a mix."),
+                ATTRIBUTE.Input("second", tooltip="Another one of the same kind of latents."),
+                io.Float.Input("first_weight", **weight, tooltip="How much of the first; below 0 its opposite."),
+                io.Float.Input("second_weight", **weight, tooltip="How much of the second; below 0 its opposite."),
+            ],
+            outputs=[ATTRIBUTE.Output("attribute", tooltip="For Apply Attribute, Save Attribute or another mix.")],
+        )
+
+    @classmethod
+    def execute(cls, first, second, first_weight, second_weight) -> io.NodeOutput:
+        parts = [(part, weight * own) for mix, weight in ((first, first_weight), (second, second_weight)) for part, own in mix.parts]
+        return io.NodeOutput(Mixture(tuple(parts)))
+
+
+NODES = [TrainAttribute, ApplyAttribute, MixAttributes]
