@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-WEIGHTS, DIRECTIONS, PICTURES = (Path(__file__).parent / name for name in ("weights", "directions", "pictures"))
+WEIGHTS, SLIDERS, PICTURES = (Path(__file__).parent / name for name in ("weights", "sliders", "pictures"))
 INPUTS = "semantic_latents"  # where Load Image finds the pictures, in the host's input folder
 
 

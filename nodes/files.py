@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..core.attribute import described
 from ..core.files import PUBLISHED_CONCEPTS, attribute_tensors, direction_tensors, load_attribute, load_direction, load_published
-from ..demo import DIRECTIONS
+from ..demo import SLIDERS
 from .types import ATTRIBUTE, CATEGORY, DIRECTION
 
 FOLDER = "semantic_latents"
@@ -26,7 +26,7 @@ def register_folder() -> None:
     """Let the host list models/semantic_latents, output/semantic_latents and the demo's own; calling it twice changes nothing."""
     folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
     folder_paths.add_model_folder_path(FOLDER, output_folder())
-    folder_paths.add_model_folder_path(FOLDER, str(DIRECTIONS))
+    folder_paths.add_model_folder_path(FOLDER, str(SLIDERS))
     folder_paths.folder_names_and_paths[FOLDER][1].update(SUFFIXES)
 
 

@@ -1,0 +1,61 @@
+"""Finds the directions and learns the attribute that ship with the demo model (`demo/sliders`), through the pack's own nodes.
+
+`python demo/sliders.py` (with COMFYUI set); run it after training.
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+from stage import SOURCE, Stage, start_host  # noqa: E402
+
+DIRECTIONS = {"glasses": "sunglasses", "skin": "dark", "beard": "beard"}
+ATTRIBUTES = {"glasses": "sunglasses"}
+
+
+def find_direction(stage: Stage, name: str):
+    from pack.core.files import direction_tensors
+    from pack.nodes.directions import DirectionFromPrompts
+
+    direction = DirectionFromPrompts.execute(stage.model, stage.encode(SOURCE), stage.encode(stage.prompt(name)), stage.encode(""),
+                                             {"samples": stage.empty()}, 32, 16, 12, 3.0, 0).args[0]
+    direction.notes.update(source=SOURCE, target=stage.prompt(name))
+    return direction_tensors(direction)
+
+
+def learn_attribute(stage: Stage, name: str):
+    from comfy.samplers import sampler_object
+    from comfy_extras.nodes_custom_sampler import BasicScheduler
+    from pack.core.files import attribute_tensors
+    from pack.nodes.attributes import TrainAttribute
+
+    inputs = {port.id: port.default for port in TrainAttribute.define_schema().inputs if hasattr(port, "default")}
+    inputs |= dict(model=stage.model, source=stage.encode(SOURCE), target=stage.encode(stage.prompt(name)), negative=stage.encode(""), vae=stage.vae,
+                   sampler=sampler_object("euler"), sigmas=BasicScheduler.execute(stage.model, "normal", 20, 1.0).args[0],
+                   latent={"samples": stage.empty()}, seeds=32)
+    mix = TrainAttribute.execute(**inputs).args[0]
+    mix.parts[0][0].notes.update(source=SOURCE, target=stage.prompt(name))
+    return attribute_tensors(mix)
+
+
+def main() -> None:
+    sys.argv[1:] = []  # the host parses the command line when it is imported
+    start_host()
+    from pack import demo
+
+    demo.SLIDERS.mkdir(exist_ok=True)
+    with torch.inference_mode():
+        for kind, targets, find in (("", DIRECTIONS, find_direction), ("attribute_", ATTRIBUTES, learn_attribute)):
+            stage = Stage(targets)
+            for name in targets:
+                tensors, metadata = find(stage, name)
+                words = stage.prompt(name).removeprefix(f"{SOURCE}, ").replace(" ", "_")
+                save_file(tensors, demo.SLIDERS / f"demo_{kind}{words}.safetensors", metadata)
+
+
+if __name__ == "__main__":
+    main()
