@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 WEIGHTS, SLIDERS, PICTURES = (Path(__file__).parent / name for name in ("weights", "sliders", "pictures"))
-INPUTS = "semantic_latents"  # where Load Image finds the pictures, in the host's input folder
 
 
 def install() -> None:
@@ -18,7 +17,7 @@ def install() -> None:
     family.register()
     folder_paths.add_model_folder_path("checkpoints", str(WEIGHTS))
     try:
-        offer_pictures(Path(folder_paths.get_input_directory()) / INPUTS)
+        offer_pictures(Path(folder_paths.get_input_directory()))
     except OSError as error:
         logging.warning("Semantic Latents: the example pictures could not be put into the input folder (%s)", error)
 

@@ -29,8 +29,8 @@ def photographed(face: faces.Face, size: int = faces.SIZE, seed: int = 0) -> np.
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     face = faces.sample_face(np.random.default_rng(20), glasses="none", beard="none", hat="none", style="short", background="green")
-    Image.fromarray(faces.render(face)).save(PICTURES / "face_drawn.png")
-    Image.fromarray(photographed(face)).save(PICTURES / "face_photograph_like.png")
+    Image.fromarray(faces.render(face)).save(PICTURES / "semantic_latents_face_drawn.png")
+    Image.fromarray(photographed(face)).save(PICTURES / "semantic_latents_face_photograph_like.png")
     print(*(f"{name}: {value}" for name, value in face.labels.items()), sep="\n")
 
 

@@ -137,7 +137,7 @@ class TrainAttribute(io.ComfyNode):
             ],
             outputs=[
                 ATTRIBUTE.Output("attribute", tooltip="For Apply Attribute and Save Attribute."),
-                io.Custom("LOSS_MAP").Output("loss", tooltip="For Plot Loss Graph: exact, before and after for each pair; MLP, each training step."),
+                io.Custom("LOSS_MAP").Output("loss", tooltip="For Plot Loss Graph: exact, the mean before, then each pair's optimum; MLP, each training step."),
                 io.Image.Output("picture", tooltip="Source, target and edited picture of the first seed."),
             ],
         )
@@ -215,8 +215,7 @@ class Learner:
         before, after = [p.both.S.double() for p in self.problems], [p.loss.solution() for p in self.problems]
         reached = {"concatenation": mean(before), "exact": mean(after)}
         if solver == "exact":
-            curve = [float(p.loss(S).sum() / p.loss.c.sum()) for p, *both in zip(self.problems, before, after) for S in both]
-            return None, curve, reached
+            return None, [reached["concatenation"], *(float(p.loss(S).sum() / p.loss.c.sum()) for p, S in zip(self.problems, after, strict=True))], reached
         network, curve = train([p.both.S for p in self.problems], [p.loss for p in self.problems], [p.both.shape for p in self.problems],
                                steps=steps, seed=seed, on_step=lambda loss: tick())
         return network, curve, {**reached, "MLP": mean([p.values(network) for p in self.problems])}

@@ -100,3 +100,28 @@ def test_installing_twice_registers_once(demo):
     pack_demo.install()
     names = [model.__name__ for model in comfy.supported_models.models]
     assert names.count("DemoFaces") == 1
+
+
+def test_the_example_pictures_are_offered_once_and_a_user_s_own_is_left_alone(tmp_path):
+    from pack.demo import PICTURES, offer_pictures
+
+    names = sorted(path.name for path in PICTURES.glob("*.png"))
+    assert len(names) == 2 and all(name.startswith("semantic_latents_") for name in names)
+    (tmp_path / names[0]).write_bytes(b"mine")
+    for _ in range(2):
+        offer_pictures(tmp_path / "input")
+        offer_pictures(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "input").iterdir()) == names
+    assert (tmp_path / names[0]).read_bytes() == b"mine" and (tmp_path / names[1]).read_bytes() == (PICTURES / names[1]).read_bytes()
+
+
+def test_an_input_folder_that_cannot_be_written_stops_nothing(monkeypatch, caplog):
+    import folder_paths
+    from pack import demo
+
+    def full(folder):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(demo, "offer_pictures", full)
+    demo.install()
+    assert "example pictures could not be put" in caplog.text and folder_paths.get_full_path("checkpoints", "semantic_latents_demo.safetensors")
