@@ -12,6 +12,7 @@ help:
 	@echo "make ui          serve ComfyUI with this pack (PORT=8188 chooses the port)"
 	@echo "make bench       measure speed"
 	@echo "make bench-hspace  measure editing in h-space on the demo model; writes docs/hspace.md"
+	@echo "make bench-attributes  measure attributes (AVI) on the demo model; writes docs/attributes.md"
 	@echo "make demo-model  train the demo model (resumes)"
 	@echo "make where       set up, then print the interpreter and the host's folder"
 	@echo "make clean       remove .host/, the environments and hosts made here"
@@ -33,6 +34,9 @@ bench:
 bench-hspace:
 	@$(host) run bench/hspace.py $(ARGS)
 
+bench-attributes:
+	@$(host) run bench/attributes.py $(ARGS)
+
 demo-model:
 	@$(host) run demo/train.py $(ARGS)
 
@@ -42,4 +46,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test ui bench bench-hspace demo-model where clean
+.PHONY: help demo test ui bench bench-hspace bench-attributes demo-model where clean

@@ -80,7 +80,7 @@ def frontier(curves: dict[tuple[str, str], list[tuple[float, float]]]) -> list[s
 
 def at_equal_success(curves: dict[tuple[str, str], list[tuple[float, float]]]) -> list[str]:
     """Kept share where success first reaches EQUAL, read off straight lines between the strengths measured."""
-    rows = ["| attribute | " + " | ".join(FORMS) + " | prompt |", "|---|" + "---|" * (len(FORMS) + 1)]
+    rows = ["| attribute | " + " | ".join(FORMS) + " | the prompt itself, at its own success |", "|---|" + "---|" * (len(FORMS) + 1)]
     table = {name: [kept_at(EQUAL, curves[name, form][:-1]) for form in FORMS] + [curves[name, "both halves"][-1][1]] for name in TARGETS}
     rows += [f"| {name}: {TARGETS[name]} | " + " | ".join(f"{kept:.0%}" for kept in row) + " |" for name, row in table.items()]
     return [*rows, "| mean | " + " | ".join(f"{kept:.0%}" for kept in np.mean(list(table.values()), axis=0)) + " |"]

@@ -149,3 +149,19 @@ def folders(tmp_path, monkeypatch):
     (tmp_path / "models" / FOLDER).mkdir(parents=True)
     register_folder()
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def control_net(shaped):
+    """A ControlNet of the host's own class for the SD 1.5-shaped model, with random weights."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+    import comfy.ops
+
+    settings = {key: value for key, value in SMALL.items() if key not in ("out_channels", "transformer_depth_output")}
+    with torch.inference_mode():
+        network = comfy.cldm.cldm.ControlNet(hint_channels=3, context_dim=768, dtype=torch.float32, operations=comfy.ops.manual_cast, **settings)
+        generator = torch.Generator().manual_seed(9)
+        for weight in network.parameters():
+            weight.requires_grad_(False).copy_(torch.randn(weight.shape, generator=generator) / max(1, weight[0].numel()) ** 0.5 if weight.ndim > 1 else torch.zeros(weight.shape))
+    return comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))
