@@ -13,6 +13,7 @@ from .integration import LossWeights, Objective, composed, integrate, objective
 from .latent import MatrixShape
 from .spectrum import LatentSVD, compose, decompose
 from .steering import Moment
+from .triplets import working_copy
 from .value_network import ValueNetwork
 
 # Ranks that are left open, as a share of the latent's rank (bench/attributes.py).
@@ -90,9 +91,9 @@ class Attribute:
         return tuple(self.stored.shape[-2:])
 
     def change(self, x: Tensor, pair: Pair) -> Tensor:
-        """y - x: (b, c, h, w), float64, what strength 1 adds to the source's code x at T_x beside its target's."""
+        """y - x: (b, c, h, w), what strength 1 adds to the source's code x at T_x beside its target's."""
         problem = Problem.of(x, pair, self.recipe)
-        return problem.edited(problem.values(self.network)) - x.double()
+        return (problem.edited(problem.values(self.network)) - working_copy(x)).to(x)
 
     def stored_change(self, x: Tensor) -> Tensor:
         """What strength 1 adds to any latent x: (b, c, h, w) of the size that the attribute was learned at.
@@ -144,12 +145,12 @@ class Problem:
 
     def values(self, network: ValueNetwork | None) -> Tensor:
         """Singular values (n, k) of the integrated triplets: the exact optimum, or what the network predicts."""
-        return self.loss.solution() if network is None else network.values(self.both.S, self.both.shape).double()
+        return self.loss.solution() if network is None else working_copy(network.values(self.both.S, self.both.shape).to(self.both.S.device))
 
     def edited(self, S: Tensor) -> Tensor:
         """y = U diag(S) V^T, and with the residual also what the source's own triplets left out."""
         y = composed(self.both, S)
-        return y + self.x.double() - composed(self.source, self.source.S) if self.residual else y
+        return y + working_copy(self.x) - composed(self.source, self.source.S) if self.residual else y
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,6 +99,6 @@ def objective(integrated: LatentSVD, source_rank: int, x: Tensor, z: Tensor, wei
 
 
 def composed(integrated: LatentSVD, S: Tensor) -> Tensor:
-    """Latent U diag(S) V^T of integrated triplets, float64."""
-    matrices = (working_copy(integrated.U) * S.double()[:, None]) @ working_copy(integrated.Vh)
+    """Latent U diag(S) V^T of integrated triplets, float64, on the device of `working_copy`."""
+    matrices = (working_copy(integrated.U) * working_copy(S)[:, None]) @ working_copy(integrated.Vh)
     return unmatricise(matrices, integrated.shape, integrated.layout)

@@ -43,16 +43,17 @@ def train(
 ) -> tuple[ValueNetwork, list[float]]:
     """A network that minimises the mean loss of the pairs, and that loss after each step, as a share of the loss of no latent.
 
+    On the CPU: it is tiny, and the host manages the other devices' memory.
     starts: (n, width) values of each pair's integrated triplets, objectives and shapes of the same pairs. All pairs in
     every step, by L-BFGS: no learning rate to choose, and equal inputs give equal results. Works under inference mode.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        values = [S.detach().clone().float() for S in starts]
-        problems = [Objective(*(part.detach().clone().float() for part in problem)) for problem in objectives]
+        values = [S.detach().cpu().clone().float() for S in starts]
+        problems = [Objective(*(part.detach().cpu().clone().float() for part in problem)) for problem in objectives]
         total = sum(float(problem.c.sum()) for problem in problems) or 1.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = ValueNetwork(shapes[0][1], values[0].shape[-1]).to(values[0].device)
+            network = ValueNetwork(shapes[0][1], values[0].shape[-1])
         optimizer = torch.optim.LBFGS(network.parameters(), max_iter=1, history_size=20, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:

@@ -212,7 +212,7 @@ class Learner:
         total = sum(float(p.loss.c.sum()) for p in self.problems)
         def mean(values: list[Tensor]) -> float:
             return sum(float(p.loss(S).sum()) for p, S in zip(self.problems, values, strict=True)) / total
-        before, after = [p.both.S.double() for p in self.problems], [p.loss.solution() for p in self.problems]
+        before, after = [p.both.S.to(p.loss.A) for p in self.problems], [p.loss.solution() for p in self.problems]
         reached = {"concatenation": mean(before), "exact": mean(after)}
         if solver == "exact":
             return None, [reached["concatenation"], *(float(p.loss(S).sum() / p.loss.c.sum()) for p, S in zip(self.problems, after, strict=True))], reached

@@ -358,3 +358,25 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path, attribute, kind):
     damaged(kind, tmp_path / "x.safetensors", attribute)
     with pytest.raises(ValueError, match="file: x.safetensors|attribute:|weights:"):
         load_attribute(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_models(shaped, run, sampler_of, dtype):
+    world = shaped("SD15", dtype)
+    learned = train(run, world, sampler_of("euler"), solver="MLP")[0]
+    plain = draw(world, sampler_of("euler"))
+    for target in (None, world.encode(TARGET)):
+        assert torch.equal(draw(world, applied(run, sampler_of("euler"), learned, 0.0, target=target)), plain)
+        edited = draw(world, applied(run, sampler_of("euler"), learned, target=target))
+        assert torch.isfinite(edited).all() and not torch.equal(edited, plain)
+
+
+def test_inpainting_keeps_what_it_does_not_repaint(demo, run, sampler_of, attribute):
+    """A LATENT's noise mask: outside it the picture that came in stays."""
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., :8] = 1
+    given = {"samples": torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5, "noise_mask": mask}
+    plain = draw(demo, sampler_of("euler"), latent=given)
+    edited = draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)), latent=given)
+    assert torch.allclose(edited[..., 8:], given["samples"][..., 8:], atol=1e-4)
+    assert (edited - plain)[..., :8].abs().max() > 0.02
