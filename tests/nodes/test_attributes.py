@@ -11,7 +11,7 @@ SAMPLERS = ["euler", "ddim", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sd
 TARGET, SOURCE, STEPS = "a face, blue hair", "a face", 6
 
 
-@pytest.fixture(scope="module", params=["demo", "SD15", "SDXL"])
+@pytest.fixture(scope="module", params=["demo", "SD15", "SD20", "SDXL"])
 def world(request, demo, shaped):
     return demo if request.param == "demo" else shaped(request.param)
 
