@@ -255,7 +255,7 @@ def seeds_table(bench: Bench) -> list[str]:
     """The stored form, learned on more and more seeds, at strength 1.5."""
     rows = ["| learned on | success / others kept, stored at 1.5 |", "|---|---|"]
     for seeds in tqdm((1, 2, 4, 8, 16, 32), "stored"):
-        rows.append(f"| {seeds} seeds | {cell(mean(bench.point(bench.edited(bench.learn(name, seeds=seeds), 1.5), name) for name in FEW))} |")
+        rows.append(f"| {seeds} {'seed' if seeds == 1 else 'seeds'} | {cell(mean(bench.point(bench.edited(bench.learn(name, seeds=seeds), 1.5), name) for name in FEW))} |")
     return rows
 
 
