@@ -144,7 +144,7 @@ class LoadAttribute(io.ComfyNode):
     def execute(cls, file) -> io.NodeOutput:
         attribute = load_attribute(Path(folder_paths.get_full_path_or_raise(FOLDER, file)))
         info = described(attribute)
-        return io.NodeOutput(attribute, info, ui={"text": [info]})
+        return io.NodeOutput(attribute, info)
 
 
 NODES = [SaveDirection, LoadDirection, SaveAttribute, LoadAttribute]
