@@ -65,12 +65,7 @@ class Bench(Stage):
         return guider.sample(self.start, given, sampler or self.euler, sigmas, disable_pbar=True, seed=0)
 
     def learn(self, name: str, *, seeds: int = 1, **changes: Any):
-        from pack.nodes.attributes import TrainAttribute
-
-        inputs = {port.id: port.default for port in TrainAttribute.define_schema().inputs if hasattr(port, "default")}
-        inputs |= dict(model=self.model, source=self.encode(SOURCE), target=self.encode(self.prompt(name)), negative=self.encode(""), vae=self.vae,
-                       sampler=self.euler, sigmas=self.sigmas, latent={"samples": self.empty()}, cfg=CFG, seed=LEARNED_ON, seeds=seeds)
-        return TrainAttribute.execute(**inputs | changes).args[0]
+        return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=seeds, **changes)
 
     def edited(self, attribute: Any, strength: float, name: str | None = None) -> Tensor:
         """With the target prompt of an attribute's name (paired) or without one (stored)."""

@@ -35,14 +35,7 @@ class Bench(Stage):
     def __init__(self, seeds: int):
         super().__init__(TARGETS)
         self.seeds = seeds
-        self.directions = {name: self.direction(name, value) for name, value in tqdm(TARGETS.items(), "directions")}
-
-    def direction(self, name: str, value: str):
-        from pack.nodes.directions import DirectionFromPrompts
-
-        latent = {"samples": self.empty()}
-        return DirectionFromPrompts.execute(self.model, self.encode(SOURCE), self.encode(self.prompt(name)), self.encode(""),
-                                            latent, FOUND_ON, FOUND_ON, STEPS, CFG, 0).args[0]
+        self.directions = {name: self.find_direction(name, FOUND_ON, FOUND_ON, STEPS, CFG, 0) for name in tqdm(TARGETS, "directions")}
 
     def edited(self, name: str, strength: float, form: str = "conditional", model=None):
         from pack.nodes.directions import ApplyDirection

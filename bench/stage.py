@@ -46,6 +46,23 @@ class Stage:
     def prompt(self, *names: str) -> str:
         return self.prompts.prompt_for({name: self.targets[name] for name in names})
 
+    def find_direction(self, name: str, *settings):
+        """The direction of an attribute's target value; settings: images, batch size, steps, cfg and seed."""
+        from pack.nodes.directions import DirectionFromPrompts
+
+        prompts = (self.encode(text) for text in (SOURCE, self.prompt(name), ""))
+        return DirectionFromPrompts.execute(self.model, *prompts, {"samples": self.empty()}, *settings).args[0]
+
+    def learn_attribute(self, name: str, sigmas: Tensor, **changes):
+        """The attribute of a target value by Train Attribute as it starts, with euler, but for the changes."""
+        from comfy.samplers import sampler_object
+        from pack.nodes.attributes import TrainAttribute
+
+        inputs = {port.id: port.default for port in TrainAttribute.define_schema().inputs if hasattr(port, "default")}
+        inputs |= dict(model=self.model, source=self.encode(SOURCE), target=self.encode(self.prompt(name)), negative=self.encode(""), vae=self.vae,
+                       sampler=sampler_object("euler"), sigmas=sigmas, latent={"samples": self.empty()})
+        return TrainAttribute.execute(**inputs | changes).args[0]
+
     def empty(self, count: int = 1) -> Tensor:
         return torch.zeros(count, 3, self.faces.SIZE, self.faces.SIZE)
 

@@ -55,7 +55,7 @@ def load_direction(path: Path) -> Direction:
 
     metadata, tensors = _read(path, DIRECTION, "direction", "Save Direction", check)
     family = Family(metadata["family"], metadata["prediction"], int(metadata["channels"]))
-    return Direction(tensors["shifts"].float(), tuple(tensors["sigmas"].double().tolist()), family, metadata["method"], json.loads(metadata["notes"]))
+    return Direction(tensors["shifts"].float(), tuple(tensors["sigmas"].double().tolist()), family, metadata["method"], _notes(path, metadata["notes"]))
 
 
 def _read(path: Path, form: str, what: str, source: str, check: Callable[[dict[str, str], Shapes], None]) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -162,17 +162,16 @@ class _Part:
         check_rank(rank, matrix, "triplets")
         shapes = {"U": (count, matrix.rows, rank), "S": (count, rank), "Vh": (count, rank, matrix.cols)}
         if hidden is not None:
-            channels, width = self.shape[1], sum(self.recipe.ranks(matrix))
-            shapes |= {"first": (channels, width, hidden), "first_bias": (channels, 1, hidden), "second": (channels, hidden, width), "second_bias": (channels, 1, width)}
+            network = ValueNetwork.empty(self.shape[1], sum(self.recipe.ranks(matrix)), hidden)
+            shapes |= {key: tuple(value.shape) for key, value in network.state_dict().items()}
         return shapes
 
     def attribute(self, tensors: dict[str, Tensor], kind: LatentKind) -> Attribute:
         stored = LatentSVD(*(tensors.pop(key).float() for key in ("U", "S", "Vh")), self.shape, torch.float32)
         network = None
         if tensors:
-            channels, width, hidden = tensors["first"].shape
-            network = ValueNetwork(channels, width, hidden).requires_grad_(False)
-            network.load_state_dict(tensors)
+            network = ValueNetwork.empty(*tensors["first"].shape)
+            network.load_state_dict(tensors, assign=True)
         return Attribute(self.recipe, stored, kind, network, self.losses, self.notes)
 
 
@@ -193,7 +192,7 @@ def load_attribute(path: Path) -> Mixture:
             parts.extend(_Part.of(entry, _channels(path, metadata)) for entry in entries)
             expected = {f"{i}.{key}": shape for i, part in enumerate(parts)
                         for key, shape in part.shapes(shapes[f"{i}.S"][-1], shapes.get(f"{i}.first", (None,))[-1]).items()}
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise ValueError(f"file: {path.name} is damaged: its metadata does not describe an attribute ({error}).") from error
         if expected != shapes:
             raise ValueError(f"file: {path.name} is damaged: its tensors have shapes {shapes}, which its attributes do not have.")
@@ -201,4 +200,4 @@ def load_attribute(path: Path) -> Mixture:
     metadata, tensors = _read(path, ATTRIBUTE, "attribute", "Save Attribute", check)
     kind = LatentKind(metadata["latents"], int(metadata["channels"]))
     own = [{key.removeprefix(f"{i}."): value for key, value in tensors.items() if key.startswith(f"{i}.")} for i in range(len(parts))]
-    return Mixture(tuple((part.attribute(tensors, kind), part.weight) for part, tensors in zip(parts, own)))
+    return Mixture(tuple((part.attribute(mine, kind), part.weight) for part, mine in zip(parts, own, strict=True)))

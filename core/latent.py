@@ -82,6 +82,15 @@ def unmatricise(matrices: Tensor, shape: tuple[int, ...], layout: Layout) -> Ten
     return rearrange(matrices, "(b t) c (h w) -> b c t h w", t=shape[2], h=shape[3])
 
 
+def alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two predictions differ by no more than what number formats round away, a thousandth of b's norm.
+
+    Equal prompts in one batch do: a row's place in it may change its last bits, in half precision the third digit.
+    """
+    a, b = a.float(), b.float()
+    return bool((a - b).norm() <= 1e-3 * b.norm())
+
+
 def masked(x: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
     """An edit under a mask, x + m (edited - x).
 

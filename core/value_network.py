@@ -26,6 +26,12 @@ class ValueNetwork(nn.Module):
         self.second = nn.Parameter(torch.zeros(channels, hidden, width))
         self.second_bias = nn.Parameter(torch.zeros(channels, 1, width))
 
+    @classmethod
+    def empty(cls, channels: int, width: int, hidden: int) -> ValueNetwork:
+        """One that has shapes but no values yet: nothing is allocated, nothing drawn from the random state."""
+        with torch.device("meta"):
+            return cls(channels, width, hidden).requires_grad_(False)
+
     def forward(self, S: Tensor) -> Tensor:
         """S: (b, channels, frames, width), the values of both parts, to values of the same shape."""
         size = S.norm(dim=-1, keepdim=True).clamp(min=1e-12)

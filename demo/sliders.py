@@ -17,27 +17,19 @@ DIRECTIONS = {"glasses": "sunglasses", "skin": "dark", "beard": "beard"}
 ATTRIBUTES = {"glasses": "sunglasses"}
 
 
-def find_direction(stage: Stage, name: str):
+def direction(stage: Stage, name: str):
     from pack.core.files import direction_tensors
-    from pack.nodes.directions import DirectionFromPrompts
 
-    direction = DirectionFromPrompts.execute(stage.model, stage.encode(SOURCE), stage.encode(stage.prompt(name)), stage.encode(""),
-                                             {"samples": stage.empty()}, 32, 16, 12, 3.0, 0).args[0]
-    direction.notes.update(source=SOURCE, target=stage.prompt(name))
-    return direction_tensors(direction)
+    found = stage.find_direction(name, 32, 16, 12, 3.0, 0)
+    found.notes.update(source=SOURCE, target=stage.prompt(name))
+    return direction_tensors(found)
 
 
-def learn_attribute(stage: Stage, name: str):
-    from comfy.samplers import sampler_object
+def attribute(stage: Stage, name: str):
     from comfy_extras.nodes_custom_sampler import BasicScheduler
     from pack.core.files import attribute_tensors
-    from pack.nodes.attributes import TrainAttribute
 
-    inputs = {port.id: port.default for port in TrainAttribute.define_schema().inputs if hasattr(port, "default")}
-    inputs |= dict(model=stage.model, source=stage.encode(SOURCE), target=stage.encode(stage.prompt(name)), negative=stage.encode(""), vae=stage.vae,
-                   sampler=sampler_object("euler"), sigmas=BasicScheduler.execute(stage.model, "normal", 20, 1.0).args[0],
-                   latent={"samples": stage.empty()}, seeds=32)
-    mix = TrainAttribute.execute(**inputs).args[0]
+    mix = stage.learn_attribute(name, BasicScheduler.execute(stage.model, "normal", 20, 1.0).args[0], seeds=32)
     mix.parts[0][0].notes.update(source=SOURCE, target=stage.prompt(name))
     return attribute_tensors(mix)
 
@@ -49,7 +41,7 @@ def main() -> None:
 
     demo.SLIDERS.mkdir(exist_ok=True)
     with torch.inference_mode():
-        for kind, targets, find in (("", DIRECTIONS, find_direction), ("attribute_", ATTRIBUTES, learn_attribute)):
+        for kind, targets, find in (("", DIRECTIONS, direction), ("attribute_", ATTRIBUTES, attribute)):
             stage = Stage(targets)
             for name in targets:
                 tensors, metadata = find(stage, name)

@@ -18,14 +18,13 @@ from torch import Tensor
 from ..core.attribute import Attribute, Mixture, Problem, Recipe, mean_change, scaled
 from ..core.grid import labelled_grid
 from ..core.integration import LossWeights
+from ..core.latent import alike
 from ..core.steering import check_edited, check_exposes_x_t, recorded, sample_steered
 from ..core.value_network import train
 from .pairing import Steps, interruptible, kind_of, paired, same_randomness, target_moments, under_prompt
 from .provenance import HIDDEN, prompt_notes
 from .sampling import inner_function, masks_over, under_masks
 from .types import ATTRIBUTE, CATEGORY
-
-ALIKE = 1e-3  # prompts whose predictions differ by less than this share differ by rounding alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +146,7 @@ class TrainAttribute(io.ComfyNode):
                 solver, target_weight, source_weight, target_values_weight, source_values_weight, residual, steps) -> io.NodeOutput:
         weights = LossWeights(target_weight, source_weight, target_values_weight, source_values_weight)
         recipe = Recipe(percent, ahead, branch, source_rank, target_rank, weights, residual)
-        inner = inner_function(sampler)
-        check_exposes_x_t(getattr(inner, "__name__", ""))
+        inner = exposing_function(sampler)
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(source, negative)
         guider.set_cfg(cfg)
@@ -168,14 +166,21 @@ class TrainAttribute(io.ComfyNode):
         learner = Learner(inner, target, recipe, plan, tick)
         for one in range(seed, seed + seeds):
             draw(learner, one)
-        network, losses, reached = learner.solved(solver, steps, seed, tick)
+        network, losses, reached = learner.solved(solver, steps, seed)
         n = recipe.ranks(learner.problems[0].source.matrix)[1]
         notes = {**prompt_notes(cls, "source", "target"), "seeds": f"{seed} to {seed + seeds - 1}", "cfg": f"{cfg:g}", "steps": str(whole), "solver": solver}
-        attribute = Attribute(recipe, mean_change(learner.differences, n), kind_of(model), network, reached, notes)
-        use = Use(Mixture(((attribute, 1.0),)), 1.0, 0.0, target, None)
+        attribute = Mixture(((Attribute(recipe, mean_change(learner.differences, n), kind_of(model), network, reached, notes), 1.0),))
+        use = Use(attribute, 1.0, 0.0, target, None)
         drawn = [draw(inner, seed), draw(OnlyTarget(inner, target), seed), draw(AttributeSampler(inner, (use,)), seed)]
         picture = labelled_grid([vae.decode(x)[0] for x in drawn], ["source", "target", "edited"])
-        return io.NodeOutput(Mixture(((attribute, 1.0),)), {"loss": losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
+        return io.NodeOutput(attribute, {"loss": losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+def exposing_function(sampler: Any) -> Callable[..., Tensor]:
+    """The function of a SAMPLER that can be edited on x_t; ValueError for any other."""
+    inner = inner_function(sampler)
+    check_exposes_x_t(getattr(inner, "__name__", ""))
+    return inner
 
 
 def replace_function(sampler: KSAMPLER, function: Any) -> KSAMPLER:
@@ -200,14 +205,13 @@ class Learner:
                               callback=interruptible(self.tick), disable=True, **options)[plan.edited]
         target = target_moments(self.inner, model, self.target, x, sigmas, parted=plan.parted, steps=(plan.edited, plan.taken),
                                 extra_args=extra_args, tick=self.tick, **options)
-        apart = target[plan.edited].denoised - source.denoised
-        if apart.norm() <= ALIKE * source.denoised.norm():
+        if alike(target[plan.edited].denoised, source.denoised):
             raise ValueError("target: it draws the same as the source; connect a prompt that differs, or lower branch, where the two runs part.")
         self.problems.append(Problem.of(source.x, paired(target, plan, sigmas), self.recipe))
-        self.differences.append(apart.float().cpu())
+        self.differences.append((target[plan.edited].denoised - source.denoised).float().cpu())
         return x
 
-    def solved(self, solver: str, steps: int, seed: int, tick: Callable[[], None]):
+    def solved(self, solver: str, steps: int, seed: int):
         """The network, if the solver is one; the losses for a plot; the mean losses reached, as a share of that of no latent."""
         total = sum(float(p.loss.c.sum()) for p in self.problems)
         def mean(values: list[Tensor]) -> float:
@@ -217,7 +221,7 @@ class Learner:
         if solver == "exact":
             return None, [reached["concatenation"], *(float(p.loss(S).sum() / p.loss.c.sum()) for p, S in zip(self.problems, after, strict=True))], reached
         network, curve = train([p.both.S for p in self.problems], [p.loss for p in self.problems], [p.both.shape for p in self.problems],
-                               steps=steps, seed=seed, on_step=lambda loss: tick())
+                               steps=steps, seed=seed, on_step=lambda loss: self.tick())
         return network, curve, {**reached, "MLP": mean([p.values(network) for p in self.problems])}
 
 
@@ -263,8 +267,7 @@ class ApplyAttribute(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, attribute, strength, budget, target=None, mask=None) -> io.NodeOutput:
-        inner, use = inner_function(sampler), Use(attribute, strength, budget, target, mask)
-        check_exposes_x_t(getattr(inner, "__name__", ""))
+        inner, use = exposing_function(sampler), Use(attribute, strength, budget, target, mask)
         chained = AttributeSampler(inner.inner, (*inner.uses, use)) if isinstance(inner, AttributeSampler) else AttributeSampler(inner, (use,))
         return io.NodeOutput(replace_function(sampler, chained))
 

@@ -11,15 +11,13 @@ from torch import Tensor
 from ..core.direction import Direction, check_same_family, combine
 from ..core.discovery import Means, aligned, principal_components
 from ..core.injection import Window
+from ..core.latent import alike
 from ..core.plots import explained_variance_figure, singular_values_figure
 from .hspace import HEdit, family_of, with_edit
 from .observation import SOURCE, TARGET, checked_latent, watched_runs
 from .provenance import HIDDEN, prompt_notes
 from .sensitivity import sensitive_directions
 from .types import CATEGORY, DIRECTION
-
-# Two equal prompts in one batch differ in h by what the number format rounds away: up to this share of h in half precision.
-ROUNDING = 1e-3
 
 
 def run_inputs(what: str) -> list[io.Input]:
@@ -60,13 +58,12 @@ class DirectionFromPrompts(io.ComfyNode):
     def execute(cls, model, source, target, negative, latent, images, batch_size, steps, cfg, seed) -> io.NodeOutput:
         prompts, family, means = {"positive": source, "negative": negative, "target": target}, family_of(model), Means()
         runs = watched_runs(model, prompts, cfg, checked_latent(model, latent), steps=steps, seed=seed, count=images, batch=batch_size)
-        moved = 0.0
+        moves = False
         for sigma, h in runs:
-            source_h, shift = h[SOURCE].float(), h[TARGET].float() - h[SOURCE].float()
-            moved = max(moved, (shift.norm() / source_h.norm().clamp(min=1e-12)).item())
-            means.add(sigma, shift)
+            moves = moves or not alike(h[TARGET], h[SOURCE])
+            means.add(sigma, h[TARGET] - h[SOURCE])
         shifts, sigmas = means.result()
-        if moved < ROUNDING:
+        if not moves:
             raise ValueError("target: it moves nothing inside the UNet; connect a prompt that differs from the source.")
         notes = {**prompt_notes(cls, "source", "target"), "images": str(images), "steps": str(steps), "seed": str(seed)}
         return io.NodeOutput(Direction(shifts, sigmas, family, "prompt contrast", notes))

@@ -16,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..core.attribute import LatentKind, Pair, Recipe
-from ..core.steering import Moment, SteeredDenoiser, SwitchedDenoiser, check_exposes_x_t, recorded
+from ..core.steering import Moment, SteeredDenoiser, SwitchedDenoiser, recorded
 
 
 def kind_of(model: ModelPatcher) -> LatentKind:
@@ -95,7 +95,6 @@ def target_moments(
     extra_args: dict[str, Any], tick: Callable[[], None] = lambda: None, **options: Any,
 ) -> dict[int, Moment]:
     """A sampler's run under the target prompt from the same noise, the source's until step parted, seen at steps."""
-    check_exposes_x_t(getattr(inner, "__name__", ""))
     other = under_prompt(model, target, x, extra_args.get("denoise_mask"))
     with same_randomness(x):
         return recorded(inner, SwitchedDenoiser(model, other, sigmas, parted), x, sigmas, steps=steps,
