@@ -80,6 +80,18 @@ class Direction:
         """The same direction for an h of another height and width."""
         return self if size == self.size else replace(self, shifts=resize(self.shifts, size))
 
+    def shift(self, h: Tensor, sigma: float) -> Tensor:
+        """The shift (1, c, h, w) of any h: (b, c, h, w) at a noise level, in its size and on its device."""
+        return self.resampled([sigma]).resized(tuple(h.shape[-2:])).shifts.to(h.device)
+
+    def mean(self) -> Direction:
+        """Itself: it is the same for all pictures."""
+        return self
+
+    def on(self, device: torch.device) -> Direction:
+        """Itself: only the shift in use goes to a device."""
+        return self
+
     def averaged(self) -> Direction:
         """One shift for all noise levels, the mean over them (Kwon et al. 2023, dh_global)."""
         return replace(self, shifts=self.shifts.mean(0, keepdim=True), sigmas=self.sigmas[:1])
@@ -108,15 +120,15 @@ def combine(
     levels = sorted({s for d in several or directions[:1] for s in d.sigmas}, reverse=True)
     stack = [d.resampled(levels).resized(first.size).shifts for d in directions]
     if orthogonalise:
-        stack = _gram_schmidt(stack)
+        stack = less_projections(stack)
     total = sum(weight * shifts for weight, shifts in zip(weights, stack, strict=True))
     scale = len(directions) ** -0.5 if keep_size else 1.0
     parts = " + ".join(f"{weight:g} x {d.notes.get('target', d.method)}" for weight, d in zip(weights, directions, strict=True))
     return Direction(scale * total, tuple(levels), first.family, "combination", {"parts": parts})
 
 
-def _gram_schmidt(stack: list[Tensor]) -> list[Tensor]:
-    """Shifts (n, c, h, w), each less its projection on those before it, at each of the n levels."""
+def less_projections(stack: list[Tensor]) -> list[Tensor]:
+    """Shifts (n, c, h, w), each less its projection on those before it, row by row (Gram-Schmidt)."""
     basis, result = [], []
     for shifts in stack:
         rest = shifts.flatten(1).double()

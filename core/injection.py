@@ -36,11 +36,11 @@ class Window:
 def shifted(h: Tensor, shift: Tensor, mask: Tensor | None = None, *, keep_norm: bool = False) -> Tensor:
     """h + m shift, in h's dtype.
 
-    h: (b, c, h, w). shift: (c, h, w). mask: (b or 1, 1, h, w) in 0..1. keep_norm: rescale each sample to the norm that
+    h: (b, c, h, w). shift: (c, h, w) or (b or 1, c, h, w). mask: (b or 1, 1, h, w) in 0..1. keep_norm: rescale each sample to the norm that
     it had, so that a strong shift turns h and does not inflate it.
     """
     inner = torch.promote_types(h.dtype, torch.float32)
-    change = shift.to(h.device, inner)[None]
+    change = shift.to(h.device, inner)
     edited = h.to(inner) + (change if mask is None else mask.to(h.device, inner) * change)
     if keep_norm:
         before, after = (torch.linalg.vector_norm(v.to(inner), dim=(1, 2, 3), keepdim=True) for v in (h, edited))

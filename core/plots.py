@@ -17,6 +17,7 @@ from .bulk import bulk_edge, noise_level, noise_spectrum
 from .spectrum import LatentSVD
 
 PAPER, INK, FAINT, BULK = "#18191d", "#ced3dc", "#343842", "#4a505e"
+ACCENTS = ("#7fb3e8", "#e8a15c")
 LEGEND_ROOM = 6
 
 
@@ -63,6 +64,24 @@ def singular_values_figure(values: Tensor) -> Tensor:
     """Singular values (n,) of directions as bars, in order. Returns an image (1, H, W, 3) in 0..1."""
     figure, axes = _chart("direction", "singular value")
     axes.bar([str(i + 1) for i in range(len(values))], values.tolist(), color=INK)
+    return _picture(figure)
+
+
+def schedule_figure(percents: Sequence[float], curves: dict[str, tuple[Tensor, float, float]]) -> Tensor:
+    """Distances over a run, a line for each name with its pictures' spread, its threshold, and where it is passed.
+
+    percents: (steps,). curves: name to distances (steps, pictures), threshold and part of the run. Returns an image
+    (1, H, W, 3) in 0..1.
+    """
+    figure, axes = _chart("part of the run", "distance from the finished picture")
+    for (name, (distances, threshold, at)), colour in zip(curves.items(), ACCENTS):
+        mean, spread = distances.mean(1), distances.std(1, unbiased=False)
+        axes.plot(percents, mean, color=colour, label=f"{name}, up to {at:.2f}")
+        axes.fill_between(percents, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+        axes.plot([0, at], [threshold] * 2, color=colour, linestyle="--", linewidth=1.2)
+        axes.axvline(at, color=colour, linestyle=":", linewidth=1.6)
+    axes.set(xlim=(0, 1), ylim=(0, None))
+    axes.legend(loc="best", fontsize=13, facecolor=PAPER, edgecolor=FAINT, labelcolor=INK)
     return _picture(figure)
 
 

@@ -18,7 +18,7 @@ ATTRIBUTES = {"glasses": "sunglasses"}
 
 
 def direction(stage: Stage, name: str):
-    from pack.core.files import direction_tensors
+    from pack.core.direction_files import direction_tensors
 
     found = stage.find_direction(name, 32, 16, 12, 3.0, 0)
     found.notes.update(source=SOURCE, target=stage.prompt(name))
@@ -27,7 +27,7 @@ def direction(stage: Stage, name: str):
 
 def attribute(stage: Stage, name: str):
     from comfy_extras.nodes_custom_sampler import BasicScheduler
-    from pack.core.files import attribute_tensors
+    from pack.core.attribute_files import attribute_tensors
 
     mix = stage.learn_attribute(name, BasicScheduler.execute(stage.model, "normal", 20, 1.0).args[0], seeds=32)
     mix.parts[0][0].notes.update(source=SOURCE, target=stage.prompt(name))

@@ -1,4 +1,4 @@
-"""Train the demo model: its UNet and text encoder on drawn faces, and the attribute classifier that judges them.
+"""Train the demo model: its UNet and text encoder on drawn faces, the attribute classifier that judges them, and the scorer.
 
 `make demo-model` runs it; it goes on from its last checkpoint (`demo/.cache`) when it was stopped, and ends with the
 weights in `demo/weights`, the log in `demo/training.csv`. On a GPU it uses the GPU.
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +32,7 @@ import comfy.ldm.modules.attention  # noqa: E402
 import comfy.ops  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
 
-from demo import classifier, faces, prompts  # noqa: E402
+from demo import classifier, faces, prompts, scorer  # noqa: E402
 from demo.family import MAX_TOKENS, TEXT_CONFIG, UNET_CONFIG, DemoFaces, PixelLatents, TextModel  # noqa: E402
 
 CACHE, WEIGHTS, LOG = ROOT / "demo/.cache", ROOT / "demo/weights", ROOT / "demo/training.csv"
@@ -344,14 +344,25 @@ def log_row(training: Training, loss: float, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["all", "diffusion", "classifier"], nargs="?", default="all")
+    parser.add_argument("part", choices=["all", "diffusion", "classifier", "scorer"], nargs="?", default="all")
     parser.add_argument("--seconds-between-saves", type=float, default=120.0)
     options = parser.parse_args(ARGUMENTS)
     recipe, device = Recipe(), "cuda" if torch.cuda.is_available() else "cpu"
-    if options.part != "classifier":
+    if options.part in ("all", "diffusion"):
         train_diffusion(recipe, device, options.seconds_between_saves)
-    if options.part != "diffusion":
+    if options.part in ("all", "classifier"):
         classifier.train(Pictures(recipe.faces, recipe.seed), WEIGHTS, device)
+    if options.part in ("all", "scorer"):
+        scorer.train(Pictures(recipe.faces, recipe.seed), text_encoder(device), WEIGHTS, device)
+
+
+def text_encoder(device: str):
+    """The written weights' text encoder: captions to pooled embeddings (b, width)."""
+    network, prefix = DemoNetwork(), "cond_stage_model.transformer."
+    weights = load_file(WEIGHTS / "semantic_latents_demo.safetensors")
+    network.text.load_state_dict({key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)})
+    network.to(device)
+    return lambda captions: network.encode(captions)[1]
 
 
 if __name__ == "__main__":

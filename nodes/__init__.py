@@ -3,7 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .. import demo
-from . import attributes, directions, files, processes, sampling, sheets, spectrum
+from . import attributes, directions, files, processes, sampling, schedules, scoring, sheets, spectrum, training
 
 
 class SemanticLatents(ComfyExtension):
@@ -12,4 +12,5 @@ class SemanticLatents(ComfyExtension):
         files.register_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*spectrum.NODES, *sampling.NODES, *directions.NODES, *attributes.NODES, *files.NODES, *processes.NODES, *sheets.NODES]
+        rooms = (spectrum, sampling, directions, training, schedules, scoring, attributes, files, processes, sheets)
+        return [node for room in rooms for node in room.NODES]

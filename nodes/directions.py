@@ -8,8 +8,9 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.direction import Direction, check_same_family, combine
+from ..core.direction import Direction, check_same_family
 from ..core.discovery import Means, aligned, principal_components
+from ..core.implicit import in_form, mixed
 from ..core.injection import Window
 from ..core.latent import alike
 from ..core.plots import explained_variance_figure, singular_values_figure
@@ -152,7 +153,7 @@ class ApplyDirection(io.ComfyNode):
             search_aliases=["h-space", "asyrp", "slider", "attribute", "smile", "edit", "semantic edit"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to patch; of the family that the direction was found on."),
-                DIRECTION.Input("direction", tooltip="From Direction From Prompts, Discover Directions, Combine Directions or Load Direction."),
+                DIRECTION.Input("direction", tooltip="From Direction From Prompts, Discover Directions, Train Direction, Combine Directions or Load Direction."),
                 io.Float.Input("strength", default=1.0, min=-100.0, max=100.0, step=0.05, tooltip="The slider. 0 changes nothing at all, more is "
                                "stronger, below 0 does the opposite. Directions from prompts show from about 0.5 to 2 on the demo model."),
                 io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Where the edit starts: 0 is the first step."),
@@ -166,14 +167,16 @@ class ApplyDirection(io.ComfyNode):
                 io.Boolean.Input("keep_norm", default=False, tooltip="Keeps the overall size of the UNet's inner values, so that strong edits burn less."),
                 io.Mask.Input("mask", optional=True, tooltip="Edits only where the mask is white; coarse, as the inside of the UNet is small. "
                               "One for all pictures, or one for each."),
+                io.Combo.Input("form", options=["full", "mean", "global"], default="full", optional=True, tooltip="Trained directions: full looks at each picture; mean is the "
+                               "same for all pictures at a noise level; global is the same at all noise levels, too, for any direction."),
             ],
             outputs=[io.Model.Output("model", tooltip="The patched model, for any sampler node; the model that came in is unchanged.")],
         )
 
     @classmethod
-    def execute(cls, model, direction, strength, start_percent, end_percent, ramp, branch, asymmetric, keep_norm, mask=None) -> io.NodeOutput:
+    def execute(cls, model, direction, strength, start_percent, end_percent, ramp, branch, asymmetric, keep_norm, mask=None, form="full") -> io.NodeOutput:
         check_same_family(family_of(model), direction.family, "direction")
-        edit = HEdit(direction, strength, Window(start_percent, end_percent, ramp), branch, asymmetric, keep_norm, mask)
+        edit = HEdit(in_form(direction, form), strength, Window(start_percent, end_percent, ramp), branch, asymmetric, keep_norm, mask)
         return io.NodeOutput(model if strength == 0 else with_edit(model, edit))
 
 
@@ -201,8 +204,8 @@ class CombineDirections(io.ComfyNode):
 
     @classmethod
     def execute(cls, first, second, first_weight, second_weight, orthogonalise, keep_size, average_over_time) -> io.NodeOutput:
-        mix = combine([first, second], [first_weight, second_weight], orthogonalise=orthogonalise, keep_size=keep_size)
-        return io.NodeOutput(mix.averaged() if average_over_time else mix)
+        mix = mixed([first, second], [first_weight, second_weight], orthogonalise=orthogonalise, keep_size=keep_size)
+        return io.NodeOutput(in_form(mix, "global" if average_over_time else "full"))
 
 
 NODES = [DirectionFromPrompts, DiscoverDirections, ApplyDirection, CombineDirections]

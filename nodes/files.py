@@ -10,7 +10,8 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..core.attribute import described
-from ..core.files import PUBLISHED_CONCEPTS, attribute_tensors, direction_tensors, load_attribute, load_direction, load_published
+from ..core.attribute_files import attribute_tensors, load_attribute
+from ..core.direction_files import PUBLISHED_CONCEPTS, direction_tensors, load_direction, load_published
 from ..demo import SLIDERS
 from .types import ATTRIBUTE, CATEGORY, DIRECTION
 

@@ -16,7 +16,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..core.asyrp import asymmetric_gain, matched_scale
-from ..core.direction import Direction, Family
+from ..core.direction import Family
+from ..core.implicit import AnyDirection
 from ..core.injection import Window, mask_for, shifted
 from .shared_encoder import UNetCall, run_decoder_twice
 
@@ -31,7 +32,7 @@ FIRST_ORDER = {"sample_euler", "sample_ddim"}
 class HEdit:
     """One direction on a model: how strong, when, where, and on which half of the guided prediction."""
 
-    direction: Direction
+    direction: AnyDirection
     strength: float
     window: Window
     branch: Branch
@@ -74,12 +75,23 @@ def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:
     return patched
 
 
+def percent_of(model_sampling: Any, sigma: float) -> float:
+    """The part of the schedule, 0..1, at which a noise level lies: the inverse of the host's percent_to_sigma."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        earlier = model_sampling.percent_to_sigma(middle) > sigma * (1 + 1e-6)
+        low, high = (middle, high) if earlier else (low, middle)
+    return round(high, 4)
+
+
 class RunPlan:
     """The edits of one run on its noise levels."""
 
     def __init__(self, edits: tuple[HEdit, ...], sigmas: list[float], model_sampling: Any):
         self.edits, self.sigmas, self.model_sampling = edits, sigmas, model_sampling
         self._percents: dict[float, float] = {}
+        self._directions: dict[torch.device, list[AnyDirection]] = {}
         self.strengths = tuple(self._strength_of(edit) for edit in edits)
 
     def _strength_of(self, edit: HEdit) -> float:
@@ -93,19 +105,20 @@ class RunPlan:
         return edit.strength * (matched_scale(self.sigmas, weights) if edit.asymmetric else 1.0)
 
     def percent(self, sigma: float) -> float:
-        """The part of the schedule, 0..1, at which a noise level lies: the inverse of the host's percent_to_sigma."""
+        """The part of the schedule, 0..1, at which a noise level lies."""
         if sigma not in self._percents:
-            low, high = 0.0, 1.0
-            for _ in range(20):
-                middle = (low + high) / 2
-                earlier = self.model_sampling.percent_to_sigma(middle) > sigma * (1 + 1e-6)
-                low, high = (middle, high) if earlier else (low, middle)
-            self._percents[sigma] = round(high, 4)
+            self._percents[sigma] = percent_of(self.model_sampling, sigma)
         return self._percents[sigma]
 
     def weight(self, edit: HEdit, sigma: float) -> float:
         """The window's weight at a noise level."""
         return edit.window.weight(self.percent(sigma))
+
+    def directions_on(self, device: torch.device) -> list[AnyDirection]:
+        """The edits' directions with their networks on a device, for as long as the run lasts."""
+        if device not in self._directions:
+            self._directions[device] = [edit.direction.on(device) for edit in self.edits]
+        return self._directions[device]
 
     def gain(self, sigma: float, down: float | None) -> float:
         """Asymmetric gain of the step from sigma to the announced level, or to the schedule's next one."""
@@ -119,15 +132,16 @@ class RunPlan:
 
     def apply(self, h: Tensor, sigma: float, cond_or_uncond: list[int], *, edited_pass: bool) -> Tensor:
         """h: (chunks * b, c, h, w) with the shifts of this noise level; the asymmetric ones only in the edited pass."""
-        parts, size = list(h.chunk(len(cond_or_uncond))), tuple(h.shape[-2:])
-        for edit, strength in zip(self.edits, self.strengths, strict=True):
+        originals, size = h.chunk(len(cond_or_uncond)), tuple(h.shape[-2:])
+        parts = list(originals)
+        for edit, direction, strength in zip(self.edits, self.directions_on(h.device), self.strengths, strict=True):
             amount = strength * self.weight(edit, sigma)
             if not amount or (edit.asymmetric and not edited_pass):
                 continue
-            shift = amount * edit.direction.resampled([sigma]).resized(size).shifts[0].to(h.device)
             mask = None if edit.mask is None else mask_for(edit.mask, size).to(h.device)
-            parts = [shifted(part, shift, mask, keep_norm=edit.keep_norm) if edit.acts_on(index) else part
-                     for part, index in zip(parts, cond_or_uncond, strict=True)]
+            for i in (i for i, index in enumerate(cond_or_uncond) if edit.acts_on(index)):
+                shift = amount * direction.shift(originals[i], sigma)
+                parts[i] = shifted(parts[i], shift, mask, keep_norm=edit.keep_norm)
         return torch.cat(parts)
 
 

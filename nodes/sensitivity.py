@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,27 +10,16 @@ import comfy.model_management
 import comfy.utils
 import torch
 import torch.nn.functional as F
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..core.jacobian import Jacobian, leading_right_vectors
 from .observation import PROBING, SOURCE, schedule, watched_runs
-from .shared_encoder import Chunks, Record, UNetCall, recording, replaying, twin_of
+from .shared_encoder import DECODER, Chunks, Reached, Stop, UNetCall, copies, recording, replaying, twin_of
 
 Method = Literal["Jacobian", "pullback"]
 STEP = {torch.float32: 1e-2, torch.float16: 5e-2, torch.bfloat16: 1e-1}  # of finite differences, in units of the point's norm
-
-
-class _Reached(Exception):
-    """Raised by the block after which a call needs nothing more."""
-
-
-class _Stop(Record):
-    def __call__(self, h: Tensor) -> Tensor:
-        super().__call__(h)
-        raise _Reached
 
 
 @dataclass
@@ -68,7 +56,7 @@ class Probe:
 
     def _of_output(self, executor, call: UNetCall, rows: Rows, tape: list[Tensor]) -> tuple[Tensor, Tensor]:
         unet = executor.class_obj
-        decoder = copies(unet, "time_embed", "label_emb", "output_blocks", "out")
+        decoder = copies(unet, *DECODER)
         h = rows.first(tape[-1]).clone()
 
         def output(shift: Tensor) -> Tensor:
@@ -89,11 +77,11 @@ class Probe:
         def h_of(shift: Tensor) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
             tape: list[Tensor] = []
-            twin = twin_of(unet, list(encoder["input_blocks"]), [*encoder.get("middle_block", []), _Stop(tape)])
+            twin = twin_of(unet, list(encoder["input_blocks"]), [*encoder.get("middle_block", []), Stop(tape)])
             vars(twin).update({name: module for name, module in encoder.items() if name.endswith("_embed") or name.endswith("_emb")})
             try:
                 rows.call(len(shift), x + shift).run(executor, twin)
-            except _Reached:
+            except Reached:
                 return tape[0]
             raise AssertionError("the middle block was not reached")
 
@@ -114,12 +102,6 @@ class Probe:
             outside = Jacobian(f, step, 1 - weight)
             avoid, _ = leading_right_vectors(outside, start(4 * self.count), self.iterations, on_step=lambda: bar.update(1))
         return leading_right_vectors(Jacobian(f, step, weight), start(self.count), self.iterations, avoid=avoid, on_step=lambda: bar.update(1))
-
-
-def copies(unet: UNetModel, *names: str) -> dict[str, torch.nn.Module]:
-    """Copies of a UNet's parts that gradients can pass: the host's own weights are inference tensors."""
-    parts = {name: getattr(unet, name, None) for name in names}
-    return {name: copy.deepcopy(part).requires_grad_(False) for name, part in parts.items() if part is not None}
 
 
 class Rows:

@@ -13,7 +13,12 @@ from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrapperExecutor
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..core.gradients import passable
+
+
+DECODER = ("time_embed", "label_emb", "output_blocks", "out")  # the UNet's parts that take part after the middle block
 
 
 class Record:
@@ -25,6 +30,18 @@ class Record:
     def __call__(self, h: Tensor) -> Tensor:
         self.tape.append(h.clone())
         return h
+
+
+class Reached(Exception):
+    """Raised by the block after which a call needs nothing more."""
+
+
+class Stop(Record):
+    """The last layer of the last block that a call needs."""
+
+    def __call__(self, h: Tensor) -> Tensor:
+        super().__call__(h)
+        raise Reached
 
 
 class Replay:
@@ -107,3 +124,9 @@ def twin_of(unet: UNetModel, input_blocks: list[Iterable], middle_block: list | 
     twin = copy.copy(unet)
     vars(twin).update(input_blocks=input_blocks, middle_block=middle_block)  # found before the registered modules
     return twin
+
+
+def copies(unet: UNetModel, *names: str) -> dict[str, nn.Module]:
+    """Copies of a UNet's parts that gradients can pass: the host's own weights are inference tensors."""
+    parts = {name: getattr(unet, name, None) for name in names}
+    return {name: passable(part) for name, part in parts.items() if part is not None}

@@ -318,7 +318,7 @@ def test_the_prompts_are_found_in_the_running_graph(demo, run, sampler_of, pack_
 
 
 def damaged(kind, path, mix):
-    from pack.core.files import attribute_tensors
+    from pack.core.attribute_files import attribute_tensors
 
     tensors, metadata = attribute_tensors(mix)
     parts = json.loads(metadata["parts"])
@@ -353,7 +353,7 @@ def damaged(kind, path, mix):
     "foreign", "newer", "channels", "parts", "deep", "none", "missing", "tensor", "more", "shapes", "scalar", "nan", "recipe", "percent", "past", "shape", "huge",
     "weight", "nan weight", "notes", "truncated", "garbage"])
 def test_a_damaged_or_foreign_file_is_refused(tmp_path, attribute, kind):
-    from pack.core.files import load_attribute
+    from pack.core.attribute_files import load_attribute
 
     damaged(kind, tmp_path / "x.safetensors", attribute)
     with pytest.raises(ValueError, match="file: x.safetensors|attribute:|weights:"):

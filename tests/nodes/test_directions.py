@@ -200,7 +200,7 @@ def test_the_file_says_what_it_is(folders, run, random_direction):
 
 
 def damage(kind, path, random_direction):
-    from pack.core.files import direction_tensors
+    from pack.core.direction_files import direction_tensors
 
     tensors, metadata = direction_tensors(random_direction(1))
     changes = {"foreign": {"format": "lora"}, "newer": {"version": "99"}, "channels": {"channels": "64"}, "notes": {"notes": "[" * 3000},
@@ -226,7 +226,7 @@ def damage(kind, path, random_direction):
 
 @pytest.mark.parametrize("kind", ["foreign", "newer", "channels", "notes", "nonsense", "shapes", "missing", "nan", "order", "truncated", "garbage", "header", "empty"])
 def test_a_damaged_or_foreign_file_is_refused(tmp_path, random_direction, kind):
-    from pack.core.files import load_direction
+    from pack.core.direction_files import load_direction
 
     damage(kind, tmp_path / "x.safetensors", random_direction)
     with pytest.raises(ValueError, match="file: x.safetensors|direction:"):
@@ -235,7 +235,7 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path, random_direction, kind):
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published vectors are not at hand")
 def test_the_published_vectors_are_read():
-    from pack.core.files import PUBLISHED_CONCEPTS, load_published
+    from pack.core.direction_files import PUBLISHED_CONCEPTS, load_published
 
     found = [load_published(PUBLISHED, concept) for concept in PUBLISHED_CONCEPTS]
     assert {(d.family, d.size, d.sigmas) for d in found} == {(Family("SD15", "EPS", 1280), (8, 8), (1.0,))}
@@ -257,7 +257,7 @@ class Evil:
 
 
 def test_a_pickle_cannot_run_code(tmp_path):
-    from pack.core.files import load_published
+    from pack.core.direction_files import load_published
 
     path = tmp_path / "unet.pth"
     for content in ({"controlnet.fc1.weight": Evil()}, {"other": torch.zeros(3)}, [1, 2]):
@@ -268,7 +268,7 @@ def test_a_pickle_cannot_run_code(tmp_path):
 
 
 def test_a_published_file_that_is_too_large_is_not_opened(tmp_path):
-    from pack.core.files import load_published
+    from pack.core.direction_files import load_published
 
     with (tmp_path / "unet.pth").open("wb") as file:
         file.truncate(10**9)

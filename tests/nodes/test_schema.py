@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IDS = {
     "Decompose", "Compose", "RescaleSingularValues", "ExchangeSingularVectors", "SpectrumOperation", "EditDuringSampling",
     "DirectionFromPrompts", "DiscoverDirections", "ApplyDirection", "CombineDirections", "SaveDirection", "LoadDirection", "DDIMSampler", "Invert",
+    "TrainDirection", "DemoScorer", "EditingSchedule",
     "TrainAttribute", "ApplyAttribute", "MixAttributes", "SaveAttribute", "LoadAttribute",
     "StrengthRange", "Grid",
 }

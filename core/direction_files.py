@@ -1,0 +1,161 @@
+"""Files of directions, and the h-space vectors that others published."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .direction import Direction, Family
+from .files import Kind, Shapes, channels_in, notes_in, read_checked, require
+from .implicit import AnyDirection, ImplicitNetwork, MixedDirection, TrainedDirection
+
+DIRECTION = Kind("semantic_latents.direction", "direction", "Save Direction", 2)
+PARTS, DEPTH = 64, 8  # of one mix
+PUBLISHED = "controlnet.fc1.weight"
+PUBLISHED_CONCEPTS = ("female", "male", "young", "old", "white", "black", "asian", "anti-sexual")
+
+
+def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a direction's file. Version 2 has networks in it; one without is of version 1."""
+    family = direction.family
+    metadata = {"format": DIRECTION.format, "family": family.name, "prediction": family.prediction, "channels": str(family.channels),
+                "method": direction.method, "norm": f"{direction.mean().norm:.6g}", "notes": json.dumps(direction.notes)}
+    if isinstance(direction, Direction):
+        return _table(direction), {**metadata, "version": "1"}
+    tensors: dict[str, Tensor] = {}
+    tree = _described(direction, tensors)
+    return tensors, {**metadata, "version": "2", "tree": json.dumps(tree)}
+
+
+def _table(direction: Direction, prefix: str = "") -> dict[str, Tensor]:
+    return {f"{prefix}shifts": direction.shifts.float().contiguous(), f"{prefix}sigmas": torch.tensor(direction.sigmas, dtype=torch.float64)}
+
+
+def _described(direction: AnyDirection, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """What a direction is made of; its leaves' tensors are added to tensors, under their numbers."""
+    if isinstance(direction, MixedDirection):
+        return {"parts": [_described(part, tensors) for part in direction.parts], "weights": list(direction.weights),
+                "orthogonalise": direction.orthogonalise, "keep_size": direction.keep_size, "notes": direction.notes}
+    number = sum(key.endswith(".shifts") for key in tensors)
+    tensors |= _table(direction.mean(), f"{number}.")
+    trained = isinstance(direction, TrainedDirection)
+    if trained:
+        tensors |= {f"{number}.network.{key}": value.float().cpu().contiguous() for key, value in direction.network.state_dict().items()}
+    return {"number": number, "trained": trained, "method": direction.method, "notes": direction.notes}
+
+
+def load_direction(path: Path) -> AnyDirection:
+    """The direction in a safetensors file.
+
+    Raises ValueError that names the file if it is damaged, if it is no direction, if a newer version wrote it, or if its
+    shapes are not those of a direction; nothing is allocated before these checks.
+    """
+    def check(metadata: dict[str, str], shapes: Shapes) -> None:
+        require(path, metadata, "family", "prediction", "method")
+        channels, notes = channels_in(path, metadata), notes_in(path, metadata.get("notes", ""))
+        if metadata["version"] == "1":
+            leaves = [_Leaf("", False, metadata["method"], notes)]
+        else:
+            try:
+                leaves = list(_leaves(json.loads(metadata["tree"])))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise ValueError(f"file: {path.name} is damaged: its metadata does not describe a direction ({error}).") from error
+        if not all(leaf.fits(shapes, channels) for leaf in leaves) or {key for leaf in leaves for key in leaf.keys(channels)} != set(shapes):
+            raise ValueError(f"file: {path.name} is damaged: its tensors have shapes {shapes}, which no direction has.")
+
+    metadata, tensors = read_checked(path, DIRECTION, check)
+    family = Family(metadata["family"], metadata["prediction"], int(metadata["channels"]))
+    if metadata["version"] == "1":
+        return _Leaf("", False, metadata["method"], notes_in(path, metadata["notes"])).direction(tensors, family)
+    return _built(json.loads(metadata["tree"]), tensors, family)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A direction in a file, by the prefix of its tensors: with a network, or its shifts alone."""
+
+    prefix: str
+    trained: bool
+    method: str
+    notes: dict[str, str]
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> _Leaf:
+        """Raises ValueError, TypeError or KeyError for anything else than what `_described` writes."""
+        number, trained, method, notes = (entry[key] for key in ("number", "trained", "method", "notes"))
+        if type(number) is not int or type(trained) is not bool or not isinstance(method, str) or not all(isinstance(v, str) for v in notes.values()):
+            raise ValueError(f"part {number!r} is garbled")
+        return cls(f"{number}.", trained, method, notes)
+
+    def networks_shapes(self, channels: int) -> Shapes:
+        network = ImplicitNetwork.empty(channels).state_dict() if self.trained else {}
+        return {f"{self.prefix}network.{key}": tuple(value.shape) for key, value in network.items()}
+
+    def keys(self, channels: int) -> set[str]:
+        return {f"{self.prefix}shifts", f"{self.prefix}sigmas", *self.networks_shapes(channels)}
+
+    def fits(self, shapes: Shapes, channels: int) -> bool:
+        shifts = shapes.get(f"{self.prefix}shifts", ())
+        table = len(shifts) == 4 and shapes.get(f"{self.prefix}sigmas", ()) == shifts[:1] and shifts[1] == channels and min(shifts) > 0
+        return table and all(shapes.get(key) == shape for key, shape in self.networks_shapes(channels).items())
+
+    def direction(self, tensors: dict[str, Tensor], family: Family) -> Direction | TrainedDirection:
+        levels = tuple(tensors[f"{self.prefix}sigmas"].double().tolist())
+        table = Direction(tensors[f"{self.prefix}shifts"].float(), levels, family, self.method, self.notes)
+        if not self.trained:
+            return table
+        network, prefix = ImplicitNetwork.empty(family.channels), f"{self.prefix}network."
+        network.load_state_dict({key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)}, assign=True)
+        return TrainedDirection(network.requires_grad_(False), table)
+
+
+def _leaves(entry: dict[str, Any], depth: int = 0) -> Iterator[_Leaf]:
+    """The leaves below an entry of the tree. Raises ValueError, TypeError or KeyError if it is garbled."""
+    if "parts" not in entry:
+        yield _Leaf.of(entry)
+        return
+    if depth >= DEPTH or not 1 <= len(entry["parts"]) <= PARTS:
+        raise ValueError("a mix has too many parts")
+    weights, notes, switches = entry["weights"], entry["notes"], (entry["orthogonalise"], entry["keep_size"])
+    numbers = all(isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights)
+    if len(weights) != len(entry["parts"]) or not numbers or not all(type(on) is bool for on in switches) or not all(isinstance(v, str) for v in notes.values()):
+        raise ValueError("a mix is garbled")
+    for part in entry["parts"]:
+        yield from _leaves(part, depth + 1)
+
+
+def _built(entry: dict[str, Any], tensors: dict[str, Tensor], family: Family) -> AnyDirection:
+    if "parts" not in entry:
+        return _Leaf.of(entry).direction(tensors, family)
+    parts = tuple(_built(part, tensors, family) for part in entry["parts"])
+    return MixedDirection(parts, tuple(map(float, entry["weights"])), bool(entry["orthogonalise"]), bool(entry["keep_size"]), entry["notes"])
+
+
+def load_published(path: Path, concept: str) -> Direction:
+    """One of the h-space vectors that Li et al. 2024 (InterpretDiffusion) published for SD 1.4.
+
+    A pickle of one matrix (1280 * 8 * 8, 8), read with weights_only: no code in it can run. Constant over time; meant
+    for the conditional half. Raises ValueError for any other file.
+    """
+    largest = 16 * 2**20
+    if path.stat().st_size > largest:
+        raise ValueError(f"file: {path.name} has {path.stat().st_size} bytes; the published vectors have 2.6 million. Only those are read from .pth files.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+        raise ValueError(f"file: {path.name} cannot be read as published h-space vectors ({type(error).__name__}).") from error
+    matrix = state.get(PUBLISHED) if isinstance(state, dict) else None
+    if not isinstance(matrix, Tensor) or tuple(matrix.shape) != (1280 * 64, len(PUBLISHED_CONCEPTS)) or not matrix.is_floating_point():
+        raise ValueError(f"file: {path.name} does not hold the published h-space vectors ({PUBLISHED} of shape (81920, 8)).")
+    if concept not in PUBLISHED_CONCEPTS:
+        raise ValueError(f"concept: got {concept!r}; choose one of {', '.join(PUBLISHED_CONCEPTS)}.")
+    shift = matrix[:, PUBLISHED_CONCEPTS.index(concept)].float().reshape(1, 1280, 8, 8)
+    notes = {"target": concept, "source": "InterpretDiffusion (Li et al. 2024), for SD 1.4", "branch": "conditional"}
+    return Direction(shift.contiguous(), (1.0,), Family("SD15", "EPS", 1280), "published", notes)

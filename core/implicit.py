@@ -1,0 +1,156 @@
+"""Directions that look at h: the implicit network of Asyrp (Kwon et al. 2023, section 5.1), and mixes with it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .direction import Direction, Family, check_same_family, combine, less_projections
+
+GROUPS = 32
+PERIODS = (1.5, 24.0)  # of the time embedding's waves, in units of ln sigma: no wave is shorter than a few steps of a run
+
+
+class ImplicitNetwork(nn.Module):
+    """The shift f(h, sigma): conv 1x1, plus a linear map of SiLU(time embedding), group norm, SiLU, conv 1x1.
+
+    0.79 million parameters at 512 channels, 4.9 million at 1280. The time embedding is one of ln sigma (ours: it belongs
+    to no checkpoint and no schedule); the last convolution starts at 0, so that an untrained network shifts nothing.
+    scale: root mean square of h, in units of which it reads and writes (ours).
+    """
+
+    def __init__(self, channels: int, scale: float = 1.0):
+        super().__init__()
+        self.enter = nn.Conv2d(channels, channels, 1)
+        self.time = nn.Linear(channels, channels)
+        self.norm = nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+        self.leave = nn.Conv2d(channels, channels, 1)
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    @classmethod
+    def empty(cls, channels: int) -> ImplicitNetwork:
+        """One that has shapes but no values yet: nothing is allocated, nothing drawn from the random state."""
+        with torch.device("meta"):
+            return cls(channels).requires_grad_(False)
+
+    def forward(self, h: Tensor, sigma: float) -> Tensor:
+        """Shifts (b, c, h, w) of h: (b, c, h, w), float32."""
+        time = self.time(F.silu(noise_embedding(sigma, self.time.in_features).to(self.scale)))
+        inner = self.enter(h.to(self.scale) / self.scale) + time[None, :, None, None]
+        return self.scale * self.leave(F.silu(self.norm(inner)))
+
+
+def noise_embedding(sigma: float, width: int) -> Tensor:
+    """Sines and cosines (width,) of ln sigma."""
+    shortest, longest = PERIODS
+    periods = shortest * (longest / shortest) ** torch.linspace(0, 1, (width + 1) // 2)
+    angles = 2 * math.pi * math.log(sigma) / periods
+    return torch.cat([angles.sin(), angles.cos()])[:width]
+
+
+Form = Literal["full", "mean", "global"]
+
+
+class AnyDirection(Protocol):
+    """What every direction can do, whether its shift is the same for all pictures or looks at each one's h."""
+
+    family: Family
+    method: str
+    notes: dict[str, str]
+
+    def shift(self, h: Tensor, sigma: float) -> Tensor:
+        """The shift (b or 1, c, h, w) of h: (b, c, h, w) at a noise level."""
+
+    def mean(self) -> Direction:
+        """The mean shift over pictures for each noise level (Kwon et al. 2023, dh_mean)."""
+
+    def on(self, device: torch.device) -> AnyDirection:
+        """The same with its weights on a device."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedDirection:
+    """An implicit network, and its mean shifts over the pictures that it was trained on."""
+
+    network: ImplicitNetwork
+    means: Direction
+
+    @property
+    def family(self) -> Family:
+        return self.means.family
+
+    @property
+    def method(self) -> str:
+        return self.means.method
+
+    @property
+    def notes(self) -> dict[str, str]:
+        return self.means.notes
+
+    def shift(self, h: Tensor, sigma: float) -> Tensor:
+        return self.network(h, sigma)
+
+    def mean(self) -> Direction:
+        return self.means
+
+    def on(self, device: torch.device) -> TrainedDirection:
+        return TrainedDirection(copy.deepcopy(self.network).to(device), self.means)
+
+
+@dataclass(frozen=True, eq=False)
+class MixedDirection:
+    """A weighted sum of directions of which some look at h; made by `mixed`."""
+
+    parts: tuple[AnyDirection, ...]
+    weights: tuple[float, ...]
+    orthogonalise: bool
+    keep_size: bool
+    notes: dict[str, str] = field(default_factory=dict)
+    method = "combination"
+
+    def __post_init__(self) -> None:
+        if not self.parts or len(self.parts) != len(self.weights):
+            raise ValueError(f"weights: got {len(self.weights)} for {len(self.parts)} directions; give one weight for each.")
+        for other in self.parts[1:]:
+            check_same_family(self.family, other.family, "directions")
+
+    @property
+    def family(self) -> Family:
+        return self.parts[0].family
+
+    def shift(self, h: Tensor, sigma: float) -> Tensor:
+        shifts = [part.shift(h, sigma).expand(h.shape).to(h.device, torch.float32) for part in self.parts]
+        if self.orthogonalise:
+            shifts = less_projections(shifts)
+        total = sum(weight * shift for weight, shift in zip(self.weights, shifts, strict=True))
+        return total / len(self.parts) ** 0.5 if self.keep_size else total
+
+    def mean(self) -> Direction:
+        return combine([part.mean() for part in self.parts], self.weights, orthogonalise=self.orthogonalise, keep_size=self.keep_size)
+
+    def on(self, device: torch.device) -> MixedDirection:
+        return MixedDirection(tuple(part.on(device) for part in self.parts), self.weights, self.orthogonalise, self.keep_size, self.notes)
+
+
+def mixed(
+    directions: Sequence[AnyDirection], weights: Sequence[float], *, orthogonalise: bool = False, keep_size: bool = False
+) -> Direction | MixedDirection:
+    """`combine` for directions of which some look at h: their parts are then added, and orthogonalised, picture by picture."""
+    if all(isinstance(direction, Direction) for direction in directions):
+        return combine(directions, weights, orthogonalise=orthogonalise, keep_size=keep_size)
+    result = MixedDirection(tuple(directions), tuple(weights), orthogonalise, keep_size)
+    return MixedDirection(result.parts, result.weights, orthogonalise, keep_size, result.mean().notes)
+
+
+def in_form(direction: AnyDirection, form: Form) -> AnyDirection:
+    """A direction as it is (full), its mean over pictures (dh_mean), or over pictures and noise levels (dh_global)."""
+    return direction if form == "full" else direction.mean() if form == "mean" else direction.mean().averaged()

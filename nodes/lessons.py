@@ -1,0 +1,189 @@
+"""Runs of a model in which a network that shifts h is trained: what each step sees, and where gradients pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from comfy.samplers import KSAMPLER
+from torch import Tensor
+
+from ..core.asyrp import euler_step
+from ..core.discovery import Means
+from ..core.training import Training, change_loss, directional_loss, matching_loss
+from .hspace import KEY
+from .shared_encoder import DECODER, Reached, Stop, UNetCall, copies, recording, replaying, twin_of
+
+SHIFTED = f"{KEY}_shifted"  # in the transformer options of calls whose h the network shifts
+
+
+class Lesson:
+    """A model that carries a network, and what one call of it needs: the shift of h, and gradients through the decoder only."""
+
+    def __init__(self, model: ModelPatcher):
+        self.model = model.clone()
+        self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"{KEY}_training", self.run_unet)
+        self.model.set_model_middle_block_after_patch(self.shift_h)
+        self.network: Callable[[Tensor, float], Tensor] | None = None
+        self.size = 1.0  # root mean square of the last h that was not shifted
+        self.shifts: list[Tensor] = []  # those of the last shifted call
+        self.decoder: dict[str, torch.nn.Module] = {}
+
+    def shift_h(self, args: dict[str, Any]) -> dict[str, Tensor]:
+        """The middle block's patch."""
+        h, options = args["h"], args["transformer_options"]
+        if not options.get(SHIFTED):
+            self.size = float(h.float().square().mean().sqrt())
+            return {"h": h}
+        shift = self.network(h.detach(), float(options["sigmas"].flatten()[0]))
+        self.shifts.append(shift.detach())
+        return {"h": h + shift.to(h.dtype)}
+
+    def run_unet(self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
+        """DIFFUSION_MODEL wrapper: where gradients are asked for, the encoder runs without, the decoder in a copy that passes them."""
+        if not (transformer_options.get(SHIFTED) and torch.is_grad_enabled()):
+            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+        call, unet, tape = UNetCall(x, timesteps, context, y, control, transformer_options, kwargs), executor.class_obj, []
+        with torch.no_grad():
+            blocks, middle = recording(unet, tape)
+            try:
+                call.run(executor, twin_of(unet, blocks, [*middle[:-1], Stop(tape)]))
+            except Reached:
+                pass
+        self.decoder = self.decoder or copies(unet, *DECODER)
+        twin = twin_of(unet, *replaying(unet, tape))
+        vars(twin).update(self.decoder)
+        return call.run(executor, twin)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The objective that needs no scorer: predict under the source prompt what the model predicts under the target prompt."""
+
+    keep_weight: float
+    needs_target = True
+
+    def __call__(self, edited: Tensor, plain: Tensor, target: Tensor) -> Tensor:
+        return matching_loss(edited, target, plain) + self.keep_weight * change_loss(edited, plain)
+
+
+@dataclass(frozen=True, eq=False)
+class Directional:
+    """CLIP's directional loss on the foreseen pictures, and the L1 term beside it."""
+
+    keep_weight: float
+    score: Callable[[Tensor], Tensor]
+    change: Tensor
+    likeness: float
+    needs_target = False
+
+    def __call__(self, edited: Tensor, plain: Tensor) -> Tensor:
+        with torch.no_grad():
+            before = self.score(plain)
+        return directional_loss(before, self.score(edited), self.change.to(before)) + self.keep_weight * self.likeness * change_loss(edited, plain)
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What all runs of a training share: model, prompts, guidance, steps, and the noise level below which nothing is shifted."""
+
+    lesson: Lesson
+    prompts: dict[str, Any]
+    cfg: float
+    sigmas: Tensor
+    lowest: float
+
+    @property
+    def steps(self) -> int:
+        """Steps of a run that shift h."""
+        return int((self.sigmas[:-1] >= self.lowest * (1 - 1e-6)).sum())
+
+    def run(self, function: Any, noise: Tensor, model: ModelPatcher | None = None) -> Tensor:
+        """A sampler function's run under the host's guider with these prompts, from noise (b, c, h, w) of unit variance."""
+        guider = comfy.samplers.CFGGuider(model or self.lesson.model)
+        guider.inner_set_conds(self.prompts)
+        guider.set_cfg(self.cfg)
+        return guider.sample(noise, torch.zeros_like(noise), KSAMPLER(function), self.sigmas, disable_pbar=True)
+
+
+@dataclass(eq=False)
+class Following:
+    """A sampler function that goes along the edited process for as long as it shifts h."""
+
+    course: Course
+    tick: Callable[[], None]
+
+    __name__ = "follow_direction"
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            x, levels = x.clone(), sigmas.clone()
+            for sigma, after in zip(levels[:self.course.steps], levels[1:]):
+                edited = self.step(model.inner_model, x, sigma * x.new_ones(len(x)))
+                x = euler_step(x, edited, float(sigma), float(after))
+                self.tick()
+        return x
+
+    def step(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
+        """The prediction that the run goes on with."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Trainer(Following):
+    """One update of the network at each step; x is detached between them. begin makes the training once the size of h is known."""
+
+    objective: Matching | Directional
+    begin: Callable[[float, torch.device], Training]
+    training: Training | None = None
+    last: tuple[Tensor, Tensor] | None = None  # predictions of the last step, plain and edited
+
+    def step(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
+        plain, *target = predictions(guider, x, sigma, ["positive", "target"] if self.objective.needs_target else ["positive"], shifted=False)
+        if self.training is None:
+            self.training = self.begin(self.course.lesson.size, x.device)
+            self.course.lesson.network = self.training.network
+        with torch.enable_grad():
+            edited, = predictions(guider, x, sigma, ["positive"], shifted=True)
+            self.training.update(self.objective(edited, plain, *target))
+        self.last = plain, edited.detach()
+        return self.last[1]
+
+
+@dataclass(eq=False)
+class Averaging(Following):
+    """The means of the network's shifts over pictures and both halves of the guidance, for each noise level."""
+
+    means: Means
+
+    def step(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
+        self.course.lesson.shifts.clear()
+        edited, = predictions(guider, x, sigma, ["positive"], shifted=True)
+        self.means.add(float(sigma[0]), torch.cat(self.course.lesson.shifts).cpu())
+        return edited
+
+
+def predictions(guider: Any, x: Tensor, sigma: Tensor, names: list[str], *, shifted: bool) -> list[Tensor]:
+    """Guided denoised latents of x under each of these prompts, with h shifted or not."""
+    options = guider.model_options
+    options = {**options, "transformer_options": {**options.get("transformer_options", {}), SHIFTED: shifted}}
+    negative = None if guider.cfg == 1.0 else guider.conds["negative"]
+    *found, unguided = comfy.samplers.calc_cond_batch(guider.inner_model, [*(guider.conds[name] for name in names), negative], x, sigma, options)
+    return found if negative is None else [unguided + guider.cfg * (one - unguided) for one in found]
+
+
+@contextmanager
+def in_training():
+    """Tells the host that gradients are needed."""
+    before, comfy.model_management.in_training = comfy.model_management.in_training, True
+    try:
+        yield
+    finally:
+        comfy.model_management.in_training = before

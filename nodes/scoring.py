@@ -1,0 +1,86 @@
+"""Scoring pictures against words in the host: CLIP vision with gradients, its text tower, and the demo model's own scorer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.gradients import passable
+from ..demo import WEIGHTS, scorer
+from .types import CATEGORY
+
+
+class ImageScorer:
+    """The host's CLIP vision model as a function of pictures that gradients pass."""
+
+    def __init__(self, clip_vision: Any):
+        comfy.model_management.load_model_gpu(clip_vision.patcher)
+        self.model, self.settings = passable(clip_vision.model), clip_vision
+
+    def output(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        """Last hidden states (b, patches, d), hidden states, image embeddings (b, e) of pictures (b, 3, h, w) in 0..1."""
+        size, device = self.settings.image_size, self.settings.load_device
+        scale = size / min(pictures.shape[-2:])
+        resized = [round(scale * side) for side in pictures.shape[-2:]]
+        pictures = pictures if resized == list(pictures.shape[-2:]) else F.interpolate(pictures, resized, mode="bicubic", antialias=True)
+        top, left = ((side - size) // 2 for side in resized)
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (self.settings.image_mean, self.settings.image_std))
+        pixels = pictures[..., top:top + size, left:left + size].float().to(device)
+        return self.model(pixel_values=(pixels - mean) / std, intermediate_output=-2)
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        """Image embeddings (b, e)."""
+        return self.output(pictures)[2].float()
+
+
+class PictureDecoder:
+    """A VAE's decoder as a function of latents that gradients pass: (b, c, h, w), as between nodes, to (b, 3, H, W) in 0..1."""
+
+    def __init__(self, vae: Any):
+        comfy.model_management.load_model_gpu(vae.patcher)
+        self.model, self.vae = passable(vae.first_stage_model), vae
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        decoded = self.model.decode(latents.to(self.vae.device, self.vae.vae_dtype)).float()
+        return self.vae.process_output(decoded.clone())  # it works in place
+
+
+def text_embedding(clip: Any, text: str) -> Tensor:
+    """The text tower's pooled embedding (e,)."""
+    pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)[1]
+    if pooled is None:
+        raise ValueError("clip: this text encoder gives no pooled embedding, which a scorer needs. Connect the text tower that belongs to clip_vision, from Load CLIP.")
+    return pooled[0].float()
+
+
+def check_pair(image: Tensor, text: Tensor) -> None:
+    """Raise ValueError unless an image embedding (b, e) and a text embedding (e,) may come from one scorer."""
+    if image.shape[-1] != text.shape[-1]:
+        raise ValueError(f"clip: its text embeddings have {text.shape[-1]} numbers, those of clip_vision {image.shape[-1]}: they are not a pair. "
+                         "Connect the two towers of one CLIP model, such as ViT-L/14 with clip_l or ViT-bigG with clip_g.")
+
+
+class DemoScorer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_DemoScorer",
+            display_name="Load Demo Scorer",
+            category=CATEGORY,
+            description="The demo model's small image scorer, which comes with this pack. For other models use ComfyUI's Load CLIP Vision.",
+            search_aliases=["clip vision", "scorer", "demo"],
+            inputs=[],
+            outputs=[io.ClipVision.Output("clip_vision", tooltip="Reads 32 x 32 faces; its text tower is the CLIP of the demo checkpoint.")],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(scorer.load(WEIGHTS))
+
+
+NODES = [DemoScorer]
