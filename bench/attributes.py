@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from stage import FIRST_SEED, ROOT, SOURCE, Stage, kept_at, start_host  # noqa: E402
+from stage import FIRST_SEED, ROOT, SOURCE, Point, Stage, cell, kept_at, mean, save_sheet, start_host, write_report  # noqa: E402
 
 LEARNED_ON, TUNED_ON, STEPS, CFG = 600_000, 500_000, 16, 3.0
 TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat", "shirt": "red", "hair": "blue"}
@@ -29,7 +29,6 @@ FEW = ("skin", "glasses", "beard", "style")  # where every attribute would take 
 STRENGTHS = {"paired": (0.5, 1.0, 1.5), "stored": (0.5, 1.0, 1.5, 2.0)}
 EQUAL = 0.8
 PAPER = {"branch": 0.0, "ahead": 0.12, "residual": False, "percent": 0.5}
-Point = tuple[float, float]
 READING = {
     "Against what a user would do instead": "With the first two terms of the loss alone, the exact optimum is the linear blend of the two codes' leading "
     "parts, and at full rank the blend itself (a test of `core/integration.py` shows it). What AVI can keep more than a blend is what the ranks leave out. "
@@ -54,15 +53,10 @@ class Bench(Stage):
 
     def draw(self, sampler: Any = None, prompt: str = SOURCE, latent: Tensor | None = None, denoise: float = 1.0) -> Tensor:
         """Pictures (n, 3, h, w) in [-1, 1] of the bench's seeds, from nothing or from given ones."""
-        import comfy.samplers
         from comfy_extras.nodes_custom_sampler import BasicScheduler
 
-        guider = comfy.samplers.CFGGuider(self.model)
-        guider.set_conds(self.encode(prompt), self.encode(""))
-        guider.set_cfg(CFG)
         sigmas = self.sigmas if denoise == 1 else BasicScheduler.execute(self.model, "normal", STEPS, denoise).args[0]
-        given = torch.zeros_like(self.start) if latent is None else latent
-        return guider.sample(self.start, given, sampler or self.euler, sigmas, disable_pbar=True, seed=0)
+        return self.sample(self.model, sampler or self.euler, sigmas, self.start, prompt, CFG, latent)
 
     def learn(self, name: str, *, seeds: int = 1, **changes: Any):
         return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=seeds, **changes)
@@ -76,14 +70,6 @@ class Bench(Stage):
 
     def point(self, images: Tensor, name: str) -> Point:
         return self.has(images, name), self.kept(images, self.base, name)
-
-
-def mean(points: Iterable[Point]) -> Point:
-    return tuple(np.mean(list(points), axis=0))
-
-
-def cell(point: Point) -> str:
-    return f"{point[0]:.0%} / {point[1]:.0%}"
 
 
 def success_table(bench: Bench) -> tuple[list[str], dict[str, list[list[Point]]]]:
@@ -286,18 +272,14 @@ def time_table() -> list[str]:
 
 def picture(bench: Bench, path: Path) -> None:
     """Held-out seeds over strength, for three attributes, paired."""
-    from PIL import Image
-    from pack.core.grid import labelled_grid
-
     start, bench.start = bench.start, bench.start[:2]
-    sheets = []
+    blocks = []
     for name in ("glasses", "background", "beard"):
         attribute = bench.learn(name, seeds=16)
         drawn = [bench.edited(attribute, s, name) for s in (-1.0, 0.0, 0.5, 1.0, 1.5)] + [bench.edited(attribute, 1.5)]
-        labels = [f"{name} {s}" for s in ("-1", "0", "+0.5", "+1", "+1.5")] + ["stored +1.5"]
-        sheets.append(labelled_grid([((x[i] + 1) / 2).clamp(0, 1).movedim(0, -1) for i in range(2) for x in drawn], labels * 2, columns=6, tile=128)[0])
+        blocks.append((list(zip(*drawn)), [f"{name} {s}" for s in ("-1", "0", "+0.5", "+1", "+1.5")] + ["stored +1.5"]))
     bench.start = start
-    Image.fromarray((torch.cat(sheets) * 255).round().to(torch.uint8).numpy()).save(path, quality=88)
+    save_sheet(blocks, path)
 
 
 def main() -> None:
@@ -307,7 +289,7 @@ def main() -> None:
     sys.argv[1:] = []
     start_host()
     with torch.inference_mode():
-        bench, sections = Bench(options.seeds), {}
+        bench = Bench(options.seeds)
         picture(bench, ROOT / "docs/attributes.jpg")
         strengths, curves = success_table(bench)
         parts = {
@@ -315,18 +297,18 @@ def main() -> None:
             "The network": lambda: network_table(bench), "What each term of the loss buys": lambda: ablation_table(bench),
             "Seeds for the stored form": lambda: seeds_table(bench), "What each input does": lambda: map_table(Bench(16, TUNED_ON)), "Time": time_table,
         }
-        for title, measure in parts.items():
-            sections[title] = measure()
-            (ROOT / "docs/attributes.md").write_text(report(sections, options.seeds))
-    print(report(sections, options.seeds))
+        write_report(ROOT / "docs/attributes.md", head(options.seeds), {title: with_reading(title, measure) for title, measure in parts.items()})
 
 
-def report(sections: dict[str, list[str]], seeds: int) -> str:
+def with_reading(title: str, measure: Callable[[], list[str]]) -> Callable[[], list[str]]:
+    return lambda: [*([READING[title], ""] if title in READING else []), *measure()]
+
+
+def head(seeds: int) -> str:
     intro = (f"Written by `bench/attributes.py`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; attributes learned on seeds from "
              f"{LEARNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up, the map on 16 from {TUNED_ON} up, where the defaults were chosen. A cell `a / b`: the "
              "classifier finds the attribute in a of the pictures, and b of the other attributes' labels are those of the unedited picture of the same seed.")
-    body = "\n\n".join(f"## {title}\n\n" + (f"{READING[title]}\n\n" if title in READING else "") + "\n".join(rows) for title, rows in sections.items())
-    return f"# AVI, measured\n\n{intro}\n\n![three attributes over strength](attributes.jpg)\n\n{body}\n"
+    return f"# AVI, measured\n\n{intro}\n\n![three attributes over strength](attributes.jpg)"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from stage import FIRST_SEED, ROOT, SOURCE, Stage, kept_at, start_host  # noqa: E402
+from stage import FIRST_SEED, ROOT, SOURCE, Stage, kept_at, save_sheet, start_host, write_report  # noqa: E402
 
 FOUND_ON, STEPS, CFG = 16, 15, 3.0
 UNSEEN = 1_000_003  # drawn faces from a random stream that the demo model was not trained on
@@ -146,19 +146,12 @@ def inversion_table(bench: Bench, count: int = 8) -> list[str]:
 
 
 def picture(bench: Bench, path: Path) -> None:
-    """Four held-out seeds over strength, for three attributes."""
-    from PIL import Image
-    from pack.core.grid import labelled_grid
-
-    sheets = []
+    """Held-out seeds over strength, for three attributes."""
+    strengths, blocks = (-1.0, 0.0, 0.5, 1.0, 1.5), []
     for name in ("glasses", "skin", "beard"):
-        strengths = (-1.0, 0.0, 0.5, 1.0, 1.5)
-        drawn = [bench.draw(bench.edited(name, s) if s else bench.model, seeds=4) for s in strengths]
-        tiles = [((x[i] + 1) / 2).clamp(0, 1).movedim(0, -1) for i in range(2) for x in drawn]
-        labels = [f"{name} {s:+g}" if s else "unedited" for _ in range(2) for s in strengths]
-        sheets.append(labelled_grid(tiles, labels, columns=len(strengths), tile=128, title="")[0])
-    pixels = (torch.cat(sheets) * 255).round().to(torch.uint8).numpy()
-    Image.fromarray(pixels).save(path, quality=88)
+        drawn = [bench.draw(bench.edited(name, s) if s else bench.model, seeds=2) for s in strengths]
+        blocks.append((list(zip(*drawn)), [f"{name} {s:+g}" if s else "unedited" for s in strengths]))
+    save_sheet(blocks, path)
 
 
 def main() -> None:
@@ -177,19 +170,14 @@ def main() -> None:
             "Inversion": lambda: inversion_table(bench), "Independence of the number of steps": lambda: steps_table(bench),
             "Negative strengths": lambda: opposite_table(bench),
         }
-        sections: dict[str, list[str]] = {}
-        for title, measure in parts.items():
-            sections[title] = measure()
-            (ROOT / "docs/hspace.md").write_text(report(sections, count))
-    print(report(sections, count))
+        write_report(ROOT / "docs/hspace.md", head(count), parts)
 
 
-def report(sections: dict[str, list[str]], count: int) -> str:
+def head(count: int) -> str:
     intro = (f"Written by `bench/hspace.py`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; directions from prompts, {FOUND_ON} seeds "
              f"from 0 up; judged on {count} seeds from {FIRST_SEED} up. A cell `a / b`: the classifier finds the attribute in a of the pictures, "
              "and b of the other attributes' labels are those of the unedited picture of the same seed.")
-    body = "\n\n".join(f"## {title}\n\n" + "\n".join(rows) for title, rows in sections.items())
-    return f"# Editing in h-space, measured\n\n{intro}\n\n![glasses, skin and beard over strength](hspace.jpg)\n\n{body}\n"
+    return f"# Editing in h-space, measured\n\n{intro}\n\n![glasses, skin and beard over strength](hspace.jpg)"
 
 
 if __name__ == "__main__":

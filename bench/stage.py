@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,6 +65,24 @@ class Stage:
                        sampler=sampler_object("euler"), sigmas=sigmas, latent={"samples": self.empty()})
         return TrainAttribute.execute(**inputs | changes).args[0]
 
+    def train_direction(self, name: str, **changes):
+        """The outputs of Train Direction as it starts, for a target value, but for the changes."""
+        from pack.nodes.training import TrainDirection
+
+        inputs = {port.id: port.default for port in TrainDirection.define_schema().inputs if getattr(port, "default", None) is not None}
+        inputs |= dict(model=self.model, source=self.encode(SOURCE), target=self.encode(self.prompt(name)), negative=self.encode(""), vae=self.vae,
+                       latent={"samples": self.empty()})
+        return TrainDirection.execute(**{key: [value] for key, value in (inputs | changes).items()}).args
+
+    def sample(self, model, sampler, sigmas: Tensor, noise: Tensor, prompt: str, cfg: float, latent: Tensor | None = None) -> Tensor:
+        """Latents (n, 3, h, w) from noise, and from given ones, under a prompt and an empty negative one."""
+        import comfy.samplers
+
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(self.encode(prompt), self.encode(""))
+        guider.set_cfg(cfg)
+        return guider.sample(noise, torch.zeros_like(noise) if latent is None else latent, sampler, sigmas, disable_pbar=True, seed=0)
+
     def empty(self, count: int = 1) -> Tensor:
         return torch.zeros(count, 3, self.faces.SIZE, self.faces.SIZE)
 
@@ -87,3 +107,36 @@ def kept_at(success: float, curve: list[tuple[float, float]]) -> float:
         if next_hit >= success:
             return next_kept + (next_hit - success) / (next_hit - hit) * (kept - next_kept) if hit < success else kept
     return float("nan")
+
+
+Point = tuple[float, float]  # success and kept share
+
+
+def mean(points: Iterable[Point]) -> Point:
+    return tuple(np.mean(list(points), axis=0))
+
+
+def cell(point: Point) -> str:
+    return f"{point[0]:.0%} / {point[1]:.0%}"
+
+
+def save_sheet(blocks: Iterable[tuple[Sequence[Sequence[Tensor]], Sequence[str]]], path: Path) -> None:
+    """Blocks of pictures (3, h, w) in [-1, 1], one below another, as a JPEG; in each, rows of as many pictures as it has labels."""
+    from PIL import Image
+    from pack.core.grid import labelled_grid
+
+    sheets = [labelled_grid([((x + 1) / 2).clamp(0, 1).movedim(0, -1) for row in rows for x in row], list(labels) * len(rows), columns=len(labels), tile=128)[0]
+              for rows, labels in blocks]
+    width = max(sheet.shape[1] for sheet in sheets)
+    sheets = [torch.nn.functional.pad(sheet, (0, 0, 0, width - sheet.shape[1]), value=float(sheet[0, 0, 0])) for sheet in sheets]
+    Image.fromarray((torch.cat(sheets) * 255).round().to(torch.uint8).numpy()).save(path, quality=88)
+
+
+def write_report(path: Path, head: str, parts: dict[str, Callable[[], list[str]]]) -> None:
+    """A page of sections, measured one after another; it is written again after each, so that little is lost."""
+    sections: dict[str, list[str]] = {}
+    for title, measure in parts.items():
+        sections[title] = measure()
+        page = "\n\n".join([head, *(f"## {title}\n\n" + "\n".join(rows) for title, rows in sections.items())]) + "\n"
+        path.write_text(page)
+    print(page)

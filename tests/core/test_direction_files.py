@@ -1,0 +1,150 @@
+"""Files of directions with networks (version 2): what is saved loads back bit for bit, what is damaged is refused."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from pack.core.direction import Direction, Family
+from pack.core.direction_files import direction_tensors, load_direction
+from pack.core.implicit import ImplicitNetwork, TrainedDirection, mixed
+
+FAMILY = Family("SD15", "EPS", 6)
+
+
+def table(seed):
+    return Direction(torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(seed)), (10.0, 1 / 3), FAMILY, "random", {"seed": str(seed)})
+
+
+def trained(seed):
+    generator, network = torch.Generator().manual_seed(seed), ImplicitNetwork(6, 1 / 3)
+    for weight in network.parameters():
+        nn.init.normal_(weight, generator=generator)
+    return TrainedDirection(network.requires_grad_(False), table(100 + seed))
+
+
+def nested():
+    inner = mixed([table(2), trained(3)], [0.1, 2.0], orthogonalise=True)
+    return mixed([trained(1), inner, table(4)], [1 / 3, -0.5, 1.0], keep_size=True)
+
+
+def chain(length):
+    result = trained(0)
+    for seed in range(1, length + 1):
+        result = mixed([result, table(seed)], [1.0, 0.5])
+    return result
+
+
+def loaded(folder, tensors, metadata):
+    save_file(tensors, folder / "x.safetensors", metadata)
+    return load_direction(folder / "x.safetensors")
+
+
+def assert_same(one, two):
+    """As an edit uses them: on a device, where weights lie as in memory, not as in the file."""
+    one, two = one.on(torch.device("cpu")), two.on(torch.device("cpu"))
+    h = torch.randn(3, 6, 5, 3, generator=torch.Generator().manual_seed(9))
+    for sigma in (20.0, 10.0, 2.0, 1 / 3, 0.01):
+        assert torch.equal(one.shift(h, sigma), two.shift(h, sigma))
+    assert torch.equal(one.mean().shifts, two.mean().shifts)
+    assert (one.family, one.method, one.notes, one.mean().sigmas) == (two.family, two.method, two.notes, two.mean().sigmas)
+
+
+@pytest.mark.parametrize("direction", [trained(1), mixed([trained(1), table(2)], [1.0, -2.0], keep_size=True), nested(), chain(8)], ids=["trained", "mixed", "nested", "chain"])
+def test_a_direction_with_networks_loads_back_bit_for_bit(tmp_path, direction):
+    tensors, metadata = direction_tensors(direction)
+    back = loaded(tmp_path, tensors, metadata)
+    assert_same(back, direction)
+    assert metadata["version"] == "2" and type(back) is type(direction)
+    assert not any(w.requires_grad for part in getattr(back, "parts", [back]) if isinstance(part, TrainedDirection) for w in part.network.parameters())
+
+
+def test_what_a_loaded_direction_saves_is_the_same_file(tmp_path):
+    tensors, metadata = direction_tensors(nested())
+    again, same = direction_tensors(loaded(tmp_path, tensors, metadata))
+    assert same == metadata and again.keys() == tensors.keys() and all(torch.equal(again[key], tensors[key]) for key in tensors)
+
+
+def test_a_direction_twice_in_a_mix_loads_back(tmp_path):
+    one = trained(1)
+    mix = mixed([one, mixed([one, table(2)], [1.0, 1.0])], [1.0, -2.0])
+    assert_same(loaded(tmp_path, *direction_tensors(mix)), mix)
+
+
+@pytest.mark.parametrize("direction", [chain(12), mixed([trained(0), *map(table, range(70))], [1.0] * 71)], ids=["deep", "wide"])
+def test_a_mix_however_large_loads_back_or_is_not_written(tmp_path, direction):
+    try:
+        tensors, metadata = direction_tensors(direction)
+    except ValueError:
+        return
+    assert_same(loaded(tmp_path, tensors, metadata), direction)
+
+
+@pytest.mark.parametrize("direction", [table(1), mixed([table(1), table(2)], [1.0, 2.0])], ids=["table", "mixed"])
+def test_tables_alone_still_write_version_1(tmp_path, direction):
+    tensors, metadata = direction_tensors(direction)
+    assert metadata["version"] == "1" and "tree" not in metadata and set(tensors) == {"shifts", "sigmas"}
+    assert_same(loaded(tmp_path, tensors, metadata), direction)
+
+
+TENSORS = {
+    "network tensor missing": lambda t: t.pop("0.network.time.bias"),
+    "scale missing": lambda t: t.pop("0.network.scale"),
+    "table missing": lambda t: t.pop("1.shifts"),
+    "of another shape": lambda t: t.update({"0.network.time.bias": torch.zeros(5)}),
+    "of fewer dimensions": lambda t: t.update({"0.network.enter.weight": torch.zeros(6, 6)}),
+    "levels that do not fit": lambda t: t.update({"1.sigmas": torch.ones(3)}),
+    "extra in the network": lambda t: t.update({"0.network.more": torch.zeros(1)}),
+    "extra direction": lambda t: t.update({"7.shifts": t["1.shifts"].clone(), "7.sigmas": t["1.sigmas"].clone()}),
+    "network of a table": lambda t: t.update({key.replace("0.", "1.", 1): value.clone() for key, value in t.items() if key.startswith("0.network")}),
+    "NaN in the network": lambda t: t["0.network.enter.weight"].fill_(math.nan),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+def test_tensors_that_are_no_direction_s_are_refused(tmp_path, kind):
+    tensors, metadata = direction_tensors(nested())
+    TENSORS[kind](tensors)
+    with pytest.raises(ValueError, match="file: x.safetensors"):
+        loaded(tmp_path, tensors, metadata)
+
+
+def deep(tree, levels=50):
+    for _ in range(levels):
+        tree = {"parts": [tree], "weights": [1.0], "orthogonalise": False, "keep_size": False, "notes": {}}
+    return tree
+
+
+def mix(**changes):
+    return lambda tree: {**tree, **changes}
+
+
+def leaf(**changes):
+    return lambda tree: {**tree, "parts": [{**tree["parts"][0], **changes}, *tree["parts"][1:]]}
+
+
+TREES = {
+    "null": lambda tree: None, "a number": lambda tree: 5, "text": lambda tree: "parts", "a list": lambda tree: [tree], "empty": lambda tree: {},
+    "deep": deep, "number negative": leaf(number=-1), "number boolean": leaf(number=False), "number text": leaf(number="0"), "number taken": leaf(number=1),
+    "number unknown": leaf(number=9), "trained a number": leaf(trained=1), "trained not": leaf(trained=False), "method null": leaf(method=None),
+    "weights too few": mix(weights=[1.0]), "weights too many": mix(weights=[1.0] * 4), "weights NaN": mix(weights=[1.0, math.nan, 1.0]),
+    "weights Inf": mix(weights=[1.0, math.inf, 1.0]), "weights text": mix(weights=["1", "1", "1"]), "weights huge": mix(weights=[1, 10**400, 1]),
+    "weights a number": mix(weights=3), "no parts": mix(parts=[], weights=[]), "parts null": mix(parts=None), "parts text": mix(parts="abc"),
+    "parts a number": mix(parts=3), "parts a mapping": mix(parts={"a": 0, "b": 1, "c": 2}), "parts numbers": mix(parts=[0, 1, 2]),
+    "switch a number": mix(keep_size=1), "notes not text": mix(notes={"a": 1}), "leaf's notes not text": leaf(notes={"a": [1]}),
+    "notes a list": mix(notes=[]), "notes null": mix(notes=None), "leaf's notes text": leaf(notes="a"),
+}
+TEXTS = {"missing": None, "nothing": "", "not JSON": "{'parts': 1}", "cut short": '{"parts": [', "deep lists": "[" * 10**5, "deep mixes": '{"parts":[' * 10**5}
+
+
+@pytest.mark.parametrize("kind", [*TREES, *TEXTS])
+def test_a_garbled_tree_is_refused(tmp_path, kind):
+    tensors, metadata = direction_tensors(nested())
+    tree = json.loads(metadata.pop("tree"))
+    text = TEXTS[kind] if kind in TEXTS else json.dumps(TREES[kind](tree))
+    metadata |= {} if text is None else {"tree": text}
+    with pytest.raises(ValueError, match="file: x.safetensors"):
+        loaded(tmp_path, tensors, metadata)

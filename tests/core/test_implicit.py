@@ -1,0 +1,148 @@
+"""Directions that look at h: the implicit network, its embedding of the noise level, and mixes with it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pack.core.direction import Direction, Family, combine
+from pack.core.implicit import PERIODS, ImplicitNetwork, TrainedDirection, in_form, mixed, noise_embedding
+
+FAMILY = Family("SD15", "EPS", 6)
+
+
+def network(seed, scale=2.0):
+    """One with random weights everywhere, as if it were trained."""
+    generator, result = torch.Generator().manual_seed(seed), ImplicitNetwork(6, scale).requires_grad_(False)
+    for weight in result.parameters():
+        nn.init.normal_(weight, 0, 0.5, generator=generator)
+    return result
+
+
+def table(seed, levels=(10.0, 1.0), family=FAMILY):
+    return Direction(torch.randn(len(levels), 6, 4, 4, generator=torch.Generator().manual_seed(seed)), levels, family, "random", {"target": str(seed)})
+
+
+def trained(seed, **settings):
+    return TrainedDirection(network(seed), table(seed, **settings))
+
+
+def constant(seed):
+    """A trained direction that shifts every h alike, so that its mean is known."""
+    net = network(seed)
+    nn.init.zeros_(net.leave.weight)
+    shift = net.scale * net.leave.bias[None, :, None, None]
+    return TrainedDirection(net, Direction(shift.expand(1, 6, 4, 4).clone(), (1.0,), FAMILY, "training"))
+
+
+def some_h(*shape):
+    return 3 * torch.randn(*(shape or (3, 6, 4, 4)), generator=torch.Generator().manual_seed(7))
+
+
+def test_an_untrained_network_shifts_nothing():
+    assert not ImplicitNetwork(6, 5.0)(some_h(), 2.0).any()
+
+
+@pytest.mark.parametrize("channels, millions", [(512, 0.79), (1280, 4.9)])
+def test_it_is_as_large_as_it_says_and_its_shapes_cost_nothing(channels, millions):
+    before = torch.random.get_rng_state()
+    weights = list(ImplicitNetwork.empty(channels).parameters())
+    assert sum(weight.numel() for weight in weights) == pytest.approx(millions * 1e6, rel=0.01)
+    assert all(weight.is_meta for weight in weights) and torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 3), (16, 1)])
+def test_any_size_of_h_has_a_shift_and_a_batch_equals_its_singles(size):
+    net, h = network(0), some_h(3, 6, *size)
+    together = net(h, 2.0)
+    assert together.shape == h.shape and together.abs().max() > 0
+    torch.testing.assert_close(together, torch.cat([net(one, 2.0) for one in h.split(1)]))
+
+
+def test_a_shift_looks_at_h_and_at_the_noise_level():
+    net, h = network(0), some_h()
+    assert not torch.allclose(net(h, 2.0)[0], net(h, 2.0)[1], atol=0.1) and not torch.allclose(net(h, 2.0), net(h, 0.2), atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_dtype_of_h_does_not_matter(dtype):
+    net, h = network(0), some_h().to(dtype)
+    assert net(h, 2.0).dtype == torch.float32 and torch.equal(net(h, 2.0), net(h.float(), 2.0))
+
+
+def test_a_network_reads_and_writes_in_units_of_its_scale():
+    h = some_h()
+    torch.testing.assert_close(network(0, 8.0)(8 * h, 2.0), 8 * network(0, 1.0)(h, 2.0))
+
+
+def test_the_noise_embedding_is_continuous_in_ln_sigma():
+    for width in (1, 7, 64):
+        points = torch.stack([noise_embedding(math.exp(0.01 * i), width) for i in range(-400, 400)])
+        assert points.shape == (800, width) and (points.abs() <= 1).all()
+        assert points.diff(dim=0).abs().max() <= 1.01 * 2 * math.pi / PERIODS[0] * 0.01
+
+
+def test_the_noise_embedding_tells_levels_apart_and_puts_near_ones_nearest():
+    points = torch.stack([noise_embedding(math.exp(0.1 * i), 64) for i in range(-60, 60)])
+    distances = torch.cdist(points, points) + 1e6 * torch.eye(len(points))
+    assert ((distances.argmin(1) - torch.arange(len(points))).abs() == 1).all()
+    assert distances.min() > 0.1
+
+
+def test_a_mix_is_the_weighted_sum_of_its_parts_shifts():
+    one, two, h = trained(1), table(2), some_h(2, 6, 5, 3)
+    expected = 0.5 * one.shift(h, 3.0) - 2 * two.shift(h, 3.0)
+    torch.testing.assert_close(mixed([one, two], [0.5, -2.0]).shift(h, 3.0), expected)
+    torch.testing.assert_close(mixed([one, two], [0.5, -2.0], keep_size=True).shift(h, 3.0), expected / math.sqrt(2))
+    torch.testing.assert_close(mixed([mixed([one, two], [0.5, -2.0]), one], [2.0, 1.0]).shift(h, 3.0), 2 * expected + one.shift(h, 3.0))
+
+
+@pytest.mark.parametrize("first", [trained(1), table(1)])
+def test_orthogonalised_the_second_part_shares_nothing_with_the_first_in_any_picture(first):
+    h = some_h()
+    before = first.shift(h, 3.0).expand(h.shape).flatten(1)
+    rest = mixed([first, trained(2)], [0.0, 1.0], orthogonalise=True).shift(h, 3.0).flatten(1)
+    assert ((before * rest).sum(1).abs() < 1e-5 * before.norm(dim=1) * rest.norm(dim=1)).all()
+    taken = trained(2).shift(h, 3.0).flatten(1) - rest
+    torch.testing.assert_close(torch.cosine_similarity(taken, before).abs(), torch.ones(3))
+    torch.testing.assert_close(mixed([first, trained(2)], [1.0, 0.0], orthogonalise=True).shift(h, 3.0).flatten(1), before)
+
+
+def test_a_mix_of_tables_is_a_table():
+    settings = dict(orthogonalise=True, keep_size=True)
+    mix, expected = (way([table(1), table(2, (5.0,))], [1.0, -0.5], **settings) for way in (mixed, combine))
+    assert isinstance(mix, Direction) and torch.equal(mix.shifts, expected.shifts) and (mix.sigmas, mix.notes) == (expected.sigmas, expected.notes)
+
+
+@pytest.mark.parametrize("settings", [{}, {"orthogonalise": True}, {"keep_size": True}])
+def test_the_mean_of_a_mix_is_the_combination_of_means(settings):
+    mix, expected = mixed([trained(1), table(2)], [1.0, -0.5], **settings), combine([table(1), table(2)], [1.0, -0.5], **settings)
+    assert torch.equal(mix.mean().shifts, expected.shifts) and (mix.notes, mix.method) == (expected.notes, expected.method)
+    alike = mixed([constant(1), mixed([constant(2), constant(3)], [1.0, 2.0], **settings)], [1.0, -0.5], **settings)
+    torch.testing.assert_close(alike.mean().shift(some_h(), 3.0).expand(3, -1, -1, -1), alike.shift(some_h(), 3.0))
+
+
+def test_the_forms_of_a_direction_forget_pictures_and_then_noise_levels():
+    one, h = trained(1), some_h()
+    assert in_form(one, "full") is one and in_form(one, "mean") is one.means
+    everywhere = in_form(one, "global")
+    for sigma in (0.1, 3.0, 80.0):
+        torch.testing.assert_close(everywhere.shift(h, sigma)[0], one.means.shifts.mean(0))
+
+
+def test_families_that_differ_and_weights_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"directions: found on SDXL .* needed here for SD15"):
+        mixed([trained(1), trained(2, family=Family("SDXL", "EPS", 6))], [1.0, 1.0])
+    with pytest.raises(ValueError, match="weights: got 1 for 2"):
+        mixed([trained(1), table(2)], [1.0])
+
+
+@pytest.mark.parametrize("direction", [trained(1), mixed([table(2), mixed([trained(1), table(3)], [1.0, 2.0])], [1.0, 1.0], keep_size=True)])
+def test_on_a_device_a_direction_has_weights_of_its_own(direction):
+    h = some_h()
+    moved, before = direction.on(torch.device("cpu")), direction.shift(h, 3.0)
+    assert torch.equal(moved.shift(h, 3.0), before) and (moved.notes, moved.family) == (direction.notes, direction.family)
+    inner = moved if isinstance(moved, TrainedDirection) else moved.parts[1].parts[0]
+    nn.init.zeros_(inner.network.leave.weight)
+    assert torch.equal(direction.shift(h, 3.0), before) and not torch.equal(moved.shift(h, 3.0), before)
