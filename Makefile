@@ -13,6 +13,7 @@ help:
 	@echo "make bench       measure speed"
 	@echo "make bench-hspace  measure editing in h-space on the demo model; writes docs/hspace.md"
 	@echo "make bench-attributes  measure attributes (AVI) on the demo model; writes docs/attributes.md"
+	@echo "make bench-training  measure training directions on the demo model; writes docs/training.md"
 	@echo "make demo-model  train the demo model (resumes)"
 	@echo "make where       set up, then print the interpreter and the host's folder"
 	@echo "make clean       remove .host/, the environments and hosts made here"
@@ -37,6 +38,9 @@ bench-hspace:
 bench-attributes:
 	@$(host) run bench/attributes.py $(ARGS)
 
+bench-training:
+	@$(host) run bench/training.py $(ARGS)
+
 demo-model:
 	@$(host) run demo/train.py $(ARGS)
 
@@ -46,4 +50,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test ui bench bench-hspace bench-attributes demo-model where clean
+.PHONY: help demo test ui bench bench-hspace bench-attributes bench-training demo-model where clean

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ..core.asyrp import euler_step
 from ..core.discovery import Means
-from ..core.training import Training, change_loss, directional_loss, matching_loss
+from ..core.training import Training, change_loss, directional_loss, matching_loss, reach_loss
 from .hspace import KEY
 from .shared_encoder import DECODER, Reached, Stop, UNetCall, copies, recording, replaying, twin_of
 
+REACH = 0.5  # weight of the move's length beside its direction
 SHIFTED = f"{KEY}_shifted"  # in the transformer options of calls whose h the network shifts
 
 
@@ -87,7 +88,9 @@ class Directional:
     def __call__(self, edited: Tensor, plain: Tensor) -> Tensor:
         with torch.no_grad():
             before = self.score(plain)
-        return directional_loss(before, self.score(edited), self.change.to(before)) + self.keep_weight * self.likeness * change_loss(edited, plain)
+        after, change = self.score(edited), self.change.to(before)
+        moves = directional_loss(before, after, change) + REACH * reach_loss(before, after, change)
+        return moves + self.keep_weight * self.likeness * change_loss(edited, plain)
 
 
 @dataclass(frozen=True, eq=False)
