@@ -64,8 +64,9 @@ def test_ssim_is_what_its_formula_says(size):
     assert ssim(a, b).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_structure_counts_at_every_scale():
-    small, other = pictures(2, 3, 12, 12), pictures(2, 3, 12, 12, seed=1)
+@pytest.mark.parametrize("size", [8, 15])
+def test_structure_counts_at_every_scale(size):
+    small, other = pictures(2, 3, size, size), pictures(2, 3, size, size, seed=1)
     torch.testing.assert_close(structural_distance(small, other), (1 - ssim(small, other)) / 2)
     large, larger = (x.repeat_interleave(2, 2).repeat_interleave(2, 3) for x in (small, other))
     expected = ((1 - ssim(large, larger)) / 2 + structural_distance(small, other)) / 2

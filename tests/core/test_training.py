@@ -4,10 +4,15 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.nn.utils import parameters_to_vector
 
 from pack.core import training
 from pack.core.implicit import ImplicitNetwork
-from pack.core.training import Training, change_loss, difference, directional_loss, matching_loss
+from pack.core.training import Training, change_loss, difference, directional_loss, matching_loss, reach_loss
+
+AXIS = torch.eye(8)[0]
+SPOILT = {"loss NaN": lambda loss: loss * math.nan, "loss Inf": lambda loss: loss + math.inf, "gradient NaN": lambda loss: loss + (0 * loss).sqrt()}
 
 
 def noise(*shape, seed=0):
@@ -15,24 +20,26 @@ def noise(*shape, seed=0):
 
 
 def quadratic(network):
-    """A shift that the network shall learn."""
-    h = noise(4, 6, 3, 3, seed=1)
-    return (network(h, 2.0) - torch.linspace(-1, 1, 6)[:, None, None]).square().mean()
+    """Distance from a shift that the network shall learn."""
+    return (network(noise(4, 6, 3, 3, seed=1), 2.0) - torch.linspace(-1, 1, 6)[:, None, None]).square().mean()
 
 
-def trained(updates=60, rate=0.02):
-    result = Training(ImplicitNetwork(6), rate, updates)
+def trained(updates=60):
+    result = Training(ImplicitNetwork(6), 0.02, updates)
     for _ in range(updates):
         result.update(quadratic(result.network))
     return result
 
 
-def copied(network):
-    return {key: value.clone() for key, value in network.state_dict().items()}
+def weights(network):
+    return parameters_to_vector(network.parameters()).detach().clone()
 
 
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+def moved_along(angle, amount=0.3):
+    """Embeddings before and after that moved all at this angle to the first axis, and how far they moved at length 1."""
+    middle = F.normalize(noise(3, 8) * (torch.arange(8) > 1))
+    step = amount * torch.tensor([math.cos(angle), math.sin(angle), 0, 0, 0, 0, 0, 0])
+    return middle - step, middle + step, 2 * amount / math.sqrt(1 + amount**2)
 
 
 def test_matching_is_1_without_an_edit_and_0_at_the_target():
@@ -43,45 +50,42 @@ def test_matching_is_1_without_an_edit_and_0_at_the_target():
 
 
 def test_matching_is_the_same_for_predicted_noises():
-    plain, target, edited = (noise(2, 4, 5, 5, seed=seed) for seed in range(3))
-    clean = matching_loss(edited, target, plain)
-    noises = matching_loss(*((7 - x) / 3 for x in (edited, target, plain)))
-    torch.testing.assert_close(noises, clean)
+    predictions = [noise(2, 4, 5, 5, seed=seed) for seed in range(3)]
+    torch.testing.assert_close(matching_loss(*((7 - x) / 3 for x in predictions)), matching_loss(*predictions))
 
 
-def test_directional_is_0_for_pictures_that_move_as_the_text_does():
-    before, change = noise(3, 8), noise(8, seed=1)
-    for length in (0.1, 1.0, 30.0):
-        assert directional_loss(before, before + length * change, change).item() == pytest.approx(0, abs=1e-5)
+def test_directional_is_0_along_the_text_ln_2_across_and_grows_with_the_angle():
+    losses = [directional_loss(*moved_along(angle)[:2], AXIS).item() for angle in (0, *torch.linspace(0.2, 3.1, 20), math.pi)]
+    assert losses[0] == pytest.approx(0, abs=1e-5) and losses == sorted(losses) and 3 < losses[-1] < math.inf
+    assert directional_loss(*moved_along(math.pi / 2)[:2], AXIS).item() == pytest.approx(math.log(2), rel=1e-5)
 
 
-def test_directional_is_ln_2_across_and_grows_with_the_angle():
-    before, one, two = noise(3, 8), torch.eye(8)[0], torch.eye(8)[1]
-    assert directional_loss(before, before + two, one).item() == pytest.approx(math.log(2), rel=1e-5)
-    losses = [directional_loss(before, before + math.cos(angle) * one + math.sin(angle) * two, one) for angle in torch.linspace(0, math.pi, 20)]
-    assert torch.stack(losses).diff().min() > 0
+def test_reach_is_0_where_pictures_move_as_far_as_the_text_and_1_where_they_do_not():
+    before, after, length = moved_along(0)
+    for far, loss in ((1.0, 0.0), (0.5, 0.25), (1.5, 0.25)):
+        assert reach_loss(before, after, length / far * AXIS).item() == pytest.approx(loss, abs=1e-5)
+    assert reach_loss(before, before, AXIS) == 1 and reach_loss(*moved_along(math.pi / 2)[:2], AXIS).item() == pytest.approx(1, rel=1e-5)
 
 
-@pytest.mark.parametrize("move", [-1.0, 0.0])
-def test_directional_and_its_gradient_are_finite_at_the_opposite_and_at_no_movement(move):
-    before, change = noise(3, 8), noise(8, seed=1)
-    after = (before + move * change).requires_grad_()
-    loss = directional_loss(before, after, change)
-    assert torch.isfinite(loss) and torch.isfinite(torch.autograd.grad(loss, after)[0]).all()
+@pytest.mark.parametrize("loss", [directional_loss, reach_loss])
+def test_lengths_of_embeddings_do_not_matter(loss):
+    before, after, _ = moved_along(0.5)
+    torch.testing.assert_close(loss(3 * before, 0.2 * after, AXIS), loss(before, after, AXIS))
+    torch.testing.assert_close(difference(3 * before[0], 0.2 * after[0]), difference(before[0], after[0]))
+    torch.testing.assert_close(difference(before[0], after[0]), after[0] / after[0].norm() - before[0] / before[0].norm())
 
 
-@pytest.mark.parametrize("moved", [torch.zeros(3, 8), noise(3, 8, seed=2), 0.01 * noise(3, 8, seed=3)])
-def test_the_descent_of_directional_goes_towards_the_text_s_direction(moved):
-    before, change = noise(3, 8), noise(8, seed=1)
-    after = (before + moved).requires_grad_()
-    gradient, = torch.autograd.grad(directional_loss(before, after, change), after)
-    assert (-(gradient @ change) > 0).all()
+@pytest.mark.parametrize("angle, amount", [(0.5, 0.3), (math.pi / 2, 0.3), (3.0, 0.3), (0.0, 0.0)])
+@pytest.mark.parametrize("loss", [directional_loss, reach_loss])
+def test_the_descent_goes_towards_the_text_s_direction(loss, angle, amount):
+    before, after, _ = moved_along(angle, amount)
+    gradient, = torch.autograd.grad(loss(before, after.requires_grad_(), AXIS), after)
+    assert torch.isfinite(gradient).all() and (-(gradient @ AXIS) > 0).all()
 
 
-def test_a_text_s_direction_does_not_know_the_lengths_of_embeddings():
-    source, target = noise(8), noise(8, seed=1)
-    torch.testing.assert_close(difference(3 * source, 0.2 * target), difference(source, target))
-    torch.testing.assert_close(difference(source, target), target / target.norm() - source / source.norm())
+def test_the_gradient_is_finite_at_the_exact_opposite():
+    before, after, _ = moved_along(math.pi)
+    assert torch.isfinite(torch.autograd.grad(directional_loss(before, after.requires_grad_(), AXIS), after)[0]).all()
 
 
 def test_change_is_the_mean_absolute_change():
@@ -96,20 +100,13 @@ def test_training_descends_and_tells_each_loss():
     assert quadratic(told.network) < told.losses[0] and quadratic(told.average) < 0.2 * told.losses[0]
 
 
-def test_training_leaves_the_given_network_as_it_was():
-    given = ImplicitNetwork(6)
-    before = copied(given)
-    told = Training(given, 0.02, 3)
+@pytest.mark.parametrize("inference", [False, True])
+def test_training_leaves_the_given_network_as_it_was_even_one_made_in_inference_mode(inference):
+    with torch.inference_mode(inference):
+        given = ImplicitNetwork(6)
+    before, told = weights(given), Training(given, 0.02, 3)
     told.update(quadratic(told.network))
-    assert same(given.state_dict(), before) and all(weight.grad is None for weight in given.parameters())
-
-
-def test_a_network_made_in_inference_mode_can_be_trained_on():
-    with torch.inference_mode():
-        given = ImplicitNetwork(6).requires_grad_(False)
-    told = Training(given, 0.02, 3)
-    told.update(quadratic(told.network))
-    assert not same(told.network.state_dict(), given.state_dict())
+    assert torch.equal(weights(given), before) and not torch.equal(weights(told.network), before)
 
 
 def test_the_scale_of_the_loss_inside_does_not_show(monkeypatch):
@@ -117,30 +114,37 @@ def test_the_scale_of_the_loss_inside_does_not_show(monkeypatch):
     for scale in (1.0, 2.0**10):
         monkeypatch.setattr(training, "LOSS_SCALE", scale)
         torch.manual_seed(0)
-        found.append(copied(trained(updates=5).network))
-    assert same(*found)
+        found.append(weights(trained(updates=5).network))
+    assert torch.equal(*found)
 
 
-SPOILT = {"loss NaN": lambda loss: loss * math.nan, "loss Inf": lambda loss: loss + math.inf, "gradient NaN": lambda loss: loss + (0 * loss).sqrt()}
+def test_one_huge_loss_does_not_stop_the_learning():
+    told = trained(updates=3)
+    for factor in (1e6, *[1] * 40):
+        told.update(factor * quadratic(told.network))
+    assert told.losses[-1] < 0.2 * told.losses[0]
+
+
+def test_the_rate_falls_to_a_tenth():
+    first, last = (trained(updates).optimizer.param_groups[0]["lr"] for updates in (1, 50))
+    assert last == pytest.approx(0.1 * first, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", SPOILT)
 def test_what_is_no_number_is_refused_and_the_weights_stay(kind):
     told = trained(updates=3)
-    network, average = copied(told.network), copied(told.average)
+    network, average = weights(told.network), weights(told.average)
     with pytest.raises(ValueError, match="learning_rate"):
         told.update(SPOILT[kind](quadratic(told.network)))
-    assert same(told.network.state_dict(), network) and same(told.average.state_dict(), average) and len(told.losses) == 3
+    assert torch.equal(weights(told.network), network) and torch.equal(weights(told.average), average) and len(told.losses) == 3
 
 
 def test_the_average_lies_among_the_weights_that_were_and_behind_the_last():
     told = Training(ImplicitNetwork(6), 0.02, 20)
-    start = told.network.leave.bias.detach().clone()
-    seen = [start]
+    seen = [weights(told.network)]
     for _ in range(20):
         told.update(quadratic(told.network))
-        seen.append(told.network.leave.bias.detach().clone())
-        low, high = torch.stack(seen).amin(0), torch.stack(seen).amax(0)
-        assert (told.average.leave.bias >= low - 1e-7).all() and (told.average.leave.bias <= high + 1e-7).all()
-    assert 0.5 * (seen[-1] - start).norm() < (told.average.leave.bias - start).norm() < (seen[-1] - start).norm()
-    assert torch.equal(told.average.scale, told.network.scale)
+        seen.append(weights(told.network))
+        average, rows = weights(told.average), torch.stack(seen)
+        assert (average >= rows.amin(0) - 1e-7).all() and (average <= rows.amax(0) + 1e-7).all()
+    assert 0.5 * (seen[-1] - seen[0]).norm() < (average - seen[0]).norm() < (seen[-1] - seen[0]).norm()
