@@ -17,13 +17,16 @@ from .files import Kind, Shapes, channels_in, notes_in, read_checked, require
 from .implicit import AnyDirection, ImplicitNetwork, MixedDirection, TrainedDirection
 
 DIRECTION = Kind("semantic_latents.direction", "direction", "Save Direction", 2)
-PARTS, DEPTH = 64, 8  # of one mix
+PARTS, DEPTH = 64, 16  # of one mix
 PUBLISHED = "controlnet.fc1.weight"
 PUBLISHED_CONCEPTS = ("female", "male", "young", "old", "white", "black", "asian", "anti-sexual")
 
 
 def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a direction's file. Version 2 has networks in it; one without is of version 1."""
+    """The tensors and the metadata of a direction's file. Version 2 has networks in it; one without is of version 1.
+
+    Raises ValueError for a mix of too many parts.
+    """
     family = direction.family
     metadata = {"format": DIRECTION.format, "family": family.name, "prediction": family.prediction, "channels": str(family.channels),
                 "method": direction.method, "norm": f"{direction.mean().norm:.6g}", "notes": json.dumps(direction.notes)}
@@ -31,11 +34,15 @@ def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[
         return _table(direction), {**metadata, "version": "1"}
     tensors: dict[str, Tensor] = {}
     tree = _described(direction, tensors)
+    try:
+        list(_leaves(tree))
+    except ValueError as error:
+        raise ValueError(f"direction: {error}; save its parts one by one, and mix them after loading.") from error
     return tensors, {**metadata, "version": "2", "tree": json.dumps(tree)}
 
 
 def _table(direction: Direction, prefix: str = "") -> dict[str, Tensor]:
-    return {f"{prefix}shifts": direction.shifts.float().contiguous(), f"{prefix}sigmas": torch.tensor(direction.sigmas, dtype=torch.float64)}
+    return {f"{prefix}shifts": direction.shifts.float().clone().contiguous(), f"{prefix}sigmas": torch.tensor(direction.sigmas, dtype=torch.float64)}
 
 
 def _described(direction: AnyDirection, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -47,7 +54,7 @@ def _described(direction: AnyDirection, tensors: dict[str, Tensor]) -> dict[str,
     tensors |= _table(direction.mean(), f"{number}.")
     trained = isinstance(direction, TrainedDirection)
     if trained:
-        tensors |= {f"{number}.network.{key}": value.float().cpu().contiguous() for key, value in direction.network.state_dict().items()}
+        tensors |= {f"{number}.network.{key}": value.float().cpu().clone().contiguous() for key, value in direction.network.state_dict().items()}
     return {"number": number, "trained": trained, "method": direction.method, "notes": direction.notes}
 
 
@@ -65,12 +72,15 @@ def load_direction(path: Path) -> AnyDirection:
         else:
             try:
                 leaves = list(_leaves(json.loads(metadata["tree"])))
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                 raise ValueError(f"file: {path.name} is damaged: its metadata does not describe a direction ({error}).") from error
         if not all(leaf.fits(shapes, channels) for leaf in leaves) or {key for leaf in leaves for key in leaf.keys(channels)} != set(shapes):
             raise ValueError(f"file: {path.name} is damaged: its tensors have shapes {shapes}, which no direction has.")
 
     metadata, tensors = read_checked(path, DIRECTION, check)
+    spoilt = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if spoilt:
+        raise ValueError(f"file: {path.name} is damaged: {', '.join(spoilt)} contain NaN or Inf.")
     family = Family(metadata["family"], metadata["prediction"], int(metadata["channels"]))
     if metadata["version"] == "1":
         return _Leaf("", False, metadata["method"], notes_in(path, metadata["notes"])).direction(tensors, family)
@@ -90,7 +100,7 @@ class _Leaf:
     def of(cls, entry: dict[str, Any]) -> _Leaf:
         """Raises ValueError, TypeError or KeyError for anything else than what `_described` writes."""
         number, trained, method, notes = (entry[key] for key in ("number", "trained", "method", "notes"))
-        if type(number) is not int or type(trained) is not bool or not isinstance(method, str) or not all(isinstance(v, str) for v in notes.values()):
+        if type(number) is not int or type(trained) is not bool or not isinstance(method, str) or not _are_notes(notes):
             raise ValueError(f"part {number!r} is garbled")
         return cls(f"{number}.", trained, method, notes)
 
@@ -116,16 +126,20 @@ class _Leaf:
         return TrainedDirection(network.requires_grad_(False), table)
 
 
+def _are_notes(notes: Any) -> bool:
+    return isinstance(notes, dict) and all(isinstance(value, str) for value in notes.values())
+
+
 def _leaves(entry: dict[str, Any], depth: int = 0) -> Iterator[_Leaf]:
     """The leaves below an entry of the tree. Raises ValueError, TypeError or KeyError if it is garbled."""
     if "parts" not in entry:
         yield _Leaf.of(entry)
         return
     if depth >= DEPTH or not 1 <= len(entry["parts"]) <= PARTS:
-        raise ValueError("a mix has too many parts")
+        raise ValueError(f"a mix has more than {PARTS} parts, or mixes lie {DEPTH} deep in each other")
     weights, notes, switches = entry["weights"], entry["notes"], (entry["orthogonalise"], entry["keep_size"])
     numbers = all(isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights)
-    if len(weights) != len(entry["parts"]) or not numbers or not all(type(on) is bool for on in switches) or not all(isinstance(v, str) for v in notes.values()):
+    if len(weights) != len(entry["parts"]) or not numbers or not all(type(on) is bool for on in switches) or not _are_notes(notes):
         raise ValueError("a mix is garbled")
     for part in entry["parts"]:
         yield from _leaves(part, depth + 1)

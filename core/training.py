@@ -65,13 +65,12 @@ class Training:
     def update(self, loss: Tensor) -> None:
         """Descend from a loss. Raises ValueError if it is not a number: the weights stay as they were."""
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise ValueError(f"learning_rate: the loss became {value} at update {len(self.losses) + 1}; lower learning_rate, or sample in a wider dtype.")
+        self._check("loss", value)
         self.optimizer.zero_grad()
         (LOSS_SCALE * loss).backward()
         for weight in self.network.parameters():
             weight.grad /= LOSS_SCALE
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self._check("gradient", float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)))
         for group in self.optimizer.param_groups:  # falls to a tenth along a cosine
             group["lr"] = self.rate * (0.55 + 0.45 * math.cos(math.pi * len(self.losses) / max(1, self.updates)))
         self.optimizer.step()
@@ -80,6 +79,10 @@ class Training:
         with torch.no_grad():
             for mean, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 mean.lerp_(weight, 1 - decay)
+
+    def _check(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise ValueError(f"learning_rate: the {what} became {value} at update {len(self.losses) + 1}; lower learning_rate, or sample in a wider dtype.")
 
 
 def difference(source: Tensor, target: Tensor) -> Tensor:
