@@ -47,3 +47,15 @@ def structural_distance(a: Tensor, b: Tensor) -> Tensor:
 def feature_distance(a: Tensor, b: Tensor) -> Tensor:
     """Distance of patch features (b, patches, d) as LPIPS measures it (Zhang et al. 2018, eq. 1, weights 1): (b,) in 0..4."""
     return (F.normalize(a, dim=-1) - F.normalize(b, dim=-1)).square().sum(-1).mean(1)
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (b,) in dB; 120 at the most, for equal pictures."""
+    return -20 * (rms(a, b) / 2).clamp(min=1e-6).log10()
+
+
+def colour_drift(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the channels' means and deviations lie apart, (b,) each: root mean square over channels, 0 to 2."""
+    means = (a.mean((2, 3)) - b.mean((2, 3))).square().mean(1).sqrt()
+    deviations = (a.flatten(2).std(2, unbiased=False) - b.flatten(2).std(2, unbiased=False)).square().mean(1).sqrt()
+    return means, deviations

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from einops import reduce
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -82,6 +83,38 @@ def schedule_figure(percents: Sequence[float], curves: dict[str, tuple[Tensor, f
         axes.axvline(at, color=colour, linestyle=":", linewidth=1.6)
     axes.set(xlim=(0, 1), ylim=(0, None))
     axes.legend(loc="best", fontsize=13, facecolor=PAPER, edgecolor=FAINT, labelcolor=INK)
+    return _picture(figure)
+
+
+def distance_figure(matrix: Tensor, percents: Sequence[float], random: float) -> Tensor:
+    """Distances (steps, steps) between the steps of a run as a map, from 0 to the distance of random subspaces.
+
+    percents: (steps,), the steps' parts of the run. Returns an image (1, H, W, 3) in 0..1.
+    """
+    figure, axes = _chart("part of the run", "part of the run")
+    axes.grid(False)
+    shown = axes.pcolormesh(percents, percents, matrix, cmap="viridis", vmin=0, vmax=random, shading="nearest")
+    axes.set(aspect="equal")
+    bar = figure.colorbar(shown, ax=axes)
+    bar.set_label(f"distance (random: {random:.2f})", color=INK, fontsize=14)
+    bar.ax.tick_params(colors=INK, labelsize=12)
+    return _picture(figure)
+
+
+def ranks_figure(percents: Sequence[float], ranks: Tensor, likeness: Tensor) -> Tensor:
+    """Ranks (steps, triplets) over a run, a line a triplet, the fainter the less surely it was followed (likeness 0..1).
+
+    Returns an image (1, H, W, 3) in 0..1.
+    """
+    figure, axes = _chart("part of the run", "rank of the triplet")
+    colours = colormaps["turbo"](np.linspace(0.15, 0.9, ranks.shape[1]))
+    for line, sure, colour in zip(ranks.T.tolist(), likeness.T.tolist(), colours):
+        for i in range(len(line) - 1):
+            axes.plot(percents[i:i + 2], line[i:i + 2], color=colour, alpha=0.1 + 0.9 * max(0.0, min(1.0, sure[i])), linewidth=2)
+        axes.plot(percents[-1], line[-1], "o", color=colour)
+    axes.set(yscale="log", xlim=(0, 1.02))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.invert_yaxis()
     return _picture(figure)
 
 

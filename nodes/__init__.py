@@ -3,7 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .. import demo
-from . import attributes, directions, files, processes, sampling, schedules, scoring, sheets, spectrum, training
+from . import attributes, comparison, directions, files, processes, sampling, schedules, scoring, sheets, spectrum, training, trajectories
 
 
 class SemanticLatents(ComfyExtension):
@@ -12,5 +12,5 @@ class SemanticLatents(ComfyExtension):
         files.register_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        rooms = (spectrum, sampling, directions, training, schedules, scoring, attributes, files, processes, sheets)
+        rooms = (spectrum, sampling, directions, training, schedules, scoring, attributes, files, processes, trajectories, comparison, sheets)
         return [node for room in rooms for node in room.NODES]

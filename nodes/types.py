@@ -13,6 +13,7 @@ from ..core.spectrum import LatentSVD
 SVD = io.Custom("SEMANTIC_LATENTS_SVD")
 DIRECTION = io.Custom("SEMANTIC_LATENTS_DIRECTION")
 ATTRIBUTE = io.Custom("SEMANTIC_LATENTS_ATTRIBUTE")
+TRAJECTORY = io.Custom("SEMANTIC_LATENTS_TRAJECTORY")
 CATEGORY = "semantic latents"
 
 

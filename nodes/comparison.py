@@ -1,0 +1,87 @@
+"""Figures for pictures before and after an edit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..core.grid import labelled_grid
+from ..core.perception import colour_drift, psnr, ssim
+from .scoring import ImageScorer, check_pair, text_embedding
+from .types import CATEGORY
+
+
+class CompareEdit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_CompareEdit",
+            display_name="Compare Edit",
+            category=CATEGORY,
+            description="Says in figures how far pictures after an edit are from those before: structure, pixels, colours; with a CLIP model also how well "
+            "they fit a text, and whether they moved as the text says.",
+            search_aliases=["ssim", "psnr", "clip score", "metrics", "before after", "difference", "directional similarity"],
+            inputs=[
+                io.Image.Input("before", tooltip="The unedited picture, or a batch."),
+                io.Image.Input("after", tooltip="The edited one, of the same size; a batch as long, or compared with one picture before."),
+                io.String.Input("source_text", default="a face", tooltip="With a scorer: what the pictures before show."),
+                io.String.Input("target_text", default="a face, smiling", tooltip="With a scorer: what the edit shall show."),
+                io.ClipVision.Input("clip_vision", optional=True, tooltip="From Load CLIP Vision, or Load Demo Scorer; with clip."),
+                io.Clip.Input("clip", optional=True, tooltip="The text tower that belongs to clip_vision; for the demo scorer the checkpoint's CLIP."),
+            ],
+            outputs=[
+                io.Image.Output("picture", tooltip="Before, after, and what differs, enlarged in brightness."),
+                io.String.Output("figures", tooltip="All figures in words, for Preview Text."),
+                io.Float.Output("ssim", tooltip="Structural similarity, 1 for equal pictures; the mean over the batch."),
+                io.Float.Output("psnr", tooltip="Peak signal-to-noise ratio in dB, 120 for equal pictures."),
+                io.Float.Output("colour_drift", tooltip="How far the mean colours moved, 0 to 1."),
+                io.Float.Output("text_gain", tooltip="With a scorer: how much likelier the target text fits after than before, a difference of cosines; else 0."),
+                io.Float.Output("direction", tooltip="With a scorer: cosine between the pictures' move and the texts', -1 to 1; else 0."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, before, after, source_text, target_text, clip_vision=None, clip=None) -> io.NodeOutput:
+        before, after = pair_of(before, after)
+        a, b = (pictures.movedim(-1, 1).float() * 2 - 1 for pictures in (before, after))
+        means, deviations = colour_drift(a, b)
+        found = {"SSIM": ssim(a, b), "PSNR in dB": psnr(a, b), "colour drift, means": means / 2, "colour drift, deviations": deviations / 2}
+        gain = direction = torch.zeros(1)
+        if clip_vision is not None or clip is not None:
+            gain, direction = scored(clip_vision, clip, before, after, source_text, target_text)
+            found |= {"gain of the target text": gain, "direction": direction}
+        figures = "\n".join(f"{name}: {values.mean():.3f}" + (f" (from {values.min():.3f} to {values.max():.3f})" if len(values) > 1 else "") for name, values in found.items())
+        shown = [("before", before), ("after", after), ("difference x 4", (4 * (after - before).abs()).clamp(max=1))]
+        tiles = [(picture, name) for i in range(min(len(before), 4)) for name, batch in shown for picture in [batch[i]]]
+        sheet = labelled_grid([picture for picture, _ in tiles], [name for _, name in tiles], columns=3)
+        values = [float(found["SSIM"].mean()), float(found["PSNR in dB"].mean()), float(means.mean() / 2), float(gain.mean()), float(direction.mean())]
+        return io.NodeOutput(sheet, figures, *values, ui=ui.PreviewImage(sheet, cls=cls))
+
+
+def pair_of(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Both batches (b, h, w, 3) at equal length; ValueError if they do not belong together."""
+    if before.shape[1:3] != after.shape[1:3]:
+        raise ValueError(f"after: got {after.shape[2]} x {after.shape[1]} pixels, before has {before.shape[2]} x {before.shape[1]}; scale one of them.")
+    if len(before) not in (1, len(after)):
+        raise ValueError(f"after: got {len(after)} pictures for {len(before)} before; connect batches of equal length, or one picture before.")
+    return before[..., :3].expand(len(after), -1, -1, -1).cpu(), after[..., :3].cpu()
+
+
+def scored(clip_vision: Any, clip: Any, before: Tensor, after: Tensor, source: str, target: str) -> tuple[Tensor, Tensor]:
+    """Gain (b,) of the target text's cosine, and cosine (b,) of the pictures' move with the texts'."""
+    if clip_vision is None or clip is None:
+        raise ValueError(f"{'clip_vision' if clip_vision is None else 'clip'}: figures of a scorer need both towers of one CLIP model; connect it, or disconnect the other.")
+    with torch.inference_mode(False), torch.no_grad():
+        texts = torch.stack([text_embedding(clip, text).clone().cpu() for text in (source, target)])
+        scorer = ImageScorer(clip_vision)
+        images = [scorer.embed(pictures.clone().movedim(-1, 1)).cpu() for pictures in (before, after)]
+    check_pair(images[0], texts[0])
+    texts, images = F.normalize(texts, dim=1), [F.normalize(one, dim=1) for one in images]
+    return (images[1] - images[0]) @ texts[1], F.cosine_similarity(images[1] - images[0], (texts[1] - texts[0])[None], dim=1)
+
+
+NODES = [CompareEdit]
