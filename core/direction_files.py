@@ -122,7 +122,7 @@ class _Leaf:
         if not self.trained:
             return table
         network, prefix = ImplicitNetwork.empty(family.channels), f"{self.prefix}network."
-        network.load_state_dict({key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)}, assign=True)
+        network.load_state_dict({key.removeprefix(prefix): value.float().clone() for key, value in tensors.items() if key.startswith(prefix)}, assign=True)
         return TrainedDirection(network.requires_grad_(False), table)
 
 

@@ -31,7 +31,7 @@ def read_checked(path: Path, kind: Kind, check: Callable[[dict[str, str], Shapes
             metadata = file.metadata() or {}
             if metadata.get("format") != kind.format:
                 raise ValueError(f"file: {path.name} holds no {kind.what} (its format is {metadata.get('format', 'unnamed')!r}); choose a file of {kind.node}.")
-            if not metadata.get("version", "").isdecimal() or int(metadata["version"]) > kind.version:
+            if not _is_number(metadata.get("version", "")) or int(metadata["version"]) > kind.version:
                 raise ValueError(f"file: {path.name} is of version {metadata.get('version')!r}, this pack reads up to {kind.version}; update Semantic Latents.")
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
             if sum(torch.Size(shape).numel() for shape in shapes.values()) > LARGEST:
@@ -42,6 +42,10 @@ def read_checked(path: Path, kind: Kind, check: Callable[[dict[str, str], Shapes
         raise ValueError(f"file: {path.name} cannot be read as safetensors ({error}); it is damaged, cut short or of another kind.") from error
 
 
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10  # Python refuses to read thousands of digits
+
+
 def require(path: Path, metadata: dict[str, str], *keys: str) -> None:
     missing = [key for key in keys if key not in metadata]
     if missing:
@@ -49,7 +53,7 @@ def require(path: Path, metadata: dict[str, str], *keys: str) -> None:
 
 
 def channels_in(path: Path, metadata: dict[str, str]) -> int:
-    if not metadata.get("channels", "").isdecimal():
+    if not _is_number(metadata.get("channels", "")):
         raise ValueError(f"file: {path.name} is damaged: its metadata lacks or garbles channels.")
     return int(metadata["channels"])
 

@@ -57,7 +57,7 @@ class Training:
 
     def __init__(self, network: ImplicitNetwork, rate: float, updates: int):
         self.network = copy.deepcopy(network).requires_grad_(True)
-        self.average = copy.deepcopy(network)
+        self.average = copy.deepcopy(network).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
         self.losses: list[float] = []
         self.rate, self.updates = rate, updates

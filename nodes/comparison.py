@@ -22,6 +22,7 @@ class CompareEdit(io.ComfyNode):
             node_id="SemanticLatents_CompareEdit",
             display_name="Compare Edit",
             category=CATEGORY,
+            is_output_node=True,
             description="Says in figures how far pictures after an edit are from those before: structure, pixels, colours; with a CLIP model also how well "
             "they fit a text, and whether they moved as the text says.",
             search_aliases=["ssim", "psnr", "clip score", "metrics", "before after", "difference", "directional similarity"],

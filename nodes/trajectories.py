@@ -90,6 +90,7 @@ class SubspaceDistance(io.ComfyNode):
             node_id="SemanticLatents_SubspaceDistance",
             display_name="Subspace Distance",
             category=CATEGORY,
+            is_output_node=True,
             description="Shows how far the spans of the leading singular vectors move over a run: a map of all pairs of steps, beside what random "
             "spans would give.",
             search_aliases=["grassmann", "geodesic", "principal angles", "svd", "trajectory"],
@@ -124,6 +125,7 @@ class VectorMobility(io.ComfyNode):
             node_id="SemanticLatents_VectorMobility",
             display_name="Vector Mobility",
             category=CATEGORY,
+            is_output_node=True,
             description="Follows the leading singular triplets of the finished picture back through its run, and draws the rank at which each stands.",
             search_aliases=["svd", "rank", "trajectory", "singular vectors", "mobility"],
             inputs=[
@@ -218,7 +220,7 @@ class ExploreSingularVectors(io.ComfyNode):
         explorer = KSAMPLER(Explorer(inner, columns, rows, percent, batch_size), sampler.extra_options, sampler.inpaint_options)
         latent = guided_run(noise, guider, explorer, sigmas, latent_image)
         row_labels, column_labels = [f"x {gain:g}" for gain in rows], [f"triplet {i}" for i in columns]
-        return io.NodeOutput(latent, [f"{i} {gain}" for gain in row_labels for i in columns], len(columns), row_labels, column_labels)
+        return io.NodeOutput(latent, [f"{triplet} {gain}" for gain in row_labels for triplet in column_labels], len(columns), row_labels, column_labels)
 
 
 NODES = [SampleTrajectory, SubspaceDistance, VectorMobility, ExploreSingularVectors]

@@ -10,6 +10,7 @@ IDS = {
     "Decompose", "Compose", "RescaleSingularValues", "ExchangeSingularVectors", "SpectrumOperation", "EditDuringSampling",
     "DirectionFromPrompts", "DiscoverDirections", "ApplyDirection", "CombineDirections", "SaveDirection", "LoadDirection", "DDIMSampler", "Invert",
     "TrainDirection", "DemoScorer", "EditingSchedule",
+    "SampleTrajectory", "SubspaceDistance", "VectorMobility", "ExploreSingularVectors", "CompareEdit",
     "TrainAttribute", "ApplyAttribute", "MixAttributes", "SaveAttribute", "LoadAttribute",
     "StrengthRange", "Grid",
 }
