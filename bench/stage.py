@@ -40,7 +40,7 @@ class Stage:
 
         self.nodes, self.faces, self.prompts, self.targets = nodes, faces, prompts, targets
         self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_demo.safetensors")
-        self.judge = classifier.load(demo.WEIGHTS)
+        self.judge = classifier.load(demo.JUDGES)
 
     def encode(self, prompt: str):
         return self.nodes.CLIPTextEncode().encode(self.clip, prompt)[0]
@@ -132,11 +132,16 @@ def save_sheet(blocks: Iterable[tuple[Sequence[Sequence[Tensor]], Sequence[str]]
     Image.fromarray((torch.cat(sheets) * 255).round().to(torch.uint8).numpy()).save(path, quality=88)
 
 
-def write_report(path: Path, head: str, parts: dict[str, Callable[[], list[str]]]) -> None:
-    """A page of sections, measured one after another; it is written again after each, so that little is lost."""
-    sections: dict[str, list[str]] = {}
+def write_report(path: Path, head: str, parts: dict[str, Callable[[], list[str]]], only: str | None = None) -> None:
+    """A page of sections, measured one after another; it is written again after each, so that little is lost.
+
+    only: measure the section of this title alone, and take the others from the page as it stands.
+    """
+    kept = dict(section.split("\n\n", 1) for section in path.read_text().split("\n## ")[1:]) if only else {}
+    sections = {title: [text.rstrip()] for title, text in kept.items()}
     for title, measure in parts.items():
-        sections[title] = measure()
-        page = "\n\n".join([head, *(f"## {title}\n\n" + "\n".join(rows) for title, rows in sections.items())]) + "\n"
+        if only in (None, title):
+            sections[title] = measure()
+        page = "\n\n".join([head, *(f"## {title}\n\n" + "\n".join(sections[title]) for title in parts if title in sections)]) + "\n"
         path.write_text(page)
     print(page)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +39,19 @@ class Bench(Stage):
 
         super().__init__(TARGETS)
         self.seeds, self.scorer = seeds, DemoScorer.execute().args[0]
-        self.base, self.found, self.losses = self.draw(self.model), {}, {}
-        for name in tqdm(TARGETS, "training"):
-            self.found[name, PROMPTS] = self.find_direction(name, IMAGES, 16, 20, CFG, TRAINED_ON)
-            for way, settings in SETTINGS.items():
+        self.base, self.losses, self._found = self.draw(self.model), {}, {}
+
+    def found(self, name: str, way: str):
+        """The direction of an attribute's target value, found or trained when it is first asked for."""
+        if (name, way) not in self._found:
+            if way == PROMPTS:
+                direction = self.find_direction(name, IMAGES, 16, 20, CFG, TRAINED_ON)
+            else:
                 scored = dict(clip_vision=self.scorer, clip=self.clip, source_text=SOURCE, target_text=self.prompt(name)) if way == DIRECTIONAL else {}
-                direction, losses, _ = self.train_direction(name, objective=way, images=IMAGES, seed=TRAINED_ON, **scored, **settings)
-                self.found[name, way], self.losses[name, way] = direction, losses["loss"]
+                direction, losses, _ = self.train_direction(name, objective=way, images=IMAGES, seed=TRAINED_ON, **scored, **SETTINGS[way])
+                self.losses[name, way] = losses["loss"]
+            self._found[name, way] = direction
+        return self._found[name, way]
 
     def edited(self, direction, strength: float, *, end: float = END, asymmetric: bool = False, form: str = "full", model=None):
         from pack.nodes.directions import ApplyDirection
@@ -88,7 +94,7 @@ def frontier(bench: Bench) -> list[str]:
     curves: dict[str, list[list[Point]]] = {way: [] for way in (PROMPTS, *SETTINGS)}
     for name in tqdm(TARGETS, "strengths"):
         for way in curves:
-            points = [bench.point(bench.base, name), *(bench.point(bench.draw(bench.edited(bench.found[name, way], s)), name) for s in STRENGTHS)]
+            points = [bench.point(bench.base, name), *(bench.point(bench.draw(bench.edited(bench.found(name, way), s)), name) for s in STRENGTHS)]
             curves[way].append(points)
             rows.append(f"| {name}: {TARGETS[name]} | {way} | {points[0][0]:.0%} | {' | '.join(map(cell, points[1:]))} | {kept_at(EQUAL, points):.0%} |")
         prompted = bench.point(bench.draw(bench.model, prompt=bench.prompt(name)), name)
@@ -103,6 +109,8 @@ def losses(bench: Bench) -> list[str]:
     """How far each objective comes: mean loss of the first and the last twenty updates."""
     rows = ["| attribute | " + " | ".join(f"{way}, first, last" for way in SETTINGS) + " |", "|---|---|---|"]
     for name in TARGETS:
+        for way in SETTINGS:
+            bench.found(name, way)
         ends = [(np.mean(bench.losses[name, way][:20]), np.mean(bench.losses[name, way][-20:])) for way in SETTINGS]
         rows.append(f"| {name} | " + " | ".join(f"{a:.2f}, {b:.2f}" for a, b in ends) + " |")
     return rows
@@ -113,17 +121,17 @@ def forms(bench: Bench) -> list[str]:
     ways = {"full": {}, "mean over pictures": {"form": "mean"}, "global": {"form": "global"}, "asymmetric": {"asymmetric": True}}
     rows = ["| attribute | " + " | ".join(ways) + " |", "|---|" + "---|" * len(ways)]
     for name in tqdm(TARGETS, "forms"):
-        rows.append(f"| {name} | " + " | ".join(cell(bench.point(bench.draw(bench.edited(bench.found[name, MATCHING], 1.0, **way)), name)) for way in ways.values()) + " |")
+        rows.append(f"| {name} | " + " | ".join(cell(bench.point(bench.draw(bench.edited(bench.found(name, MATCHING), 1.0, **way)), name)) for way in ways.values()) + " |")
     return rows
 
 
 def homogeneity(bench: Bench) -> list[str]:
     """One direction, many pictures: how alike the judge's log-odds move, and the share of pictures in which they rise."""
     rows = ["| attribute | way | rises in | mean rise of the log-odds | its deviation over pictures |", "|---|---|---|---|---|"]
-    for name, way in bench.found:
-        rise = bench.odds(bench.draw(bench.edited(bench.found[name, way], 1.0)), name) - bench.odds(bench.base, name)
+    for name, way in product(TARGETS, (PROMPTS, *SETTINGS)):
+        rise = bench.odds(bench.draw(bench.edited(bench.found(name, way), 1.0)), name) - bench.odds(bench.base, name)
         rows.append(f"| {name} | {way} | {(rise > 0).float().mean():.0%} | {rise.mean():.1f} | {rise.std():.1f} |")
-    direction = bench.found["glasses", MATCHING]
+    direction = bench.found("glasses", MATCHING)
     drawn = bench.draw(bench.edited(direction, 1.0), seeds=8)
     save_sheet([([bench.base[:8], drawn], ["glasses 0 / 1"] * 8)], ROOT / "docs/homogeneity.jpg")
     return [*rows, "", "![eight faces, without and with one direction](homogeneity.jpg)"]
@@ -135,7 +143,7 @@ def linearity(bench: Bench) -> list[str]:
     rows = ["| attribute | way | log-odds at " + ", ".join(f"{s:g}" for s in strengths) + " | R^2 of the mean | median R^2 of a picture |", "|---|---|---|---|---|"]
     blocks = []
     for name, way in ((name, way) for name in ("glasses", "beard", "hat") for way in (PROMPTS, MATCHING)):
-        drawn = [bench.draw(bench.edited(bench.found[name, way], s)) for s in strengths]
+        drawn = [bench.draw(bench.edited(bench.found(name, way), s)) for s in strengths]
         odds = torch.stack([bench.odds(x, name) for x in drawn]).numpy()
         single = [np.corrcoef(strengths, column)[0, 1] ** 2 for column in odds.T]
         rows.append(f"| {name} | {way} | {', '.join(f'{v:.1f}' for v in odds.mean(1))} | {np.corrcoef(strengths, odds.mean(1))[0, 1] ** 2:.2f} | {np.median(single):.2f} |")
@@ -150,7 +158,7 @@ def compositionality(bench: Bench) -> list[str]:
     rows = ["| directions | first alone | second alone | first of both | second of both | both | kept | distance from the sum of changes |", "|---|---|---|---|---|---|---|---|"]
     blocks = []
     for one, two in combinations(("glasses", "beard", "hat"), 2):
-        first, second = (bench.found[name, MATCHING] for name in (one, two))
+        first, second = (bench.found(name, MATCHING) for name in (one, two))
         alone = [bench.draw(bench.edited(direction, 1.0)) for direction in (first, second)]
         both = bench.draw(bench.edited(second, 1.0, model=bench.edited(first, 1.0)))
         total = sum(x - bench.base for x in alone)
@@ -168,7 +176,7 @@ def robustness(bench: Bench, count: int = 4) -> list[str]:
     from dataclasses import replace
 
     real = bench.features(torch.stack([torch.from_numpy(bench.faces.render(bench.faces.sample_face(np.random.default_rng([71, i]))).copy()) for i in range(1000)]).movedim(-1, 1) / 127.5 - 1)
-    table = bench.found["glasses", MATCHING].mean()
+    table = bench.found("glasses", MATCHING).mean()
     generator, drawn = torch.Generator().manual_seed(1), []
     for _ in range(count):
         noise = torch.randn(1, *table.shifts.shape[1:], generator=generator).expand(table.shifts.shape)
@@ -189,7 +197,7 @@ def consistency(bench: Bench) -> list[str]:
     rows = ["| attribute | way | cosine of neighbouring levels | of the first and the last | edit: full | mean | global |", "|---|---|---|---|---|---|---|"]
     blocks = []
     for name, way in ((name, way) for name in ("glasses", "beard", "hat") for way in (PROMPTS, MATCHING)):
-        direction = bench.found[name, way]
+        direction = bench.found(name, way)
         unit = torch.nn.functional.normalize(direction.mean().shifts.flatten(1), dim=1)
         unit = unit[:int(END * len(unit))] if way == PROMPTS else unit
         drawn = [bench.draw(bench.edited(direction, 1.0, form=form)) for form in ("full", "mean", "global")]
@@ -207,7 +215,7 @@ def calibration(bench: Bench) -> list[str]:
     from pack.nodes.schedules import distance_of, measured
 
     base = bench.draw(bench.model, first=TUNED_ON)
-    success = {end: np.mean([bench.has(bench.draw(bench.edited(bench.found[n, PROMPTS], 1.0, end=end), first=TUNED_ON), n) for n in ("glasses", "beard", "hat")])
+    success = {end: np.mean([bench.has(bench.draw(bench.edited(bench.found(n, PROMPTS), 1.0, end=end), first=TUNED_ON), n) for n in ("glasses", "beard", "hat")])
                for end in tqdm(WINDOWS, "windows")}
     kept = {boost: bench.kept(bench.draw(bench.model, first=TUNED_ON, boost=boost), base) for boost in tqdm(BOOSTS, "boosts")}
     end = min(window for window, share in success.items() if share >= 0.95 * success[1.0])
@@ -238,7 +246,7 @@ def boosting(bench: Bench, count: int = 96) -> list[str]:
     for name in ("glasses", "beard"):
         faces = [bench.faces.sample_face(np.random.default_rng([73, i]), **{name: TARGETS[name]}) for i in range(1000)]
         real = bench.features(torch.stack([torch.from_numpy(bench.faces.render(face).copy()) for face in faces]).movedim(-1, 1) / 127.5 - 1)
-        model, drawn = bench.edited(bench.found[name, MATCHING], 1.5, end=end), {}
+        model, drawn = bench.edited(bench.found(name, MATCHING), 1.5, end=end), {}
         for at in (1.0, boost, max(0.3, boost - 0.2)):
             drawn[at] = bench.draw(model, seeds=count, boost=at)
             rows.append(f"| {name} | {'none' if at == 1 else f'from {at:.2f}'} | {bench.has(drawn[at], name):.0%} | {bench.kept(drawn[at], drawn[1.0]):.0%} | {frechet(bench.features(drawn[at]), real):.1f} |")
@@ -276,14 +284,15 @@ def head(seeds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=24, help="held-out seeds a cell")
-    seeds, sys.argv[1:] = parser.parse_args().seeds, []
+    parser.add_argument("--only", help="measure this section alone, and keep the page's others")
+    options, sys.argv[1:] = parser.parse_args(), []
     start_host()
     with torch.inference_mode():
-        bench = Bench(seeds)
+        bench = Bench(options.seeds)
         parts = {"Calibration of Editing Schedule": calibration, "Against directions from two prompts": frontier, "What the objectives reach": losses, "Forms": forms,
                  "Homogeneity": homogeneity, "Linearity": linearity, "Compositionality": compositionality, "Robustness": robustness,
                  "Consistency over time": consistency, "Quality boosting": boosting, "Time and memory": cost}
-        write_report(ROOT / "docs/training.md", head(seeds), {title: lambda part=part: part(bench) for title, part in parts.items()})
+        write_report(ROOT / "docs/training.md", head(options.seeds), {title: lambda part=part: part(bench) for title, part in parts.items()}, options.only)
 
 
 if __name__ == "__main__":

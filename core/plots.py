@@ -114,6 +114,8 @@ def ranks_figure(percents: Sequence[float], ranks: Tensor, likeness: Tensor) -> 
         axes.plot(percents[-1], line[-1], "o", color=colour)
     axes.set(yscale="log", xlim=(0, 1.02))
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="minor", labelsize=11)
     axes.invert_yaxis()
     return _picture(figure)
 

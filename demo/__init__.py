@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-WEIGHTS, SLIDERS, PICTURES = (Path(__file__).parent / name for name in ("weights", "sliders", "pictures"))
+WEIGHTS, JUDGES, SLIDERS, PICTURES = (Path(__file__).parent / name for name in ("weights", "judges", "sliders", "pictures"))
 
 
 def install() -> None:

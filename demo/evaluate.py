@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=200, help="seeds a prompt")
     options = parser.parse_args(ARGUMENTS)
-    judge = classifier.load(demo.WEIGHTS)
+    judge = classifier.load(demo.JUDGES)
     with torch.inference_mode():
         checkpoint = Checkpoint()
         sheet(checkpoint, ROOT / "demo/samples.jpg")

@@ -1,7 +1,7 @@
 """Train the demo model: its UNet and text encoder on drawn faces, the attribute classifier that judges them, and the scorer.
 
 `make demo-model` runs it; it goes on from its last checkpoint (`demo/.cache`) when it was stopped, and ends with the
-weights in `demo/weights`, the log in `demo/training.csv`. On a GPU it uses the GPU.
+weights in `demo/weights` and `demo/judges`, the log in `demo/training.csv`. On a GPU it uses the GPU.
 """
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E4
 from demo import classifier, faces, prompts, scorer  # noqa: E402
 from demo.family import MAX_TOKENS, TEXT_CONFIG, UNET_CONFIG, DemoFaces, PixelLatents, TextModel  # noqa: E402
 
-CACHE, WEIGHTS, LOG = ROOT / "demo/.cache", ROOT / "demo/weights", ROOT / "demo/training.csv"
+CACHE, WEIGHTS, JUDGES, LOG = (ROOT / "demo" / name for name in (".cache", "weights", "judges", "training.csv"))
 
 
 @dataclass(frozen=True)
@@ -351,9 +351,9 @@ def main() -> None:
     if options.part in ("all", "diffusion"):
         train_diffusion(recipe, device, options.seconds_between_saves)
     if options.part in ("all", "classifier"):
-        classifier.train(Pictures(recipe.faces, recipe.seed), WEIGHTS, device)
+        classifier.train(Pictures(recipe.faces, recipe.seed), JUDGES, device)
     if options.part in ("all", "scorer"):
-        scorer.train(Pictures(recipe.faces, recipe.seed), text_encoder(device), WEIGHTS, device)
+        scorer.train(Pictures(recipe.faces, recipe.seed), text_encoder(device), JUDGES, device)
 
 
 def text_encoder(device: str):

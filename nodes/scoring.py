@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.gradients import passable
-from ..demo import WEIGHTS, scorer
+from ..demo import JUDGES, scorer
 from .types import CATEGORY
 
 
@@ -80,7 +80,7 @@ class DemoScorer(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(scorer.load(WEIGHTS))
+        return io.NodeOutput(scorer.load(JUDGES))
 
 
 NODES = [DemoScorer]

@@ -13,7 +13,7 @@ def judge():
     from pack import demo
     from pack.demo import classifier
 
-    return classifier.load(demo.WEIGHTS)
+    return classifier.load(demo.JUDGES)
 
 
 def draw(demo, prompt, *, count=4, steps=12, sampler="dpmpp_2m", seed=50_000):
@@ -84,8 +84,8 @@ def test_prompt_weights_act(demo):
 def test_weights_are_small_safetensors_in_half_precision():
     from pack import demo
 
-    files = list(demo.WEIGHTS.iterdir())
-    assert {path.suffix for path in files} == {".safetensors"}
+    files = [*demo.WEIGHTS.iterdir(), *demo.JUDGES.glob("*.safetensors")]
+    assert {path.suffix for path in files} == {".safetensors"} and len(files) == 3
     assert sum(path.stat().st_size for path in files) <= 15e6
     for path in files:
         with path.open("rb") as file:

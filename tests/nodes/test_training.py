@@ -97,6 +97,30 @@ def test_the_gradient_is_that_of_the_whole_model(demo, monkeypatch):
     assert (up - down) / 0.02 == pytest.approx(float(gradient.norm()), rel=0.05)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_trains_too(shaped, train, run, sampler_of, dtype):
+    world = shaped("SD15", dtype)
+    direction, curve, _ = train(world, epochs=6)
+    losses = curve["loss"]
+    assert sum(losses[-2:]) < 0.98 * sum(losses[:2])
+    picture = edited(world, run, sampler_of, direction)
+    assert torch.isfinite(picture).all() and not torch.equal(picture, edited(world, run, sampler_of, direction, 0.0))
+
+
+def test_the_bar_shows_the_training_set_and_reaches_its_end(demo, train):
+    import comfy.utils
+
+    seen = []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: seen.append((value, total, preview)))
+    try:
+        train(demo)
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    previews = [preview for *_, preview in seen if preview]
+    assert len(previews) == 2 and previews[0][0] == "JPEG" and previews[0][1].width == 2 * 128
+    assert seen[-1][0] == seen[-1][1]
+
+
 def test_equal_training_gives_equal_bits_and_leaves_the_model_alone(demo, train, sampler_of):
     before = demo.sample(sampler_of("euler"), steps=2)
     one, two = (train(demo)[0] for _ in range(2))
