@@ -96,13 +96,17 @@ def frontier(bench: Bench) -> list[str]:
         for way in curves:
             points = [bench.point(bench.base, name), *(bench.point(bench.draw(bench.edited(bench.found(name, way), s)), name) for s in STRENGTHS)]
             curves[way].append(points)
-            rows.append(f"| {name}: {TARGETS[name]} | {way} | {points[0][0]:.0%} | {' | '.join(map(cell, points[1:]))} | {kept_at(EQUAL, points):.0%} |")
+            rows.append(f"| {name}: {TARGETS[name]} | {way} | {points[0][0]:.0%} | {' | '.join(map(cell, points[1:]))} | {never(kept_at(EQUAL, points))} |")
         prompted = bench.point(bench.draw(bench.model, prompt=bench.prompt(name)), name)
         rows.append(f"| {name}: {TARGETS[name]} | the target prompt itself | | " + " | " * (len(STRENGTHS) - 1) + f"| {cell(prompted)} |")
     for way, all_points in curves.items():
         means = [mean(points[i] for points in all_points) for i in range(1, len(STRENGTHS) + 1)]
         rows.append(f"| mean | {way} | | {' | '.join(map(cell, means))} | |")
     return rows
+
+
+def never(share: float) -> str:
+    return "not reached" if np.isnan(share) else f"{share:.0%}"
 
 
 def losses(bench: Bench) -> list[str]:

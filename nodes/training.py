@@ -61,8 +61,8 @@ class TrainDirection(io.ComfyNode):
                 io.Float.Input("end_percent", default=0.8, min=0.05, max=1.0, step=0.01, tooltip="The part of the run in which h is shifted (up to t_edit); "
                                "use the same in Apply Direction."),
                 io.Float.Input("cfg", default=3.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance of the runs, as you will draw with; 1 for given pictures."),
-                io.Float.Input("learning_rate", default=0.001, min=0.000001, max=1.0, step=0.0001, round=0.0000001, tooltip="Lower it if the loss jumps."),
-                io.Float.Input("keep_weight", default=0.0, min=0.0, max=100.0, step=0.01, tooltip="How much pictures are kept as they are (L1 term); more shows less."),
+                io.Float.Input("learning_rate", default=0.002, min=0.000001, max=1.0, step=0.0001, round=0.0000001, tooltip="Lower it if the loss jumps."),
+                io.Float.Input("keep_weight", default=0.3, min=0.0, max=100.0, step=0.01, tooltip="How much pictures are kept as they are (L1 term); more shows less."),
                 io.Int.Input("seed", default=0, min=0, max=2**63 - 1, tooltip="The first seed of the training set, which takes the seeds from here up."),
                 io.String.Input("source_text", default="a face", tooltip="CLIP directional: what the pictures show."),
                 io.String.Input("target_text", default="a face, smiling", tooltip="CLIP directional: what they shall show."),

@@ -122,12 +122,13 @@ def test_the_bar_shows_the_training_set_and_reaches_its_end(demo, train):
 
 
 def test_equal_training_gives_equal_bits_and_leaves_the_model_alone(demo, train, sampler_of):
-    before = demo.sample(sampler_of("euler"), steps=2)
+    before, flags = demo.sample(sampler_of("euler"), steps=2), [weight.requires_grad for weight in demo.model.model.parameters()]
     one, two = (train(demo)[0] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values()))
     assert torch.equal(demo.sample(sampler_of("euler"), steps=2), before)
     assert not demo.model.model_options["transformer_options"].get("patches")
-    assert not any(weight.requires_grad for weight in demo.model.model.parameters())
+    assert [weight.requires_grad for weight in demo.model.model.parameters()] == flags
+    assert all(weight.grad is None for weight in demo.model.model.parameters())
 
 
 def test_the_clip_objective_moves_pictures_as_the_texts_differ(demo, train, scored):
