@@ -193,7 +193,7 @@ WAYS: dict[str, tuple[str, tuple[float, ...], Callable[..., Tensor]]] = {
     "a blend of the latents": ("weight", (0.5, 0.75, 1.0), blended),
     "image-to-image": ("denoise", (0.5, 0.7, 0.85), image_to_image),
     "image guidance": ("shrunk by", (2.0, 4.0, 8.0), image_guidance),
-    "classifier guidance": ("length of a step", (0.3, 1.0, 3.0), classifier_guidance),
+    "classifier guidance": ("length of a step", (6.0, 12.0, 25.0, 50.0), classifier_guidance),
 }
 
 

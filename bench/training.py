@@ -137,7 +137,7 @@ def homogeneity(bench: Bench) -> list[str]:
         rows.append(f"| {name} | {way} | {(rise > 0).float().mean():.0%} | {rise.mean():.1f} | {rise.std():.1f} |")
     direction = bench.found("glasses", MATCHING)
     drawn = bench.draw(bench.edited(direction, 1.0), seeds=8)
-    save_sheet([([bench.base[:8], drawn], ["glasses 0 / 1"] * 8)], ROOT / "docs/homogeneity.jpg")
+    save_sheet([([bench.base[:8]], ["unedited"] * 8), ([drawn], ["glasses"] * 8)], ROOT / "docs/homogeneity.jpg")
     return [*rows, "", "![eight faces, without and with one direction](homogeneity.jpg)"]
 
 
@@ -254,7 +254,7 @@ def boosting(bench: Bench, count: int = 96) -> list[str]:
         for at in (1.0, boost, max(0.3, boost - 0.2)):
             drawn[at] = bench.draw(model, seeds=count, boost=at)
             rows.append(f"| {name} | {'none' if at == 1 else f'from {at:.2f}'} | {bench.has(drawn[at], name):.0%} | {bench.kept(drawn[at], drawn[1.0]):.0%} | {frechet(bench.features(drawn[at]), real):.1f} |")
-        blocks.append((list(zip(*(x[:6] for x in drawn.values()))) and [list(x[:6]) for x in drawn.values()], [f"{name}"] * 6))
+        blocks += [([x[:6]], [f"{name}, {'no boost' if at == 1 else f'from {at:.2f}'}"] * 6) for at, x in drawn.items()]
     save_sheet(blocks, ROOT / "docs/boosting.jpg")
     return [*rows, "", "![no boost, the proposed one, an earlier one](boosting.jpg)"]
 

@@ -60,6 +60,8 @@ def text_embedding(clip: Any, text: str) -> Tensor:
 
 def check_pair(image: Tensor, text: Tensor) -> None:
     """Raise ValueError unless an image embedding (b, e) and a text embedding (e,) may come from one scorer."""
+    if image.ndim != 2:
+        raise ValueError("clip_vision: this model (SigLIP, DINO or another kind) gives no image embedding to compare with words; choose a CLIP vision model.")
     if image.shape[-1] != text.shape[-1]:
         raise ValueError(f"clip: its text embeddings have {text.shape[-1]} numbers, those of clip_vision {image.shape[-1]}: they are not a pair. "
                          "Connect the two towers of one CLIP model, such as ViT-L/14 with clip_l or ViT-bigG with clip_g.")

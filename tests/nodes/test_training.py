@@ -202,6 +202,10 @@ def test_a_scorer_without_its_text_tower_or_with_another_s_is_refused(demo, trai
 
     with pytest.raises(ValueError, match="clip: its text embeddings have 768 numbers, those of clip_vision 128"):
         train(demo, **{**scored, "clip": Wider()})
+    from pack.nodes.scoring import check_pair
+
+    with pytest.raises(ValueError, match="clip_vision: this model .* gives no image embedding"):
+        check_pair(torch.zeros(1, 9, 128), torch.zeros(128))
     with pytest.raises(ValueError, match="target_text: it says the same"):
         train(demo, **{**scored, "target_text": "a face"})
 
