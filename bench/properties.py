@@ -1,0 +1,157 @@
+"""The three properties of Wang et al. 2025 on the demo model, measured: `docs/properties.md` and its pictures.
+
+    COMFYUI=<host's folder> python bench/properties.py [--seeds 24]
+
+Held-out seeds from 900 000 up, through the pack's own nodes and core; labels by the attribute classifier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from stage import FIRST_SEED, ROOT, SOURCE, Stage, save_sheet, start_host, write_report  # noqa: E402
+
+STEPS, CFG = 20, 3.0
+RANKS, PERCENTS, TRIPLETS, GAINS = (1, 2, 4, 8), (0.15, 0.3, 0.5, 0.7), (1, 2, 3, 4, 6, 8, 12), (0.0, 2.0)
+COARSE, FINE = ("background", "skin", "shirt", "hair"), ("smile", "mouth", "glasses", "gaze")
+
+
+class Bench(Stage):
+    """Trajectories of the held-out seeds, and runs gone on with from a step."""
+
+    def __init__(self, seeds: int):
+        from comfy.samplers import sampler_object
+        from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider
+        from pack.nodes.trajectories import SampleTrajectory
+
+        super().__init__({})
+        self.seeds, self.euler = seeds, sampler_object("euler")
+        self.sigmas = BasicScheduler.execute(self.model, "normal", STEPS, 1.0).args[0]
+        self.guider = CFGGuider.execute(self.model, self.encode(SOURCE), self.encode(""), CFG).args[0]
+        start = self.noise(seeds)
+
+        class Given:
+            seed = 0
+
+            def generate_noise(self, latent):
+                return start
+
+        self.trajectory = SampleTrajectory.execute(Given(), self.guider, self.euler, self.sigmas, {"samples": self.empty(seeds)}).args[1]
+        self.final = self.decoded(self.trajectory.x[-1])
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(self.model.get_model_object("latent_format").process_out(latents)).movedim(-1, 1) * 2 - 1
+
+    def step_at(self, percent: float) -> int:
+        return next(i for i, part in enumerate(self.trajectory.percents) if part >= percent)
+
+    def finished(self, x: Tensor, step: int) -> Tensor:
+        """Pictures of running latents (n, 3, h, w) gone on with from a step."""
+        from comfy.k_diffusion.sampling import sample_euler
+        from comfy.samplers import KSAMPLER
+
+        sampler = KSAMPLER(lambda model, noise, sigmas, **options: sample_euler(model, x.clone(), sigmas[step:], **options))
+        return self.vae.decode(self.sample(self.model, sampler, self.sigmas, self.noise(len(x)), SOURCE, CFG)).movedim(-1, 1) * 2 - 1
+
+
+def neighbourhood(bench: Bench) -> list[str]:
+    """Geodesic distances between the spans of leading left vectors over a run, beside those of random subspaces."""
+    from pack.core.plots import distance_figure
+    from pack.core.subspace import distance_matrix, random_distance
+    from PIL import Image
+
+    rows = ["| latents | vectors | from one step to the next | all pairs of steps | first half, all pairs | second half | random subspaces |", "|---|---|---|---|---|---|---|"]
+    half, size = bench.step_at(0.5), bench.faces.SIZE
+    for of, rank in ((of, rank) for of in ("x_t", "x0") for rank in RANKS):
+        matrix, random = distance_matrix(bench.trajectory.latents(of), rank, "left"), random_distance(size, rank)
+
+        def pairs(block: Tensor) -> float:
+            return float(block.sum() / (len(block) * (len(block) - 1)))
+
+        figures = (float(matrix.diagonal(1).mean()), pairs(matrix), pairs(matrix[:half, :half]), pairs(matrix[half:, half:]), random)
+        rows.append(f"| {of} | {rank} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |")
+        if rank == 4:
+            picture = distance_figure(matrix, bench.trajectory.percents, random)
+            Image.fromarray((picture[0] * 255).round().to(torch.uint8).numpy()).save(ROOT / f"docs/neighbourhood_{of}.png", optimize=True)
+    return [*rows, "", "![distances between all steps, noisy latents](neighbourhood_x_t.png) ![the same, foreseen latents](neighbourhood_x0.png)"]
+
+
+def encoded(bench: Bench) -> list[str]:
+    """Share of faces in which an attribute's label changes when one triplet is taken out or doubled at a part of the run."""
+    from pack.core.exploring import variants
+
+    names, changed = list(bench.faces.ATTRIBUTES), {}
+    before, blocks = bench.judge.label(bench.final), []
+    for percent in tqdm(PERCENTS, "triplets"):
+        step = bench.step_at(percent)
+        plain = bench.judge.label(bench.finished(bench.trajectory.x[step], step))
+        assert all(torch.equal(plain[name], before[name]) for name in names), "the run does not go on as it was"
+        for triplet in TRIPLETS:
+            moved = []
+            for gain in GAINS:
+                x = torch.cat([variants(one[None], [triplet], [gain]) for one in bench.trajectory.x[step]])
+                drawn = bench.finished(x, step)
+                labels = bench.judge.label(drawn)
+                moved.append([float((labels[name] != before[name]).float().mean()) for name in names])
+                if percent == 0.3 and gain == 0 and triplet <= 6:
+                    blocks.append(drawn[:6])
+            changed[percent, triplet] = np.mean(moved, axis=0)
+    rows = ["| at | triplet | " + " | ".join(names) + " | all |", "|---|---|" + "---|" * (len(names) + 1)]
+    for (percent, triplet), shares in changed.items():
+        rows.append(f"| {percent:g} | {triplet} | " + " | ".join(f"{share:.0%}" for share in shares) + f" | {shares.mean():.0%} |")
+    shown = min(6, bench.seeds)
+    save_sheet([([bench.final[:6]], ["unedited"] * shown), *(([drawn], [f"without triplet {i}"] * shown) for i, drawn in zip((1, 2, 3, 4, 6), blocks))], ROOT / "docs/encoded.jpg")
+    bench.centres = {(percent, kind): centre([changed[percent, t][[names.index(n) for n in group]].mean() for t in TRIPLETS])
+                     for percent in PERCENTS for kind, group in (("coarse", COARSE), ("fine", FINE))}
+    return [*rows, "", "Mean of taking the triplet out and of doubling it, in all channels.", "", "![faces without one triplet, taken out at 0.3](encoded.jpg)"]
+
+
+def centre(effects: list[float]) -> float:
+    """Mean rank, weighted by effect."""
+    return float(np.average(TRIPLETS, weights=np.maximum(effects, 1e-9)))
+
+
+def mobility(bench: Bench) -> list[str]:
+    """Change of rank of the finished picture's leading triplets, and at which ranks coarse and fine attributes stand over a run."""
+    from pack.core.subspace import followed
+
+    rows = ["| latents | steps from | to | mean change of rank a step | likeness of a triplet to itself a step on |", "|---|---|---|---|---|"]
+    for of in ("x_t", "x0"):
+        paths = [followed([x[i:i + 1] for x in bench.trajectory.latents(of)], channel, 8) for i in range(bench.seeds) for channel in range(3)]
+        for low, high in ((0.0, 0.3), (0.3, 0.6), (0.6, 1.0)):
+            steps = [i for i, part in enumerate(bench.trajectory.percents[:-1]) if low <= part < high]
+            moved = np.mean([(p.ranks[i + 1] - p.ranks[i]).abs().double().mean() for p in paths for i in steps])
+            sure = np.mean([p.likeness[i].mean() for p in paths for i in steps])
+            rows.append(f"| {of} | {low:g} | {high:g} | {moved:.2f} | {sure:.2f} |")
+    rows += ["", f"Mean rank of the triplets whose change moves coarse ({', '.join(COARSE)}) and fine ({', '.join(FINE)}) attributes, weighted by how many labels change:", "",
+             "| at | coarse | fine |", "|---|---|---|"]
+    return rows + [f"| {percent:g} | {bench.centres[percent, 'coarse']:.2f} | {bench.centres[percent, 'fine']:.2f} |" for percent in PERCENTS]
+
+
+def head(seeds: int) -> str:
+    return ("# Three properties of the latent space, measured\n\n"
+            f"Written by `bench/properties.py`. What Wang et al. 2025 find on Stable Diffusion 2.1, looked for on the demo model: euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`, {seeds} seeds from "
+            f"{FIRST_SEED} up. Its latents are pixels, {3} channels of 32 x 32.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=24, help="held-out seeds")
+    options, sys.argv[1:] = parser.parse_args(), []
+    start_host()
+    with torch.inference_mode():
+        bench = Bench(options.seeds)
+        parts = {"Small neighbourhood": neighbourhood, "Encoded attributes": encoded, "Mobility in order": mobility}
+        write_report(ROOT / "docs/properties.md", head(options.seeds), {title: lambda part=part: part(bench) for title, part in parts.items()})
+
+
+if __name__ == "__main__":
+    main()
