@@ -35,7 +35,7 @@ class CompareEdit(io.ComfyNode):
                 io.Clip.Input("clip", optional=True, tooltip="The text tower that belongs to clip_vision; for the demo scorer the checkpoint's CLIP."),
             ],
             outputs=[
-                io.Image.Output("picture", tooltip="Before, after, and what differs, enlarged in brightness."),
+                io.Image.Output("picture", tooltip="Before, after, and what differs, enlarged in brightness, under the main figures."),
                 io.String.Output("figures", tooltip="All figures in words, for Preview Text."),
                 io.Float.Output("ssim", tooltip="Structural similarity, 1 for equal pictures; the mean over the batch."),
                 io.Float.Output("psnr", tooltip="Peak signal-to-noise ratio in dB, 120 for equal pictures."),
@@ -58,7 +58,8 @@ class CompareEdit(io.ComfyNode):
         figures = "\n".join(f"{name}: {values.mean():.3f}" + (f" (from {values.min():.3f} to {values.max():.3f})" if len(values) > 1 else "") for name, values in found.items())
         shown = [("before", before), ("after", after), ("difference x 4", (4 * (after - before).abs()).clamp(max=1))]
         tiles = [(picture, name) for i in range(min(len(before), 4)) for name, batch in shown for picture in [batch[i]]]
-        sheet = labelled_grid([picture for picture, _ in tiles], [name for _, name in tiles], columns=3)
+        title = f"SSIM {found['SSIM'].mean():.2f}, PSNR {found['PSNR in dB'].mean():.0f} dB, colour drift {means.mean() / 2:.3f}"
+        sheet = labelled_grid([picture for picture, _ in tiles], [name for _, name in tiles], columns=3, title=title)
         values = [float(found["SSIM"].mean()), float(found["PSNR in dB"].mean()), float(means.mean() / 2), float(gain.mean()), float(direction.mean())]
         return io.NodeOutput(sheet, figures, *values, ui=ui.PreviewImage(sheet, cls=cls))
 
