@@ -14,6 +14,8 @@ help:
 	@echo "make bench-hspace  measure editing in h-space on the demo model; writes docs/hspace.md"
 	@echo "make bench-attributes  measure attributes (AVI) on the demo model; writes docs/attributes.md"
 	@echo "make bench-training  measure training directions on the demo model; writes docs/training.md"
+	@echo "make bench-properties  measure the latent space's three properties; writes docs/properties.md"
+	@echo "make bench-evidence  measure all ways to edit against each other (hours, resumes); writes docs/evidence.md"
 	@echo "make demo-model  train the demo model (resumes)"
 	@echo "make where       set up, then print the interpreter and the host's folder"
 	@echo "make clean       remove .host/, the environments and hosts made here"
@@ -41,6 +43,12 @@ bench-attributes:
 bench-training:
 	@$(host) run bench/training.py $(ARGS)
 
+bench-properties:
+	@$(host) run bench/properties.py $(ARGS)
+
+bench-evidence:
+	@$(host) run bench/evidence.py $(ARGS)
+
 demo-model:
 	@$(host) run demo/train.py $(ARGS)
 
@@ -50,4 +58,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test ui bench bench-hspace bench-attributes bench-training demo-model where clean
+.PHONY: help demo test ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence demo-model where clean

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
+
+# What the host's memory management hangs on a layer: handles of device memory, which a copy must neither use nor free,
+# and functions that patch its weights on the way, whose result a copy holds already.
+HANDLES = ("_v", "_v_signature", "_v_weight", "_v_bias", "_pin", "_pins", "_pin_state", "_prefetch", "weight_lowvram_function", "bias_lowvram_function")
+FUNCTIONS = ("weight_function", "bias_function")
 
 
-def passable(module: nn.Module) -> nn.Module:
+def passable(module: nn.Module, weights_of: Callable[[nn.Module], tuple[Tensor, Tensor | None]] | None = None) -> nn.Module:
     """A frozen copy through which gradients flow to its input.
 
     Made outside inference mode, as the original's weights may be inference tensors, which autograd refuses. Layer norms
     work on a copy of their input: some models add to it in place afterwards, while its gradient still needs it.
+    weights_of gives the weight and the bias in force of a layer whose memory the host manages.
     """
-    result = copy.deepcopy(module).requires_grad_(False)
-    for part in result.modules():
+    taken = [(part, key, vars(part).pop(key)) for part in module.modules() for key in HANDLES if key in vars(part)]
+    managed = {id(part) for part, *_ in taken} | {id(part) for part in module.modules() if any(getattr(part, key, None) for key in FUNCTIONS)}
+    try:
+        result = copy.deepcopy(module).requires_grad_(False)
+    finally:
+        for part, key, value in taken:
+            setattr(part, key, value)
+    for original, part in zip(module.modules(), result.modules(), strict=True):
+        if id(original) in managed and weights_of:
+            weight, bias = weights_of(original)
+            part.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+            part.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+            for key in FUNCTIONS:
+                setattr(part, key, [])
         if isinstance(part, nn.LayerNorm):
             part.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(), *inputs[1:]))
     return result

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from .implicit import ImplicitNetwork
 
 SMALLEST = 1e-12
-LOSS_SCALE = 1024.0  # keeps the gradients of a half-precision decoder above its smallest number
 
 
 def matching_loss(edited: Tensor, target: Tensor, plain: Tensor) -> Tensor:
@@ -31,7 +30,7 @@ def directional_loss(before: Tensor, after: Tensor, change: Tensor) -> Tensor:
     that the authors' code minimises. It says nothing of how far they move.
     """
     moved = F.normalize(after, dim=1) - F.normalize(before, dim=1)
-    cosines = (moved * change).sum(1) / (moved.square().sum(1) + SMALLEST).sqrt() / change.norm().clamp(min=SMALLEST)
+    cosines = (moved * change).sum(1) / (moved.square().sum(1) + 1e-8).sqrt() / change.norm().clamp(min=SMALLEST)
     return -torch.log((1 + cosines).clamp(min=1e-6) / 2).mean()
 
 
@@ -62,14 +61,20 @@ class Training:
         self.losses: list[float] = []
         self.rate, self.updates = rate, updates
 
-    def update(self, loss: Tensor) -> None:
-        """Descend from a loss. Raises ValueError if it is not a number: the weights stay as they were."""
+    def update(self, loss: Tensor, through: Tensor) -> None:
+        """Descend from a loss that depends on the network through one float32 tensor, a prediction.
+
+        What is propagated further back from there is scaled to a largest entry of 1: it may pass a decoder in half
+        precision. Raises ValueError if loss or gradient are no numbers: the weights stay as they were.
+        """
         value = float(loss.detach())
         self._check("loss", value)
         self.optimizer.zero_grad()
-        (LOSS_SCALE * loss).backward()
+        gradient, = torch.autograd.grad(loss, through)
+        scale = gradient.abs().max().clamp(min=SMALLEST)
+        through.backward(gradient / scale)
         for weight in self.network.parameters():
-            weight.grad /= LOSS_SCALE
+            weight.grad *= scale
         self._check("gradient", float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)))
         for group in self.optimizer.param_groups:  # falls to a tenth along a cosine
             group["lr"] = self.rate * (0.55 + 0.45 * math.cos(math.pi * len(self.losses) / max(1, self.updates)))

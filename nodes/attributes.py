@@ -115,7 +115,7 @@ class TrainAttribute(io.ComfyNode):
                 io.Sigmas.Input("sigmas", tooltip="The steps that you will draw with, from BasicScheduler."),
                 io.Latent.Input("latent", tooltip="An Empty Latent Image of the size that you will draw; only its size matters."),
                 io.Float.Input("cfg", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the runs, as you will draw with."),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, tooltip="The first seed; further ones follow it."),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=io.ControlAfterGenerate.fixed, tooltip="The first seed; further ones follow it."),
                 io.Int.Input("seeds", default=8, min=1, max=256, tooltip="How many pairs to learn from. One is enough for use with a target prompt; "
                              "more make the stored form and the network less bound to one picture."),
                 io.Float.Input("percent", default=0.7, min=0.0, max=0.99, step=0.01, tooltip="T_x, the part of the run at which the latent will be edited. "

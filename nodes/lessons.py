@@ -10,6 +10,7 @@ from typing import Any
 import comfy.model_management
 import comfy.samplers
 import torch
+from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import KSAMPLER
@@ -34,7 +35,7 @@ class Lesson:
         self.model.set_model_middle_block_after_patch(self.shift_h)
         self.network: Callable[[Tensor, float], Tensor] | None = None
         self.size = 1.0  # root mean square of the last h that was not shifted
-        self.shifts: list[Tensor] = []  # those of the last shifted call
+        self.shifts: list[Tensor] = []  # those of shifted calls without gradients, until they are taken
         self.decoder: dict[str, torch.nn.Module] = {}
 
     def shift_h(self, args: dict[str, Any]) -> dict[str, Tensor]:
@@ -44,21 +45,22 @@ class Lesson:
             self.size = float(h.float().square().mean().sqrt())
             return {"h": h}
         shift = self.network(h.detach(), float(options["sigmas"].flatten()[0]))
-        self.shifts.append(shift.detach())
+        if not torch.is_grad_enabled():
+            self.shifts.append(shift.detach())
         return {"h": h + shift.to(h.dtype)}
 
     def run_unet(self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
         """DIFFUSION_MODEL wrapper: where gradients are asked for, the encoder runs without, the decoder in a copy that passes them."""
         if not (transformer_options.get(SHIFTED) and torch.is_grad_enabled()):
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        call, unet, tape = UNetCall(x, timesteps, context, y, control, transformer_options, kwargs), executor.class_obj, []
+        call, unet, tape = UNetCall(x, timesteps, context, y, control, with_backward(transformer_options), kwargs), executor.class_obj, []
         with torch.no_grad():
             blocks, middle = recording(unet, tape)
             try:
                 call.run(executor, twin_of(unet, blocks, [*middle[:-1], Stop(tape)]))
             except Reached:
                 pass
-        self.decoder = self.decoder or copies(unet, *DECODER)
+        self.decoder = self.decoder or copies(unet, *DECODER, device=x.device)
         twin = twin_of(unet, *replaying(unet, tape))
         vars(twin).update(self.decoder)
         return call.run(executor, twin)
@@ -155,7 +157,7 @@ class Trainer(Following):
             self.course.lesson.network = self.training.network
         with torch.enable_grad():
             edited, = predictions(guider, x, sigma, ["positive"], shifted=True)
-            self.training.update(self.objective(edited, plain, *target))
+            self.training.update(self.objective(edited, plain, *target), edited)
         self.last = plain, edited.detach()
         return self.last[1]
 
@@ -180,6 +182,13 @@ def predictions(guider: Any, x: Tensor, sigma: Tensor, names: list[str], *, shif
     negative = None if guider.cfg == 1.0 else guider.conds["negative"]
     *found, unguided = comfy.samplers.calc_cond_batch(guider.inner_model, [*(guider.conds[name] for name in names), negative], x, sigma, options)
     return found if negative is None else [unguided + guider.cfg * (one - unguided) for one in found]
+
+
+def with_backward(options: dict[str, Any]) -> dict[str, Any]:
+    """Transformer options under which attention has a gradient: the fast kernels that a user may have chosen have none."""
+    if not (comfy.model_management.sage_attention_enabled() or comfy.model_management.flash_attention_enabled()):
+        return options
+    return {**options, "optimized_attention_override": lambda function, *args, **kwargs: attention_pytorch(*args, **kwargs)}
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.gradients import passable
 from ..demo import JUDGES, scorer
+from .shared_encoder import copy_of
 from .types import CATEGORY
 
 
@@ -20,7 +20,7 @@ class ImageScorer:
 
     def __init__(self, clip_vision: Any):
         comfy.model_management.load_model_gpu(clip_vision.patcher)
-        self.model, self.settings = passable(clip_vision.model), clip_vision
+        self.model, self.settings = copy_of(clip_vision.model, clip_vision.load_device), clip_vision
 
     def output(self, pictures: Tensor) -> tuple[Tensor, ...]:
         """Last hidden states (b, patches, d), hidden states, image embeddings (b, e) of pictures (b, 3, h, w) in 0..1."""
@@ -43,7 +43,7 @@ class PictureDecoder:
 
     def __init__(self, vae: Any):
         comfy.model_management.load_model_gpu(vae.patcher)
-        self.model, self.vae = passable(vae.first_stage_model), vae
+        self.model, self.vae = copy_of(vae.first_stage_model, vae.device), vae
 
     def __call__(self, latents: Tensor) -> Tensor:
         decoded = self.model.decode(latents.to(self.vae.device, self.vae.vae_dtype)).float()
@@ -55,6 +55,8 @@ def text_embedding(clip: Any, text: str) -> Tensor:
     pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)[1]
     if pooled is None:
         raise ValueError("clip: this text encoder gives no pooled embedding, which a scorer needs. Connect the text tower that belongs to clip_vision, from Load CLIP.")
+    if not torch.isfinite(pooled).all() or float(pooled.norm()) < 1e-6:
+        raise ValueError("clip: this text encoder's embedding is empty; the one in an SD 1.x checkpoint lacks its projection. Connect the text tower from Load CLIP, such as clip_l.")
     return pooled[0].float()
 
 

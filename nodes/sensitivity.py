@@ -56,7 +56,7 @@ class Probe:
 
     def _of_output(self, executor, call: UNetCall, rows: Rows, tape: list[Tensor]) -> tuple[Tensor, Tensor]:
         unet = executor.class_obj
-        decoder = copies(unet, *DECODER)
+        decoder = copies(unet, *DECODER, device=call.x.device)
         h = rows.first(tape[-1]).clone()
 
         def output(shift: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Probe:
 
     def _of_h(self, executor, call: UNetCall, rows: Rows) -> tuple[Tensor, Tensor]:
         unet = executor.class_obj
-        encoder = copies(unet, "time_embed", "label_emb", "input_blocks", "middle_block")
+        encoder = copies(unet, "time_embed", "label_emb", "input_blocks", "middle_block", device=call.x.device)
         x = rows.first(call.x).clone()
 
         def h_of(shift: Tensor) -> Tensor:

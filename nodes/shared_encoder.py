@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.ops
+import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor, nn
@@ -126,7 +128,19 @@ def twin_of(unet: UNetModel, input_blocks: list[Iterable], middle_block: list | 
     return twin
 
 
-def copies(unet: UNetModel, *names: str) -> dict[str, nn.Module]:
+def copies(unet: UNetModel, *names: str, device: torch.device) -> dict[str, nn.Module]:
     """Copies of a UNet's parts that gradients can pass: the host's own weights are inference tensors."""
     parts = {name: getattr(unet, name, None) for name in names}
-    return {name: passable(part) for name, part in parts.items() if part is not None}
+    return {name: copy_of(part, device) for name, part in parts.items() if part is not None}
+
+
+def copy_of(module: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of a module of the host that gradients can pass, with the weights that are in force on a device."""
+    def weights_of(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+        bias_dtype = None if layer.bias is None else layer.bias.dtype
+        weight, bias, stream = comfy.ops.cast_bias_weight(layer, dtype=layer.weight.dtype, device=device, bias_dtype=bias_dtype, offloadable=True)
+        kept = weight.clone(), None if bias is None else bias.clone()
+        comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+        return kept
+
+    return passable(module, weights_of)

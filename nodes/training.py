@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import comfy.model_management
@@ -63,7 +64,7 @@ class TrainDirection(io.ComfyNode):
                 io.Float.Input("cfg", default=3.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance of the runs, as you will draw with; 1 for given pictures."),
                 io.Float.Input("learning_rate", default=0.002, min=0.000001, max=1.0, step=0.0001, round=0.0000001, tooltip="Lower it if the loss jumps."),
                 io.Float.Input("keep_weight", default=0.3, min=0.0, max=100.0, step=0.01, tooltip="How much pictures are kept as they are (L1 term); more shows less."),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, tooltip="The first seed of the training set, which takes the seeds from here up."),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=io.ControlAfterGenerate.fixed, tooltip="The first seed of the training set, which takes the seeds from here up."),
                 io.String.Input("source_text", default="a face", tooltip="CLIP directional: what the pictures show."),
                 io.String.Input("target_text", default="a face, smiling", tooltip="CLIP directional: what they shall show."),
                 io.Conditioning.Input("target", optional=True, tooltip="Prompt matching: the prompt with the attribute: a face, smiling."),
@@ -87,6 +88,7 @@ class TrainDirection(io.ComfyNode):
         check_resumed(resume, family)
         goal = goal_of(objective[0], keep_weight[0], model, vae, target[0], clip_vision[0], clip[0], source_text[0], target_text[0])
         sigmas = schedule(model, steps[0])
+        check_whole(source=source[0], negative=negative[0], target=target[0])
         prompts = {"positive": source[0], "negative": negative[0], **({"target": target[0]} if objective[0] == MATCHING else {})}
         lowest = model.get_model_object("model_sampling").percent_to_sigma(end_percent[0])
         course = Course(Lesson(model), prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
@@ -98,7 +100,7 @@ class TrainDirection(io.ComfyNode):
         def begin(size: float, device: torch.device) -> Training:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed[0])
-                network = resume.network if resume else ImplicitNetwork(family.channels, size)
+                network = copy.deepcopy(resume.network) if resume else ImplicitNetwork(family.channels, size)
             return Training(network.to(device), learning_rate[0], updates)
 
         trainer, averaging = Trainer(course, bar.tick, goal, begin), Averaging(course, bar.tick, Means())
@@ -163,6 +165,13 @@ def goal_of(objective: str, keep: float, model: ModelPatcher, vae: Any, target: 
     if float(change.norm()) < 1e-4:
         raise ValueError("target_text: it says the same as source_text to the scorer; describe the attribute.")
     return Directional(keep, lambda latents: scorer.embed(decoder(process_out(latents))), change, float(F.cosine_similarity(*texts, dim=0)))
+
+
+def check_whole(**prompts: Any) -> None:
+    """Raise ValueError for a prompt that is meant for a part of the picture: its h has another size."""
+    for name, prompt in prompts.items():
+        if any("area" in extras for _, extras in prompt or []):
+            raise ValueError(f"{name}: it has an area (Conditioning Set Area); train with prompts for the whole picture, or with a mask instead.")
 
 
 def drawn(model: ModelPatcher, latent: dict[str, Any], count: int, seed: int) -> Tensor:

@@ -69,3 +69,24 @@ def test_weights_that_are_inference_tensors_pass_gradients_in_a_copy():
     with pytest.raises(RuntimeError, match="[Ii]nference tensors"):
         slope(module, x)
     torch.testing.assert_close(slope(passable(module), x), slope(blocks(False), x))
+
+
+class Handle:
+    """Memory of a device: to copy it would be to free it twice."""
+
+    def __deepcopy__(self, memo):
+        raise AssertionError("a handle was copied")
+
+
+def test_handles_of_device_memory_stay_behind_and_with_the_original():
+    layer, handle = nn.Linear(3, 3), Handle()
+    layer._v = handle
+    copied = passable(nn.Sequential(layer), lambda original: (original.weight, original.bias))
+    assert layer._v is handle and not hasattr(copied[0], "_v") and torch.equal(copied[0].weight, layer.weight)
+
+
+def test_weights_that_are_patched_on_the_way_are_patched_in_the_copy():
+    layer = nn.Linear(3, 3, bias=False)
+    layer.weight_function, layer.bias_function = [lambda weight: 2 * weight], []
+    copied = passable(layer, lambda original: (original.weight_function[0](original.weight), None))
+    assert torch.equal(copied.weight, 2 * layer.weight) and copied.weight_function == [] and len(layer.weight_function) == 1
