@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .direction import Direction, Family
-from .files import Kind, Shapes, channels_in, notes_in, read_checked, require
+from .files import Kind, Shapes, are_notes, channels_in, notes_in, read_checked, require
 from .implicit import AnyDirection, ImplicitNetwork, MixedDirection, TrainedDirection
 
 DIRECTION = Kind("semantic_latents.direction", "direction", "Save Direction", 2)
@@ -100,7 +100,7 @@ class _Leaf:
     def of(cls, entry: dict[str, Any]) -> _Leaf:
         """Raises ValueError, TypeError or KeyError for anything else than what `_described` writes."""
         number, trained, method, notes = (entry[key] for key in ("number", "trained", "method", "notes"))
-        if type(number) is not int or type(trained) is not bool or not isinstance(method, str) or not _are_notes(notes):
+        if type(number) is not int or type(trained) is not bool or not isinstance(method, str) or not are_notes(notes):
             raise ValueError(f"part {number!r} is garbled")
         return cls(f"{number}.", trained, method, notes)
 
@@ -126,10 +126,6 @@ class _Leaf:
         return TrainedDirection(network.requires_grad_(False), table)
 
 
-def _are_notes(notes: Any) -> bool:
-    return isinstance(notes, dict) and all(isinstance(value, str) for value in notes.values())
-
-
 def _leaves(entry: dict[str, Any], depth: int = 0) -> Iterator[_Leaf]:
     """The leaves below an entry of the tree. Raises ValueError, TypeError or KeyError if it is garbled."""
     if "parts" not in entry:
@@ -139,7 +135,7 @@ def _leaves(entry: dict[str, Any], depth: int = 0) -> Iterator[_Leaf]:
         raise ValueError(f"a mix has more than {PARTS} parts, or mixes lie {DEPTH} deep in each other")
     weights, notes, switches = entry["weights"], entry["notes"], (entry["orthogonalise"], entry["keep_size"])
     numbers = all(isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights)
-    if len(weights) != len(entry["parts"]) or not numbers or not all(type(on) is bool for on in switches) or not _are_notes(notes):
+    if len(weights) != len(entry["parts"]) or not numbers or not all(type(on) is bool for on in switches) or not are_notes(notes):
         raise ValueError("a mix is garbled")
     for part in entry["parts"]:
         yield from _leaves(part, depth + 1)

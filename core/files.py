@@ -58,11 +58,16 @@ def channels_in(path: Path, metadata: dict[str, str]) -> int:
     return int(metadata["channels"])
 
 
+def are_notes(notes: object) -> bool:
+    """Whether this is a mapping to texts."""
+    return isinstance(notes, dict) and all(isinstance(value, str) for value in notes.values())
+
+
 def notes_in(path: Path, text: str) -> dict[str, str]:
     try:
         notes = json.loads(text)
     except (json.JSONDecodeError, RecursionError):
         notes = None
-    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
+    if not are_notes(notes):
         raise ValueError(f"file: {path.name} is damaged: its metadata lacks or garbles notes.")
     return notes

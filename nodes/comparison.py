@@ -57,9 +57,9 @@ class CompareEdit(io.ComfyNode):
             found |= {"gain of the target text": gain, "direction": direction}
         figures = "\n".join(f"{name}: {values.mean():.3f}" + (f" (from {values.min():.3f} to {values.max():.3f})" if len(values) > 1 else "") for name, values in found.items())
         shown = [("before", before), ("after", after), ("difference x 4", (4 * (after - before).abs()).clamp(max=1))]
-        tiles = [(picture, name) for i in range(min(len(before), 4)) for name, batch in shown for picture in [batch[i]]]
+        rows = min(len(after), 4)
         title = f"SSIM {found['SSIM'].mean():.2f}, PSNR {found['PSNR in dB'].mean():.0f} dB, colour drift {means.mean() / 2:.3f}"
-        sheet = labelled_grid([picture for picture, _ in tiles], [name for _, name in tiles], columns=3, title=title)
+        sheet = labelled_grid([batch[i] for i in range(rows) for _, batch in shown], [name for name, _ in shown] * rows, columns=3, title=title)
         values = [float(found["SSIM"].mean()), float(found["PSNR in dB"].mean()), float(means.mean() / 2), float(gain.mean()), float(direction.mean())]
         return io.NodeOutput(sheet, figures, *values, ui=ui.PreviewImage(sheet, cls=cls))
 

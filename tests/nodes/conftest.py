@@ -90,6 +90,13 @@ SMALL = {
 FAMILIES = {"SD15": {"context_dim": 768}, "SD20": {"context_dim": 1024}, "SDXL": {"context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816}}
 
 
+class AnyVae:
+    """Stands in for a VAE: three channels of the latent as a picture."""
+
+    def decode(self, x):
+        return x[:, :3].movedim(1, -1).clamp(0, 1)
+
+
 class Shaped:
     """A model of a real family's class, prediction type and conditioning, with a narrow UNet of random weights."""
 
@@ -109,6 +116,7 @@ class Shaped:
             noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(noise / weight[0].numel() ** 0.5 if weight.ndim > 1 else 1 + 0.1 * noise if "weight" in name else 0.1 * noise)
         self.model = comfy.model_patcher.CoreModelPatcher(network, torch.device("cpu"), torch.device("cpu"))
+        self.vae = AnyVae()
         self.width, self.pooled = FAMILIES[family]["context_dim"], family == "SDXL"
 
     def encode(self, prompt):

@@ -22,18 +22,11 @@ def sigmas_of(world, steps=STEPS):
     return BasicScheduler.execute(world.model, "normal", steps, 1.0).args[0]
 
 
-class AnyVae:
-    """Stands in where a world has no VAE of its own: three channels of the latent as a picture."""
-
-    def decode(self, x):
-        return x[:, :3].movedim(1, -1).clamp(0, 1)
-
-
 def train(run, world, sampler, *, target=TARGET, sigmas=None, **changes):
     settings = dict(cfg=2.0, seed=0, seeds=1, percent=0.5, ahead=0.0, branch=0.0, source_rank=0, target_rank=0, solver="exact", target_weight=1.0,
                     source_weight=0.2, target_values_weight=0.0, source_values_weight=0.0, residual=True, steps=5, latent=world.empty())
     return run("TrainAttribute", model=world.model, source=world.encode(SOURCE), target=world.encode(target), negative=world.encode(""),
-               vae=getattr(world, "vae", AnyVae()), sampler=sampler, sigmas=sigmas_of(world) if sigmas is None else sigmas, **{**settings, **changes})
+               vae=world.vae, sampler=sampler, sigmas=sigmas_of(world) if sigmas is None else sigmas, **{**settings, **changes})
 
 
 def applied(run, sampler, attribute, strength=1.0, *, target=None, budget=0.0, mask=None):
