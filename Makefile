@@ -9,6 +9,7 @@ host = $(PYTHON) -m dev.host --host $(HOST)
 help:
 	@echo "make demo        edit a face in a real ComfyUI; writes a picture to output/"
 	@echo "make test        run all tests (ARGS='-k name' passes options to pytest)"
+	@echo "make test-long   run the campaigns at their full size (hours); writes docs/hardening"
 	@echo "make ui          serve ComfyUI with this pack (PORT=8188 chooses the port)"
 	@echo "make bench       measure speed"
 	@echo "make bench-hspace  measure editing in h-space on the demo model; writes docs/hspace.md"
@@ -26,6 +27,9 @@ demo:
 
 test:
 	@$(host) --browser run -P -m pytest --import-mode=importlib $(TESTS) $(ARGS)
+
+test-long:
+	@$(host) --browser run -P -m pytest --import-mode=importlib $(TESTS) -m campaign --long $(ARGS)
 
 ui:
 	@$(host) run -m dev.server $(if $(PORT),--port $(PORT)) $(ARGS)
@@ -58,4 +62,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence demo-model where clean
+.PHONY: help demo test test-long ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence demo-model where clean

@@ -1,16 +1,18 @@
 """The frontier: what editing an attribute costs of the rest, for this pack and for what a user would do instead: `docs/evidence.md`.
 
-    COMFYUI=<host's folder> python bench/evidence.py [--seeds 96] [--minutes 60] [--ways AVI] [--report]
+    COMFYUI=<host's folder> python bench/evidence.py [--seeds 96] [--minutes 60] [--ways AVI,guidance] [--report]
 
 Every way draws the same held-out seeds (from 900 000 up) with the same sampler and steps, at several settings, for the
 same attributes. Learned things come from seeds from 600 000 up; the settings listed were chosen on seeds from 500 000 up.
 What was drawn is judged by the attribute classifier, and the outcome of each picture goes into `docs/evidence.json`, so
-that a run that was stopped goes on where it was, and `--report` writes the page from what is there.
+that a run that was stopped goes on where it was, several may share the ways among them, and `--report` writes the page
+from what is there. Trained directions wait for the next run in `bench/.cache/`.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import sys
 import time
@@ -30,6 +32,7 @@ from stage import FIRST_SEED, ROOT, SOURCE, Stage, start_host  # noqa: E402
 LEARNED_ON, STEPS, CFG, EQUAL, CHUNK = 600_000, 16, 3.0, 0.8, 24
 TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat", "shirt": "red", "smile": "smiling"}
 DATA, PAGE, FIGURE = (ROOT / "docs" / f"evidence.{suffix}" for suffix in ("json", "md", "png"))
+CACHE = ROOT / "bench/.cache"
 PAPER = {"branch": 0.0, "ahead": 0.12, "residual": False, "percent": 0.5}
 RESAMPLES = 1000
 
@@ -60,14 +63,45 @@ class Bench(Stage):
         sigmas = self.sigmas if denoise == 1 else BasicScheduler.execute(self.model, "normal", STEPS, denoise).args[0]
         return self.sample(model or self.model, sampler or self.euler, sigmas, self.noise(CHUNK, first), prompt, CFG, latent)
 
-    @lru_cache(maxsize=4)
+    @lru_cache(maxsize=len(TARGETS) + 1)
+    def run(self, first: int, prompt: str = SOURCE) -> tuple[list[Tensor], Tensor]:
+        """The running latents before each step of a prompt's run, and its pictures."""
+        from comfy.k_diffusion.sampling import sample_euler
+        from comfy.samplers import KSAMPLER
+
+        latents: list[Tensor] = []
+
+        def sampler(model, x, sigmas, **options):
+            return sample_euler(model, x, sigmas, **options | {"callback": lambda moment: latents.append(moment["x"].clone())})
+
+        pictures = self.draw(first, sampler=KSAMPLER(sampler), prompt=prompt)
+        return latents, pictures
+
+    def drawn_on(self, latent: Tensor, step: int, prompt: str, first: int) -> Tensor:
+        """Pictures from running latents at a step."""
+        from comfy.k_diffusion.sampling import sample_euler
+        from comfy.samplers import KSAMPLER
+
+        return self.draw(first, sampler=KSAMPLER(lambda model, x, sigmas, **options: sample_euler(model, latent, sigmas[step:], **options)), prompt=prompt)
+
     def base(self, first: int) -> Tensor:
-        return self.draw(first)
+        return self.run(first)[1]
 
     @lru_cache(maxsize=None)
     def direction(self, name: str, objective: str = ""):
+        from pack.core.direction_files import direction_tensors, load_direction
+        from safetensors.torch import save_file
+
         if not objective:
             return self.find_direction(name, 16, 16, 20, CFG, LEARNED_ON)
+        kept = CACHE / f"{objective} {name}.safetensors"
+        if not kept.exists():
+            CACHE.mkdir(exist_ok=True)
+            tensors, notes = direction_tensors(self.trained(name, objective))
+            save_file(tensors, kept, notes)
+        return load_direction(kept)
+
+    def trained(self, name: str, objective: str):
         scored = dict(clip_vision=self.scorer[0], clip=self.clip, source_text=SOURCE, target_text=self.prompt(name), learning_rate=3e-3) if objective == "CLIP directional" else {}
         return self.train_direction(name, objective=objective, images=16, epochs=3, seed=LEARNED_ON, **scored)[0]
 
@@ -104,44 +138,27 @@ def avi(paired: bool = True, paper: bool = False) -> Callable[..., Tensor]:
 
 
 def target_prompt(bench: Bench, name: str, _: float, first: int) -> Tensor:
-    return bench.draw(first, prompt=bench.prompt(name))
+    return bench.run(first, bench.prompt(name))[1]
 
 
-def steered(edit: Callable[[Tensor, int], Tensor], steps: tuple[int, ...], target: str = "x_t"):
-    """A SAMPLER, euler, with an edit at some steps."""
+def steered(edit: Callable[[Tensor, int], Tensor], steps: tuple[int, ...]):
+    """A SAMPLER, euler, with an edit of the foreseen picture at some steps."""
     from comfy.k_diffusion.sampling import sample_euler
     from comfy.samplers import KSAMPLER
     from pack.core.steering import sample_steered
 
-    return KSAMPLER(lambda model, x, sigmas, **options: sample_steered(sample_euler, model, x, sigmas, edit=edit, steps=steps, target=target, **options))
-
-
-def codes(bench: Bench, prompt: str, step: int, first: int) -> Tensor:
-    """Running latents of a prompt at a step."""
-    from comfy.k_diffusion.sampling import sample_euler
-    from comfy.samplers import KSAMPLER
-    from pack.core.steering import recorded
-
-    kept = {}
-
-    def sampler(model, x, sigmas, **options):
-        kept.update(recorded(sample_euler, model, x, sigmas, steps=(step,), **options))
-        return x
-
-    bench.draw(first, sampler=KSAMPLER(sampler), prompt=prompt)
-    return kept[step].x
+    return KSAMPLER(lambda model, x, sigmas, **options: sample_steered(sample_euler, model, x, sigmas, edit=edit, steps=steps, target="x0", **options))
 
 
 def prompt_switched(bench: Bench, name: str, percent: float, first: int) -> Tensor:
     step = bench.step_at(percent)
-    start = codes(bench, SOURCE, step, first)
-    return bench.draw(first, sampler=steered(lambda x, _: start, (step,)), prompt=bench.prompt(name))
+    return bench.drawn_on(bench.run(first)[0][step], step, bench.prompt(name), first)
 
 
 def blended(bench: Bench, name: str, weight: float, first: int) -> Tensor:
     step = bench.step_at(0.7)
-    other = codes(bench, bench.prompt(name), step, first)
-    return bench.draw(first, sampler=steered(lambda x, _: torch.lerp(x, other, weight), (step,)))
+    source, target = (bench.run(first, prompt)[0][step] for prompt in (SOURCE, bench.prompt(name)))
+    return bench.drawn_on(torch.lerp(source, target, weight), step, SOURCE, first)
 
 
 def image_to_image(bench: Bench, name: str, denoise: float, first: int) -> Tensor:
@@ -157,7 +174,7 @@ def image_guidance(bench: Bench, name: str, factor: float, first: int) -> Tensor
         return F.interpolate(F.avg_pool2d(x, int(factor)), x.shape[-2:], mode="bilinear")
 
     steps = tuple(range(bench.step_at(0.5)))
-    return bench.draw(first, sampler=steered(lambda x0, _: x0 + coarse(reference.to(x0)) - coarse(x0), steps, "x0"), prompt=bench.prompt(name))
+    return bench.draw(first, sampler=steered(lambda x0, _: x0 + coarse(reference.to(x0)) - coarse(x0), steps), prompt=bench.prompt(name))
 
 
 def classifier_guidance(bench: Bench, name: str, scale: float, first: int) -> Tensor:
@@ -177,23 +194,23 @@ def classifier_guidance(bench: Bench, name: str, scale: float, first: int) -> Te
             unit = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
         return x0 + scale * unit
 
-    return bench.draw(first, sampler=steered(edit, tuple(range(bench.step_at(0.8))), "x0"))
+    return bench.draw(first, sampler=steered(edit, tuple(range(bench.step_at(0.8)))))
 
 
 WAYS: dict[str, tuple[str, tuple[float, ...], Callable[..., Tensor]]] = {
-    "direction from two prompts": ("strength", (0.5, 1.0, 1.5, 2.0), h_space()),
+    "direction from two prompts": ("strength", (1.0, 1.5, 2.0), h_space()),
     "the same, asymmetric": ("strength", (1.0, 1.5, 3.0), h_space(asymmetric=True)),
     "direction trained by prompt matching": ("strength", (0.5, 1.0, 1.5), h_space("prompt matching")),
     "direction trained by CLIP": ("strength", (0.5, 1.0, 1.5), h_space("CLIP directional")),
     "AVI, paired": ("strength", (0.5, 1.0, 1.5), avi()),
-    "AVI, stored": ("strength", (0.5, 1.0, 1.5, 2.0), avi(paired=False)),
+    "AVI, stored": ("strength", (1.0, 1.5, 2.0), avi(paired=False)),
     "AVI, the paper's form": ("strength", (0.5, 1.0, 1.5), avi(paper=True)),
     "the target prompt": ("", (1.0,), target_prompt),
     "the prompt switched": ("part of the run", (0.4, 0.25, 0.15), prompt_switched),
     "a blend of the latents": ("weight", (0.5, 0.75, 1.0), blended),
     "image-to-image": ("denoise", (0.5, 0.7, 0.85), image_to_image),
     "image guidance": ("shrunk by", (2.0, 4.0, 8.0), image_guidance),
-    "classifier guidance": ("length of a step", (6.0, 12.0, 25.0, 50.0), classifier_guidance),
+    "classifier guidance": ("length of a step", (12.0, 25.0, 50.0), classifier_guidance),
 }
 
 
@@ -205,22 +222,34 @@ def judged(bench: Bench, pictures: Tensor, name: str, first: int) -> dict[str, l
     return {"hit": (now[name] == at).int().tolist(), "kept": kept.tolist(), "before": (then[name] == at).int().tolist()}
 
 
-def measure(seeds: int, minutes: float, only: str) -> None:
+def measure(seeds: int, minutes: float, ways: list[str]) -> None:
     """Draw what is not in the data yet, chunk by chunk over all ways, so that an early stop leaves them equally far."""
     bench, ends = Bench(), time.monotonic() + 60 * minutes
-    data = json.loads(DATA.read_text()) if DATA.exists() else {}
     for first in range(FIRST_SEED, FIRST_SEED + seeds, CHUNK):
-        for way, (_, settings, draw) in WAYS.items():
-            for name, setting in ((name, setting) for name in TARGETS for setting in settings):
-                key = f"{way}|{setting:g}|{name}|{first}"
-                if key in data or only not in way:
-                    continue
-                if time.monotonic() > ends:
-                    return
-                data[key] = judged(bench, draw(bench, name, setting, first), name, first)
-                partial = DATA.with_suffix(".partial")
-                partial.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in data.items()) + "\n}\n")
-                partial.replace(DATA)
+        for name in TARGETS:
+            for way, (_, settings, draw) in WAYS.items():
+                if any(part in way for part in ways):
+                    for setting in settings:
+                        key = f"{way}|{setting:g}|{name}|{first}"
+                        if key not in read():
+                            if time.monotonic() > ends:
+                                return
+                            keep(key, judged(bench, draw(bench, name, setting, first), name, first))
+
+
+def read() -> dict[str, dict[str, list]]:
+    return json.loads(DATA.read_text()) if DATA.exists() else {}
+
+
+def keep(key: str, outcome: dict[str, list]) -> None:
+    """Add to the data on disk; of several processes one at a time."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted((read() | {key: outcome}).items())]
+        partial = DATA.with_suffix(".partial")
+        partial.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        partial.replace(DATA)
 
 
 class Outcomes:
@@ -265,7 +294,7 @@ def percent(value: float, low: float, high: float) -> str:
 
 def report() -> str:
     """The page: the frontier's table and figure, with intervals."""
-    outcomes = Outcomes(json.loads(DATA.read_text()))
+    outcomes = Outcomes(read())
     if not outcomes.firsts:
         raise SystemExit("evidence: no chunk of seeds is there for all ways yet")
     everything = np.arange(outcomes.count)
@@ -299,13 +328,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=96, help="held-out seeds for each attribute and setting")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop drawing after this long; the next run goes on")
-    parser.add_argument("--ways", default="", help="draw only the ways with this in their names")
+    parser.add_argument("--ways", default="", help="draw only the ways whose names have one of these parts, with commas between")
     parser.add_argument("--report", action="store_true", help="write the page from what was drawn")
     options, sys.argv[1:] = parser.parse_args(), []
     if not options.report:
         start_host()
         with torch.inference_mode():
-            measure(options.seeds, options.minutes, options.ways)
+            measure(options.seeds, options.minutes, options.ways.split(","))
     PAGE.write_text(report())
     print(PAGE.read_text())
 

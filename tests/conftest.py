@@ -5,8 +5,11 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 HOST = os.environ.get("COMFYUI")
+FIGURES = pytest.StashKey()
 collect_ignore = [] if HOST else ["nodes", "workflows"]
 
 
@@ -20,8 +23,45 @@ def import_pack():
     spec.loader.exec_module(module)
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Say what was left out."""
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="run each campaign at its full size, and write its figures to docs/hardening")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "campaign: many cases of one kind; all of them with --long, a share of them without")
+    config.stash[FIGURES] = {}
+
+
+@pytest.fixture
+def rounds(request):
+    """`rounds(200, 10_000)`: how many cases to run, without and with --long."""
+    return lambda short, full: full if request.config.getoption("--long") else short
+
+
+@pytest.fixture
+def figures(request):
+    """`figures("damaged files", "10 000 tried, all refused")`: a line for the summary, and for docs/hardening with --long."""
+    return request.config.stash[FIGURES].__setitem__
+
+
+def write_figures(found):
+    """Into the page of this host's version; what was measured before and not now stays."""
+    from comfyui_version import __version__
+
+    page = ROOT / "docs" / "hardening" / f"{__version__}.md"
+    lines = page.read_text().splitlines()[4:] if page.exists() else []
+    rows = dict(line.strip("| ").split(" | ", 1) for line in lines) | found
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("\n".join([f"Written by `make test-long` on ComfyUI {__version__}.", "", "| campaign | figures |", "|---|---|", *(f"| {k} | {rows[k]} |" for k in sorted(rows))]) + "\n")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what the campaigns found, and what was left out."""
+    found = config.stash[FIGURES]
+    for name, text in found.items():
+        terminalreporter.write_line(f"{name}: {text}")
+    if found and config.getoption("--long"):
+        write_figures(found)
     if collect_ignore:
         left_out = ", ".join(f"tests/{name}" for name in collect_ignore)
         terminalreporter.write_line(f"left out: {left_out}; they need ComfyUI (make test, or COMFYUI=its folder)", yellow=True)
