@@ -17,6 +17,7 @@ help:
 	@echo "make bench-training  measure training directions on the demo model; writes docs/training.md"
 	@echo "make bench-properties  measure the latent space's three properties; writes docs/properties.md"
 	@echo "make bench-evidence  measure all ways to edit against each other (hours, resumes); writes docs/evidence.md"
+	@echo "make bench-quality  all of the measurements of edits, one after another; writes docs/"
 	@echo "make demo-model  train the demo model (resumes)"
 	@echo "make where       set up, then print the interpreter and the host's folder"
 	@echo "make clean       remove .host/, the environments and hosts made here"
@@ -52,6 +53,9 @@ bench-properties:
 
 bench-evidence:
 	@$(host) run bench/evidence.py $(ARGS)
+	@$(host) run bench/evidence.py --cost
+
+bench-quality: bench-hspace bench-attributes bench-training bench-properties bench-evidence
 
 demo-model:
 	@$(host) run demo/train.py $(ARGS)
@@ -62,4 +66,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test test-long ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence demo-model where clean
+.PHONY: help demo test test-long ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence bench-quality demo-model where clean

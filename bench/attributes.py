@@ -21,19 +21,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from stage import FIRST_SEED, ROOT, SOURCE, Point, Stage, cell, kept_at, mean, save_sheet, start_host, write_report  # noqa: E402
+from stage import FIRST_SEED, ROOT, SOURCE, Point, Stage, cell, mean, save_sheet, start_host, write_report  # noqa: E402
 
 LEARNED_ON, TUNED_ON, STEPS, CFG = 600_000, 500_000, 16, 3.0
 TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat", "shirt": "red", "hair": "blue"}
 FEW = ("skin", "glasses", "beard", "style")  # where every attribute would take too long
 STRENGTHS = {"paired": (0.5, 1.0, 1.5), "stored": (0.5, 1.0, 1.5, 2.0)}
-EQUAL = 0.8
-PAPER = {"branch": 0.0, "ahead": 0.12, "residual": False, "percent": 0.5}
 READING = {
-    "Against what a user would do instead": "With the first two terms of the loss alone, the exact optimum is the linear blend of the two codes' leading "
-    "parts, and at full rank the blend itself (a test of `core/integration.py` shows it). What AVI can keep more than a blend is what the ranks leave out. "
-    "The last column reads the mean curve off straight lines between the settings, from the unedited pictures up; with this many seeds, differences of two "
-    "points are within chance.",
     "The network": "The exact solver finds each new pair's optimum in milliseconds, so the network is never needed for quality; it is the paper's form.",
 }
 
@@ -72,89 +66,18 @@ class Bench(Stage):
         return self.has(images, name), self.kept(images, self.base, name)
 
 
-def success_table(bench: Bench) -> tuple[list[str], dict[str, list[list[Point]]]]:
-    """Each attribute over strength, paired and stored; and the curves, by form."""
+def success_table(bench: Bench) -> list[str]:
+    """Each attribute over strength, paired and stored."""
     head = [f"{form} {s:+g}" for form, strengths in STRENGTHS.items() for s in strengths]
     rows = [f"| attribute | unedited | {' | '.join(head)} | prompt |", "|---|---|" + "---|" * (len(head) + 1)]
-    curves: dict[str, list[list[Point]]] = {"paired": [], "stored": []}
+    curves = []
     for name in tqdm(TARGETS, "strengths"):
         attribute = bench.learn(name, seeds=16)
-        drawn = {form: [bench.point(bench.edited(attribute, s, name if form == "paired" else None), name) for s in strengths] for form, strengths in STRENGTHS.items()}
-        unedited = bench.point(bench.base, name)
-        for form, points in drawn.items():
-            curves[form].append([unedited, *points])
-        rows.append(f"| {name}: {TARGETS[name]} | {unedited[0]:.0%} | " + " | ".join(cell(p) for points in drawn.values() for p in points)
-                    + f" | {cell(bench.point(bench.prompted[name], name))} |")
-    means = [mean(curve[i] for curve in curves[form]) for form in STRENGTHS for i in range(1, len(STRENGTHS[form]) + 1)]
-    rows.append(f"| mean | {np.mean([c[0][0] for c in curves['paired']]):.0%} | " + " | ".join(map(cell, means)) + " | "
-                + cell(mean(bench.point(bench.prompted[name], name) for name in TARGETS)) + " |")
-    return rows, curves
-
-
-def blend(codes: Tensor, step: int, weight: float):
-    """A SAMPLER that mixes given codes into the running latent at a step."""
-    from comfy.k_diffusion.sampling import sample_euler
-    from comfy.samplers import KSAMPLER
-    from pack.core.steering import sample_steered
-
-    def sampler(model, x, sigmas, **options):
-        return sample_steered(sample_euler, model, x, sigmas, edit=lambda latent, _: torch.lerp(latent, codes, weight), steps=(step,), target="x_t", **options)
-
-    return KSAMPLER(sampler)
-
-
-def codes_of(bench: Bench, prompt: str, step: int) -> Tensor:
-    """The running latents (n, 3, h, w) of a prompt at a step."""
-    from comfy.k_diffusion.sampling import sample_euler
-    from comfy.samplers import KSAMPLER
-    from pack.core.steering import recorded
-
-    kept = {}
-
-    def sampler(model, x, sigmas, **options):
-        kept.update(recorded(sample_euler, model, x, sigmas, steps=(step,), **options))
-        return x
-
-    bench.draw(KSAMPLER(sampler), prompt)
-    return kept[step].x
-
-
-def rivals_table(bench: Bench, curves: dict[str, list[list[Point]]]) -> list[str]:
-    """What a user would do instead, each at several settings, and the kept share where each reaches EQUAL success."""
-    from pack.core.attribute import Recipe
-    from pack.nodes.pairing import Steps
-
-    levels, steps = bench.model.get_model_object("model_sampling"), {}
-    for percent in (0.15, 0.25, 0.4, 0.5, 0.7):
-        steps[percent] = Steps.of(Recipe(percent, branch=0.0), levels, bench.sigmas).edited
-    ways: dict[str, dict[str, list[Point]]] = {}
-
-    def note(way: str, setting: str, name: str, images: Tensor) -> None:
-        ways.setdefault(way, {}).setdefault(setting, []).append(bench.point(images, name))
-
-    for name in tqdm(TARGETS, "rivals"):
-        note("target prompt from the same noise", "", name, bench.prompted[name])
-        for percent in (0.4, 0.25, 0.15):
-            switched = blend(codes_of(bench, SOURCE, steps[percent]), steps[percent], 1.0)
-            note("prompt switched at a part of the run", f"{percent:g}", name, bench.draw(switched, bench.prompt(name)))
-        for percent in (0.5, 0.7):
-            codes = codes_of(bench, bench.prompt(name), steps[percent])
-            for weight in (0.5, 0.75, 1.0):
-                note(f"linear blend of the two latents at {percent:g}, by weight", f"{weight:g}", name, bench.draw(blend(codes, steps[percent], weight)))
-        for denoise in (0.5, 0.7, 0.85):
-            note("image-to-image with the target prompt, by denoise", f"{denoise:g}", name, bench.draw(None, bench.prompt(name), bench.base, denoise))
-        for residual, label in ((False, "the paper's form of AVI, by strength"), (True, "the same with the residual, by strength")):
-            attribute = bench.learn(name, **{**PAPER, "residual": residual})
-            for strength in (0.5, 1.0, 1.5):
-                note(label, f"{strength:g}", name, bench.edited(attribute, strength, name))
-    rows = [f"| way | success / others kept at each setting | others kept at {EQUAL:.0%} success |", "|---|---|---|"]
-    for form, strengths in STRENGTHS.items():
-        ways[f"AVI as it starts, {form}, by strength"] = {f"{s:g}": [curve[i + 1] for curve in curves[form]] for i, s in enumerate(strengths)}
-    for way, settings in ways.items():
-        means = [mean(points) for points in settings.values()]
-        start = (float(np.mean([bench.has(bench.base, name) for name in TARGETS])), 1.0)
-        equal = kept_at(EQUAL, [start, *means])
-        rows.append(f"| {way} | " + ", ".join(f"{setting}: {cell(p)}".removeprefix(": ") for setting, p in zip(settings, means)) + f" | {equal:.0%} |")
+        drawn = [bench.edited(attribute, s, name if form == "paired" else None) for form, strengths in STRENGTHS.items() for s in strengths]
+        curves.append([bench.point(images, name) for images in (bench.base, *drawn, bench.prompted[name])])
+        rows.append(f"| {name}: {TARGETS[name]} | {curves[-1][0][0]:.0%} | " + " | ".join(map(cell, curves[-1][1:])) + " |")
+    unedited, *means = map(mean, zip(*curves))
+    rows.append(f"| mean | {unedited[0]:.0%} | " + " | ".join(map(cell, means)) + " |")
     return rows
 
 
@@ -291,10 +214,8 @@ def main() -> None:
     with torch.inference_mode():
         bench = Bench(options.seeds)
         picture(bench, ROOT / "docs/attributes.jpg")
-        strengths, curves = success_table(bench)
         parts = {
-            "Success and preservation over strength": lambda: strengths, "Against what a user would do instead": lambda: rivals_table(bench, curves),
-            "The network": lambda: network_table(bench), "What each term of the loss buys": lambda: ablation_table(bench),
+            "Success and preservation over strength": lambda: success_table(bench), "The network": lambda: network_table(bench), "What each term of the loss buys": lambda: ablation_table(bench),
             "Seeds for the stored form": lambda: seeds_table(bench), "What each input does": lambda: map_table(Bench(16, TUNED_ON)), "Time": time_table,
         }
         write_report(ROOT / "docs/attributes.md", head(options.seeds), {title: with_reading(title, measure) for title, measure in parts.items()})
