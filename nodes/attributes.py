@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import comfy.sample
 import comfy.samplers
-import comfy.utils
 import torch
 from comfy.samplers import KSAMPLER
 from comfy_api.latest import io, ui
@@ -21,7 +19,8 @@ from ..core.integration import LossWeights
 from ..core.latent import alike
 from ..core.steering import check_edited, check_exposes_x_t, recorded, sample_steered
 from ..core.value_network import train
-from .pairing import Steps, interruptible, kind_of, paired, same_randomness, target_moments, under_prompt
+from .feedback import Bar, interruptible
+from .pairing import Steps, kind_of, paired, same_randomness, target_moments, under_prompt
 from .provenance import HIDDEN, prompt_notes
 from .sampling import inner_function, masks_over, under_masks
 from .types import ATTRIBUTE, CATEGORY
@@ -153,17 +152,23 @@ class TrainAttribute(io.ComfyNode):
         empty = comfy.sample.fix_empty_latent_channels(model, torch.zeros_like(latent["samples"][:1]), latent.get("downscale_ratio_spacial"))
         plan = Steps.of(recipe, model.get_model_object("model_sampling"), sigmas)
         whole = len(sigmas) - 1
-        bar = comfy.utils.ProgressBar(seeds * (plan.edited + plan.taken) + (steps if solver == "MLP" else 0) + 2 * whole + plan.taken)
-
-        def tick() -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update(1)
+        bar = Bar(seeds * (plan.edited + plan.taken) + (steps if solver == "MLP" else 0) + 3 * whole, model)
+        finished: list[Tensor] = []
 
         def draw(function: Any, seed: int) -> Tensor:
-            return guider.sample(comfy.sample.prepare_noise(empty, seed), empty, replace_function(sampler, function), sigmas,
-                                 callback=lambda *_: tick(), disable_pbar=True, seed=seed)
+            """The latents of a run; in the preview, it comes beside those finished before."""
+            foreseen: list[Tensor] = []
 
-        learner = Learner(inner, target, recipe, plan, tick)
+            def on_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+                foreseen[:] = [denoised]
+                bar.tick(torch.cat([*finished, denoised]))
+
+            result = guider.sample(comfy.sample.prepare_noise(empty, seed), empty, replace_function(sampler, function), sigmas,
+                                   callback=on_step, disable_pbar=True, seed=seed)
+            finished.extend(foreseen)
+            return result
+
+        learner = Learner(inner, target, recipe, plan, bar.tick)
         for one in range(seed, seed + seeds):
             draw(learner, one)
         network, losses, reached = learner.solved(solver, steps, seed)
@@ -193,7 +198,7 @@ class Learner:
 
     __name__ = "learner"
 
-    def __init__(self, inner: Callable[..., Tensor], target: Any, recipe: Recipe, plan: Steps, tick: Callable[[], None]):
+    def __init__(self, inner: Callable[..., Tensor], target: Any, recipe: Recipe, plan: Steps, tick: Callable[..., None]):
         self.inner, self.target, self.recipe, self.plan, self.tick = inner, target, recipe, plan, tick
         self.problems: list[Problem] = []
         self.differences: list[Tensor] = []
@@ -204,7 +209,7 @@ class Learner:
             source = recorded(self.inner, model, x, sigmas, steps=(plan.edited,), extra_args=extra_args,
                               callback=interruptible(self.tick), disable=True, **options)[plan.edited]
         target = target_moments(self.inner, model, self.target, x, sigmas, parted=plan.parted, steps=(plan.edited, plan.taken),
-                                extra_args=extra_args, tick=self.tick, **options)
+                                extra_args=extra_args, tick=lambda denoised: self.tick(torch.cat([source.denoised, denoised])), **options)
         if alike(target[plan.edited].denoised, source.denoised):
             raise ValueError("target: it draws the same as the source; connect a prompt that differs, or lower branch, where the two runs part.")
         self.problems.append(Problem.of(source.x, paired(target, plan, sigmas), self.recipe))

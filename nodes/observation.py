@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import comfy.model_management
 import comfy.sample
 import comfy.samplers
-import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from .feedback import Bar
 from .hspace import unet_of
 
 PROBING = "semantic_latents_probing"  # in the transformer options of calls that are no part of the run itself
@@ -74,14 +73,13 @@ def watched_runs(
     model: ModelPatcher, prompts: dict[str, Any], cfg: float, latent: Tensor, *, steps: int, seed: int, count: int, batch: int
 ) -> Iterator[tuple[float, dict[int, Tensor]]]:
     """For each step of each run, the noise level and h by place; count seeds from seed up, batch of them at a time."""
-    sigmas, bar = schedule(model, steps), comfy.utils.ProgressBar(steps * -(-count // batch))
+    sigmas, bar = schedule(model, steps), Bar(steps * -(-count // batch))
     for first in range(seed, seed + count, batch):
         seen: list[tuple[float, dict[int, Tensor]]] = []
 
         def on_step(parts: dict[int, Tensor], sigma: float) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
             seen.append((sigma, {index: part.cpu() for index, part in parts.items()}))
-            bar.update(1)
+            bar.tick()
 
         size = min(batch, seed + count - first)
         noise = torch.cat([comfy.sample.prepare_noise(latent, one) for one in range(first, first + size)])

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ..core.attribute import LatentKind, Pair, Recipe
 from ..core.steering import Moment, SteeredDenoiser, SwitchedDenoiser, recorded
+from .feedback import interruptible
 
 
 def kind_of(model: ModelPatcher) -> LatentKind:
@@ -74,15 +74,6 @@ def under_prompt(model: Any, target: Any, x: Tensor, denoise_mask: Tensor | None
     return result
 
 
-def interruptible(tick: Callable[[], None] = lambda: None) -> Callable[[Any], None]:
-    """A sampler's callback in runs that the user does not see: Cancel works at every step."""
-    def callback(state: Any) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        tick()
-
-    return callback
-
-
 @contextmanager
 def same_randomness(x: Tensor):
     """Leaves the random state as it was, so that a run inside does not change the noise of the run after it."""
@@ -92,7 +83,7 @@ def same_randomness(x: Tensor):
 
 def target_moments(
     inner: Callable[..., Tensor], model: Any, target: Any, x: Tensor, sigmas: Tensor, *, parted: int, steps: Iterable[int],
-    extra_args: dict[str, Any], tick: Callable[[], None] = lambda: None, **options: Any,
+    extra_args: dict[str, Any], tick: Callable[[Tensor], None] = lambda denoised: None, **options: Any,
 ) -> dict[int, Moment]:
     """A sampler's run under the target prompt from the same noise, the source's until step parted, seen at steps."""
     other = under_prompt(model, target, x, extra_args.get("denoise_mask"))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import comfy.model_management
 import comfy.samplers
-import comfy.utils
 import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
@@ -17,6 +15,7 @@ from torch import Tensor
 from ..core.editing import BOOST_AT, EDIT_AT, Phases
 from ..core.perception import feature_distance, rms, structural_distance
 from ..core.plots import schedule_figure
+from .feedback import Bar
 from .hspace import percent_of
 from .observation import schedule
 from .scoring import ImageScorer, text_embedding
@@ -103,11 +102,7 @@ def measured(
 ) -> tuple[Tensor, Tensor]:
     """Distances (steps, pictures) from the finished picture of the foreseen and of the noisy one, over runs by euler."""
     steps, latent_format = len(sigmas) - 1, model.get_model_object("latent_format")
-    bar, strengths, deficiencies = comfy.utils.ProgressBar(3 * steps * len(noise)), [], []
-
-    def tick() -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update(1)
+    bar, strengths, deficiencies = Bar(3 * steps * len(noise), model), [], []
 
     def seen(latent: Tensor) -> Tensor:
         return vae.decode(latent_format.process_out(latent)).movedim(-1, 1)[:, :3].float() * 2 - 1
@@ -116,7 +111,7 @@ def measured(
         moments = []
 
         def on_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
-            tick()
+            bar.tick(denoised)
             moments.append((denoised, x / (1 + float(sigmas[step]) ** 2) ** 0.5))
 
         guider = comfy.samplers.CFGGuider(model)
@@ -128,7 +123,7 @@ def measured(
             distances.append([])
             for latent in latents:
                 distances[-1].append(float(apart(finished, seen(latent))))
-                tick()
+                bar.tick()
     return torch.tensor(strengths).T, torch.tensor(deficiencies).T
 
 

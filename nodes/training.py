@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import comfy.model_management
 import comfy.sample
 import comfy.samplers
-import comfy.utils
 import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
-from PIL import Image
 from torch import Tensor
 
 from ..core.direction import Direction, Family, check_same_family
@@ -22,6 +19,7 @@ from ..core.grid import labelled_grid
 from ..core.implicit import AnyDirection, ImplicitNetwork, TrainedDirection
 from ..core.injection import Window
 from ..core.training import Training, difference
+from .feedback import Bar
 from .hspace import HEdit, family_of, with_edit
 from .lessons import Averaging, Course, Directional, Lesson, Matching, Trainer, in_training
 from .observation import checked_latent, schedule
@@ -119,24 +117,6 @@ class TrainDirection(io.ComfyNode):
         direction = TrainedDirection(network.cpu(), Direction(*averaging.means.result(), family, "training", notes))
         picture = before_and_after(course, model, vae, direction, noise[:SHOWN], end_percent[0], bar)
         return io.NodeOutput(direction, {"loss": trainer.training.losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
-
-
-class Bar:
-    """The host's progress bar, which also brings Cancel and shows previews."""
-
-    def __init__(self, total: int):
-        self.bar, self.done = comfy.utils.ProgressBar(total), 0
-
-    def tick(self) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        self.done += 1
-        self.bar.update_absolute(self.done)
-
-    def show(self, rows: list[Tensor]) -> None:
-        """Pictures (b, h, w, 3), row by row."""
-        sheet = labelled_grid([picture for row in rows for picture in row], columns=len(rows[0]), tile=128)
-        pixels = Image.fromarray((sheet[0] * 255).round().to(torch.uint8).numpy())
-        self.bar.update_absolute(self.done, preview=("JPEG", pixels, 512))
 
 
 def check_resumed(resume: AnyDirection | None, family: Family) -> None:

@@ -20,8 +20,8 @@ from ..core.latent import check_latent
 from ..core.plots import distance_figure, ranks_figure
 from ..core.steering import check_exposes_x_t, recorded
 from ..core.subspace import Trajectory, distance_matrix, followed, random_distance
+from .feedback import Bar, interruptible
 from .hspace import percent_of
-from .pairing import interruptible
 from .sampling import inner_function
 from .types import CATEGORY, TRAJECTORY
 
@@ -165,21 +165,25 @@ class Explorer:
         step = next((i for i, sigma in enumerate(sigmas[:-1].tolist()) if sigma <= level), None)
         if step is None:
             raise ValueError(f"percent: this run ends before {self.percent:g} of the schedule; lower percent, or sample down to 0.")
-        bar_steps = len(sigmas) - 1
-        moment = recorded(self.inner, model, x, sigmas, steps=(step,), extra_args=extra_args, callback=interruptible(), disable=True, **options)[step]
-        latents = variants(moment.x, self.triplets, self.gains)
-        chunks = latents.split(self.batch or fitting(patcher, latents))
-        bar, finished = comfy.utils.ProgressBar(len(chunks) * (bar_steps - step)), []
-        for chunk in chunks:
-            finished.append(self.inner(model, chunk.clone(), sigmas[step:], extra_args=extra_args, callback=interruptible(lambda: bar.update(1)), disable=True, **options))
+        count = len(self.triplets) * len(self.gains)
+        size = self.batch or fitting(patcher, x, count)
+        bar, run = Bar(step + -(-count // size) * (len(sigmas) - 1 - step), patcher), dict(extra_args=extra_args, disable=True, **options)
+        moment = recorded(self.inner, model, x, sigmas, steps=(step,), callback=interruptible(bar.tick), **run)[step]
+        latents, shown = variants(moment.x, self.triplets, self.gains), moment.denoised.repeat(count, *[1] * (x.ndim - 1))
+        finished = []
+        for chunk, cells in zip(latents.split(size), shown.split(size)):
+            def on_step(denoised: Tensor, cells: Tensor = cells) -> None:
+                cells.copy_(denoised)
+                bar.tick(shown, len(self.triplets))
+
+            finished.append(self.inner(model, chunk.clone(), sigmas[step:], callback=interruptible(on_step), **run))
         return torch.cat(finished)
 
 
-def fitting(model: Any, latents: Tensor) -> int:
-    """How many latents the host expects to fit into memory at once, both halves of the guidance together."""
+def fitting(model: Any, latent: Tensor, count: int) -> int:
+    """How many latents of a size, count at the most, the host expects to fit into memory at once, both halves of the guidance together."""
     free = model.get_free_memory(model.load_device)
-    count = len(latents)
-    while count > 1 and model.memory_required([2 * count, *latents.shape[1:]]) > free:
+    while count > 1 and model.memory_required([2 * count, *latent.shape[1:]]) > free:
         count = (count + 1) // 2
     return count
 

@@ -119,9 +119,9 @@ def test_memory_that_holds_few_splits_the_batch(demo, monkeypatch):
     latents = torch.zeros(8, 3, 16, 16)
     need = demo.model.memory_required([4, 3, 16, 16])
     monkeypatch.setattr(type(demo.model), "get_free_memory", lambda self, device: need * 1.01)
-    assert fitting(demo.model, latents) == 2
+    assert fitting(demo.model, latents, len(latents)) == 2
     monkeypatch.setattr(type(demo.model), "get_free_memory", lambda self, device: 0)
-    assert fitting(demo.model, latents) == 1
+    assert fitting(demo.model, latents, len(latents)) == 1
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -1,0 +1,101 @@
+"""What long nodes show while they run: progress to the end, previews, and Cancel at each tick."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What the host's progress bar was told: (value, total, preview)."""
+    import comfy.utils
+
+    seen = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id=None: seen.append((value, total, preview)))
+    return seen
+
+
+def bar_for(latent_format):
+    from pack.nodes.feedback import Bar
+
+    return Bar(1, SimpleNamespace(load_device=torch.device("cpu"), get_model_object=lambda name: latent_format))
+
+
+def test_latents_are_shown_in_rows(demo, sent):
+    from pack.nodes.feedback import Bar
+
+    latents = torch.full((6, 3, 10, 8), -10.0)
+    latents[4] = 10.0
+    Bar(2, demo.model).tick(latents, columns=3)
+    (value, total, (kind, picture, _)), = sent
+    assert (value, total, kind, picture.size) == (1, 2, "JPEG", (24, 20))
+    white = [(x, y) for x in range(3) for y in range(2) if picture.getpixel((8 * x + 4, 10 * y + 5)) == (255, 255, 255)]
+    assert white == [(1, 1)] and picture.getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_a_sheet_of_large_latents_is_thinned_out(sent):
+    import comfy.latent_formats
+
+    bar_for(comfy.latent_formats.SDXL()).tick(torch.zeros(30, 4, 128, 128), columns=6)
+    assert max(sent[0][2][1].size) <= 512 and sent[0][2][1].size[0] > 300
+
+
+def test_of_a_video_the_first_frame_is_shown(sent):
+    import comfy.latent_formats
+
+    bar_for(comfy.latent_formats.Wan21()).tick(torch.zeros(2, 16, 3, 12, 20))
+    assert sent[0][2][1].size == (40, 12)
+
+
+def test_latents_whose_colours_the_host_does_not_know_bring_progress_alone(sent):
+    import comfy.latent_formats
+
+    bar_for(comfy.latent_formats.LatentFormat()).tick(torch.zeros(1, 4, 8, 8))
+    assert sent == [(1, 1, None)]
+
+
+def test_a_tick_after_cancel_ends_the_node(demo):
+    import comfy.model_management
+    from pack.nodes.feedback import Bar
+
+    bar = Bar(2, demo.model)
+    bar.tick()
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        bar.tick()
+
+
+def wired(demo, sampler):
+    from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider, RandomNoise
+
+    return dict(noise=RandomNoise.execute(1).args[0], guider=CFGGuider.execute(demo.model, demo.encode("a face"), demo.encode(""), 2.0).args[0], sampler=sampler,
+                sigmas=BasicScheduler.execute(demo.model, "normal", 6, 1.0).args[0], latent_image=demo.empty())
+
+
+def test_explore_fills_its_grid_cell_by_cell(demo, run, sampler_of, sent):
+    run("ExploreSingularVectors", **wired(demo, sampler_of("euler")), percent=0.5, triplets="1-3", gains="0, 4", batch_size=2)
+    previews = [preview[1] for *_, preview in sent]
+    value, total, _ = sent[-1]
+    assert value == total == len(sent) and all(previews)
+    grids = [picture for picture in previews if picture.size == (48, 32)]
+    assert len(grids) % 3 == 0 and previews[0].size == (16, 16)
+    first, last = ([grid.crop(cell).tobytes() for grid in grids] for cell in ((0, 0, 32, 16), (16, 16, 48, 32)))
+    steps = len(grids) // 3
+    assert len(set(first[:steps])) == steps and len(set(first[steps:])) == 1
+    assert len(set(last[:2 * steps])) == 1 and len(set(last[2 * steps:])) == steps
+
+
+def test_training_an_attribute_shows_its_pairs_and_then_its_result(demo, run, sampler_of, sent):
+    given = wired(demo, sampler_of("euler"))
+    settings = {port.id: port.default for port in pack_schema("TrainAttribute") if getattr(port, "default", None) is not None}
+    run("TrainAttribute", **settings | dict(model=demo.model, source=demo.encode("a face"), target=demo.encode("a face, beard"), negative=demo.encode(""), vae=demo.vae,
+                                            sampler=given["sampler"], sigmas=given["sigmas"], latent=demo.empty(), seeds=2))
+    sizes = [preview[1].size for *_, preview in sent]
+    assert sent[-1][:2] == (len(sent), len(sent)) and set(sizes) == {(16, 16), (32, 16), (48, 16)} and sizes[-1] == (48, 16)
+
+
+def pack_schema(name):
+    import pack.nodes.attributes
+
+    return getattr(pack.nodes.attributes, name).define_schema().inputs
