@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .attribute import Attribute, LatentKind, Mixture, Recipe
-from .files import Kind, Shapes, channels_in, read_checked, require
+from .files import Kind, Shapes, channels_in, names_damage, read_checked, require
 from .integration import LossWeights
 from .latent import matrix_shape
 from .spectrum import LatentSVD, check_rank
@@ -49,10 +49,17 @@ class _Part:
     def of(cls, entry: dict[str, Any], channels: int) -> _Part:
         """Raises ValueError, TypeError or KeyError for anything else than what `attribute_tensors` writes."""
         recipe = dict(entry["recipe"])
-        recipe["weights"] = LossWeights(**recipe["weights"])
+        weights = recipe["weights"] = LossWeights(**recipe["weights"])
+        ranks, percents = (recipe["source_rank"], recipe["target_rank"]), (recipe["percent"], recipe["ahead"], recipe["branch"])
+        if not all(type(rank) is int and rank >= 0 for rank in ranks) or type(recipe["residual"]) is not bool:
+            raise ValueError("its ranks or switches are garbled")
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in (*percents, *vars(weights).values(), entry["weight"])):
+            raise ValueError("its percents or weights are no numbers")
         shape, losses, notes = tuple(entry["shape"]), dict(entry["losses"]), dict(entry["notes"])
         if not all(type(size) is int and size > 0 for size in shape) or len(shape) not in (4, 5) or shape[:2] != (1, channels):
             raise ValueError(f"no latent of {channels} channels has the shape {shape}")
+        if max(ranks) > min(shape[-2:]):
+            raise ValueError(f"a latent of {shape} has no {max(ranks)} triplets")
         if not all(isinstance(value, float) for value in losses.values()) or not all(isinstance(value, str) for value in notes.values()):
             raise ValueError("losses must be numbers, notes must be text")
         return cls(float(entry["weight"]), shape, Recipe(**recipe), losses, notes)
@@ -76,6 +83,7 @@ class _Part:
         return Attribute(self.recipe, stored, kind, network, self.losses, self.notes)
 
 
+@names_damage
 def load_attribute(path: Path) -> Mixture:
     """The attribute or mix in a safetensors file.
 

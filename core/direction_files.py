@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import pickletools
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,13 @@ import torch
 from torch import Tensor
 
 from .direction import Direction, Family
-from .files import Kind, Shapes, are_notes, channels_in, notes_in, read_checked, require
+from .files import Kind, Shapes, are_notes, channels_in, names_damage, notes_in, read_checked, require
 from .implicit import AnyDirection, ImplicitNetwork, MixedDirection, TrainedDirection
 
 DIRECTION = Kind("semantic_latents.direction", "direction", "Save Direction", 2)
 PARTS, DEPTH = 64, 16  # of one mix
 PUBLISHED = "controlnet.fc1.weight"
+PICKLED = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", *(f"torch.{kind}Storage" for kind in ("Float", "Half", "Double", "BFloat16"))}
 PUBLISHED_CONCEPTS = ("female", "male", "young", "old", "white", "black", "asian", "anti-sexual")
 
 
@@ -58,6 +61,7 @@ def _described(direction: AnyDirection, tensors: dict[str, Tensor]) -> dict[str,
     return {"number": number, "trained": trained, "method": direction.method, "notes": direction.notes}
 
 
+@names_damage
 def load_direction(path: Path) -> AnyDirection:
     """The direction in a safetensors file.
 
@@ -74,13 +78,12 @@ def load_direction(path: Path) -> AnyDirection:
                 leaves = list(_leaves(json.loads(metadata["tree"])))
             except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                 raise ValueError(f"file: {path.name} is damaged: its metadata does not describe a direction ({error}).") from error
+        if len({leaf.prefix for leaf in leaves}) < len(leaves):
+            raise ValueError(f"file: {path.name} is damaged: its metadata name a part twice.")
         if not all(leaf.fits(shapes, channels) for leaf in leaves) or {key for leaf in leaves for key in leaf.keys(channels)} != set(shapes):
             raise ValueError(f"file: {path.name} is damaged: its tensors have shapes {shapes}, which no direction has.")
 
     metadata, tensors = read_checked(path, DIRECTION, check)
-    spoilt = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
-    if spoilt:
-        raise ValueError(f"file: {path.name} is damaged: {', '.join(spoilt)} contain NaN or Inf.")
     family = Family(metadata["family"], metadata["prediction"], int(metadata["channels"]))
     if metadata["version"] == "1":
         return _Leaf("", False, metadata["method"], notes_in(path, metadata["notes"])).direction(tensors, family)
@@ -148,6 +151,21 @@ def _built(entry: dict[str, Any], tensors: dict[str, Tensor], family: Family) ->
     return MixedDirection(parts, tuple(map(float, entry["weights"])), bool(entry["orthogonalise"]), bool(entry["keep_size"]), entry["notes"])
 
 
+def check_archive(path: Path, largest: int) -> None:
+    """Raise ValueError for an archive whose pickle asks for more than plain tensors, or that grows when it is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > largest or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("it is packed, or larger than it looks")
+        for entry in entries:
+            if entry.filename.endswith(".pkl"):
+                names = {argument.replace(" ", ".") for operation, argument, _ in pickletools.genops(archive.read(entry)) if operation.name in ("GLOBAL", "INST")}
+                names |= {"STACK_GLOBAL" for operation, *_ in pickletools.genops(archive.read(entry)) if operation.name == "STACK_GLOBAL"}
+                if names - PICKLED:
+                    raise ValueError(f"it asks for {', '.join(sorted(names - PICKLED))}")
+
+
+@names_damage
 def load_published(path: Path, concept: str) -> Direction:
     """One of the h-space vectors that Li et al. 2024 (InterpretDiffusion) published for SD 1.4.
 
@@ -158,12 +176,15 @@ def load_published(path: Path, concept: str) -> Direction:
     if path.stat().st_size > largest:
         raise ValueError(f"file: {path.name} has {path.stat().st_size} bytes; the published vectors have 2.6 million. Only those are read from .pth files.")
     try:
+        check_archive(path, largest)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
-        raise ValueError(f"file: {path.name} cannot be read as published h-space vectors ({type(error).__name__}).") from error
+        raise ValueError(f"file: {path.name} cannot be read as published h-space vectors ({type(error).__name__}: {error}).") from error
     matrix = state.get(PUBLISHED) if isinstance(state, dict) else None
     if not isinstance(matrix, Tensor) or tuple(matrix.shape) != (1280 * 64, len(PUBLISHED_CONCEPTS)) or not matrix.is_floating_point():
         raise ValueError(f"file: {path.name} does not hold the published h-space vectors ({PUBLISHED} of shape (81920, 8)).")
+    if not torch.isfinite(matrix).all():
+        raise ValueError(f"file: {path.name} is damaged: its vectors contain NaN or Inf.")
     if concept not in PUBLISHED_CONCEPTS:
         raise ValueError(f"concept: got {concept!r}; choose one of {', '.join(PUBLISHED_CONCEPTS)}.")
     shift = matrix[:, PUBLISHED_CONCEPTS.index(concept)].float().reshape(1, 1280, 8, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..demo import SLIDERS
 from .types import ATTRIBUTE, CATEGORY, DIRECTION
 
 FOLDER = "semantic_latents"
+DEEPEST = 100  # folders in each other
 SUFFIXES = {".safetensors", ".pth"}
 
 
@@ -32,16 +34,44 @@ def register_folder() -> None:
 
 
 def save_whole(tensors, metadata: dict[str, str], prefix: str) -> Path:
-    """Write to the next free name of this prefix; the file appears when it is whole."""
+    """Write to the next free name of this prefix; the file appears when it is whole, and never in the place of another.
+
+    Raises ValueError for a prefix that no file can have, OSError if the folder cannot be written.
+    """
+    check_prefix(prefix)
     folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, output_folder())
-    path = Path(folder) / f"{name}_{counter:05}_.safetensors"
-    partial = path.with_suffix(".partial")
+    partial = Path(folder) / f"{name}_{os.getpid()}.partial"
     try:
         comfy.utils.save_torch_file(tensors, str(partial), metadata=metadata)
-        os.link(partial, path) if hasattr(os, "link") else partial.rename(path)  # a link does not replace a file
+        while True:
+            path = Path(folder) / f"{name}_{counter:05}_.safetensors"
+            try:
+                give_name(partial, path)
+                return path
+            except FileExistsError:  # taken since the host counted
+                counter += 1
     finally:
         partial.unlink(missing_ok=True)
-    return path
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise ValueError for a prefix that cannot be a file's name."""
+    if not prefix or prefix.endswith(("/", "/..")):
+        raise ValueError(f"filename_prefix: {prefix!r} has no name after its folder; write one, such as faces/smile.")
+    is_text = prefix == prefix.encode(errors="ignore").decode()  # half of a surrogate pair is none
+    if not is_text or "\0" in prefix or prefix.count("/") > DEEPEST:
+        raise ValueError(f"filename_prefix: {prefix[:50]!r} cannot be a file's name; write plain text, such as faces/smile.")
+
+
+def give_name(partial: Path, path: Path) -> None:
+    """Give a whole file its name. Raises FileExistsError if there is a file of that name already."""
+    try:
+        os.link(partial, path)  # which does not replace a file, as renaming does
+    except (OSError, AttributeError) as error:
+        if isinstance(error, FileExistsError) or getattr(error, "errno", errno.EPERM) not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK):
+            raise
+        path.touch(exist_ok=False)  # a file system without links: take the name first
+        os.replace(partial, path)
 
 
 class SaveDirection(io.ComfyNode):
