@@ -98,7 +98,8 @@ class Attribute:
     def stored_change(self, x: Tensor) -> Tensor:
         """What strength 1 adds to any latent x: (b, c, h, w) of the size that the attribute was learned at.
 
-        The difference of two predicted x0 moves the running latent as it is: x = x0 + sigma eps keeps its noise. Raises
+        The difference of two predicted x0 moves the running latent by as much of it as there is of x0: all in the frame
+        x = x0 + sigma eps, which keeps its noise; 1 - sigma in a flow model's. Raises
         ValueError for another size.
         """
         if tuple(x.shape[1:]) != tuple(self.stored.shape[1:]):

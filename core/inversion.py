@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .asyrp import euler_step
@@ -70,15 +71,15 @@ class Path:
 
 
 def sample_along(
-    model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, path: Path, *,
+    model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, path: Path, *, mask: Tensor | float = 1.0,
     callback: Callable[[dict], None] | None = None, options: dict | None = None,
 ) -> Tensor:
     """A first-order run that adds at each step what the path's own step missed (direct inversion, Ju et al. 2024).
 
     x' = trajectory[i + 1] + (step(x) - step(trajectory[i])): as long as nothing is edited it follows the path bit for
     bit, whatever the inversion's own error; an edit adds its difference. A start that differs from the path's by rounding
-    only is taken for it. model(x, sigma (b,), **options) gives the denoised latent. Raises ValueError if the path has
-    another number of steps or another size.
+    only is taken for it. mask: (b, 1 or c, h, w), where the path is followed; a plain step elsewhere. model(x, sigma (b,),
+    **options) gives the denoised latent. Raises ValueError if the path has another number of steps or another size.
     """
     if len(path.stepped) != len(sigmas) - 1 or path.trajectory[0].shape != x.shape:
         raise ValueError(
@@ -92,5 +93,7 @@ def sample_along(
         denoised = model(x, sigmas[i] * x.new_ones(len(x)), **(options or {}))
         if callback:
             callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-        x = path.trajectory[i + 1] + (euler_step(x, denoised, sigma, after) - path.stepped[i])
+        step = euler_step(x, denoised, sigma, after)
+        followed = path.trajectory[i + 1] + (step - path.stepped[i])
+        x = followed if isinstance(mask, float) else torch.lerp(step, followed, mask.to(step))
     return x

@@ -21,6 +21,7 @@ from ..core.steering import check_edited, check_exposes_x_t, recorded, sample_st
 from ..core.value_network import train
 from .feedback import Bar, interruptible
 from .pairing import Steps, kind_of, paired, same_randomness, target_moments, under_prompt
+from .processes import picture_share
 from .provenance import HIDDEN, prompt_notes
 from .sampling import inner_function, masks_over, under_masks
 from .types import ATTRIBUTE, CATEGORY
@@ -82,7 +83,7 @@ class AttributeSampler:
         for attribute, weight, steps in plans:
             def edit(latent: Tensor, attribute=attribute, weight=weight, steps=steps) -> Tensor:
                 if use.target is None:
-                    change = whole = attribute.stored_change(latent)
+                    change = whole = picture_share(levels, float(sigmas[steps.edited])) * attribute.stored_change(latent)
                 else:
                     pair = paired(seen[steps.parted], steps, sigmas)
                     change, whole = attribute.change(latent, pair), pair.matched - latent
@@ -177,8 +178,13 @@ class TrainAttribute(io.ComfyNode):
         attribute = Mixture(((Attribute(recipe, mean_change(learner.differences, n), kind_of(model), network, reached, notes), 1.0),))
         use = Use(attribute, 1.0, 0.0, target, None)
         drawn = [draw(inner, seed), draw(OnlyTarget(inner, target), seed), draw(AttributeSampler(inner, (use,)), seed)]
-        picture = labelled_grid([vae.decode(x)[0] for x in drawn], ["source", "target", "edited"])
+        picture = labelled_grid([first_picture(vae.decode(x)) for x in drawn], ["source", "target", "edited"])
         return io.NodeOutput(attribute, {"loss": losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+def first_picture(pictures: Tensor) -> Tensor:
+    """The first picture (h, w, c) of a batch, of a video's first frame."""
+    return pictures[(0,) * (pictures.ndim - 3)]
 
 
 def exposing_function(sampler: Any) -> Callable[..., Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from pathlib import Path
 
 import comfy.utils
@@ -40,7 +41,7 @@ def save_whole(tensors, metadata: dict[str, str], prefix: str) -> Path:
     """
     check_prefix(prefix)
     folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, output_folder())
-    partial = Path(folder) / f"{name}_{os.getpid()}.partial"
+    partial = Path(folder) / f".{uuid.uuid4().hex}.partial"  # not of the prefix, as the host would count it
     try:
         comfy.utils.save_torch_file(tensors, str(partial), metadata=metadata)
         while True:

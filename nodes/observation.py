@@ -19,29 +19,49 @@ SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; t
 
 
 class Watch:
-    """A patch of the middle block that keeps h of each prompt of the last model call."""
+    """A patch of the middle block that keeps h of each prompt of the last model call, called by names in errors."""
 
-    def __init__(self):
+    def __init__(self, names: dict[int, str]):
         self.parts: dict[int, list[Tensor]] = {}
+        self.names, self.size, self.areas = names, None, set()
 
     def __call__(self, args: dict[str, Any]) -> dict[str, Tensor]:
         options, entries = args["transformer_options"], args["transformer_options"]["cond_or_uncond"]
         for index, part in zip(entries, () if options.get(PROBING) else args["h"].chunk(len(entries))):
             self.parts.setdefault(index, []).append(part.float())
+            self.areas.add((index, args["x"].shape[-2:]))
         return {"h": args["h"]}
 
-    def take(self) -> dict[int, Tensor]:
-        """h (b, c, h, w) by place, the mean where a prompt has several parts; forgets them."""
-        taken = {index: torch.stack(parts).mean(0) for index, parts in self.parts.items()}
-        self.parts.clear()
-        return taken
+    def take(self, whole: torch.Size | None = None) -> dict[int, Tensor]:
+        """h (b, c, h, w) by place, the mean where a prompt has several parts; forgets them. whole: the latent's height and width.
+
+        Raises ValueError if a prompt has none at this step, or covers a part of the picture, or if the size of h changes.
+        """
+        found, areas, self.parts, self.areas = self.parts, self.areas, {}, set()
+        if not self.names:
+            return {}
+        if not found:
+            raise ValueError("model: a step was skipped (EasyCache and the like do so), and has no h to look at; connect the model without that patch here.")
+        for place, name in self.names.items():
+            if place not in found:
+                raise ValueError(f"{name}: it is not in force at every step, so there is no h to look at; connect a prompt without a range of steps.")
+            if whole and any(index == place and area != whole for index, area in areas):
+                raise ValueError(f"{name}: a part of it covers an area of the picture only; connect a prompt for the whole picture.")
+        size = next(iter(found.values()))[0].shape
+        if self.size not in (None, size):
+            raise ValueError("model: h changes its size during the run (deep shrink does so), and cannot be compared; connect the model without that patch here.")
+        self.size = size
+        return {place: torch.stack(parts).mean(0) for place, parts in found.items()}
 
 
 class WatchedGuider(comfy.samplers.CFGGuider):
     """The host's guidance, with a further prompt evaluated at each step for its h alone."""
 
-    def __init__(self, model: ModelPatcher, prompts: dict[str, Any], cfg: float, on_step: Callable[[dict[int, Tensor], float], None]):
-        self.watch, self.on_step = Watch(), on_step
+    def __init__(self, model: ModelPatcher, prompts: dict[str, Any], cfg: float, on_step: Callable[[dict[int, Tensor], float], None], *, looked_at: bool = True):
+        names = {NEGATIVE: "negative", TARGET: "target", SOURCE: "source" if "target" in prompts else "positive"}
+        places = (SOURCE, *([TARGET] if "target" in prompts else []), *([NEGATIVE] if cfg != 1.0 else [])) if looked_at else ()
+        self.watch = Watch({place: names[place] for place in places})
+        self.on_step = on_step
         watched = model.clone()
         watched.set_model_middle_block_after_patch(self.watch)
         super().__init__(watched)
@@ -51,9 +71,9 @@ class WatchedGuider(comfy.samplers.CFGGuider):
     def predict_noise(self, x, timestep, model_options={}, seed=None):
         negative = None if self.cfg == 1.0 else self.conds["negative"]
         prompts = [self.conds["positive"], negative, *([self.conds["target"]] if "target" in self.conds else [])]
-        self.watch.take()
+        self.watch.parts, self.watch.areas = {}, set()
         positive, unguided, *_ = comfy.samplers.calc_cond_batch(self.inner_model, prompts, x, timestep, model_options)
-        self.on_step(self.watch.take(), float(timestep.flatten()[0]))
+        self.on_step(self.watch.take(x.shape[-2:]), float(timestep.flatten()[0]))
         return positive if negative is None else unguided + self.cfg * (positive - unguided)
 
 
@@ -70,9 +90,9 @@ def schedule(model: ModelPatcher, steps: int) -> Tensor:
 
 
 def watched_runs(
-    model: ModelPatcher, prompts: dict[str, Any], cfg: float, latent: Tensor, *, steps: int, seed: int, count: int, batch: int
+    model: ModelPatcher, prompts: dict[str, Any], cfg: float, latent: Tensor, *, steps: int, seed: int, count: int, batch: int, looked_at: bool = True
 ) -> Iterator[tuple[float, dict[int, Tensor]]]:
-    """For each step of each run, the noise level and h by place; count seeds from seed up, batch of them at a time."""
+    """For each step of each run, the noise level and h by place, if it is looked at; count seeds from seed up, batch of them at a time."""
     sigmas, bar = schedule(model, steps), Bar(steps * -(-count // batch))
     for first in range(seed, seed + count, batch):
         seen: list[tuple[float, dict[int, Tensor]]] = []
@@ -83,6 +103,6 @@ def watched_runs(
 
         size = min(batch, seed + count - first)
         noise = torch.cat([comfy.sample.prepare_noise(latent, one) for one in range(first, first + size)])
-        guider = WatchedGuider(model, prompts, cfg, on_step)
+        guider = WatchedGuider(model, prompts, cfg, on_step, looked_at=looked_at)
         guider.sample(noise, latent.expand(size, *latent.shape[1:]), comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=first)
         yield from seen

@@ -21,6 +21,11 @@ from .hspace import SIGMA_DOWN
 from .types import CATEGORY
 
 
+def picture_share(levels: Any, sigma: float) -> float:
+    """What part of the picture is in the running latent at a noise level: 1, in flow models 1 - sigma. levels: the model's sampling object."""
+    return float(levels.noise_scaling(torch.tensor(sigma), torch.zeros(1), torch.ones(1)))
+
+
 @dataclass(frozen=True)
 class DDIM:
     """The sampler function of DDIM Sampler."""
@@ -35,7 +40,7 @@ class DDIM:
         levels = model.inner_model.model_patcher.get_model_object("model_sampling")
         boost = levels.percent_to_sigma(self.boost_percent) if self.boost_percent < 1 else 0.0
         noise = default_noise_sampler(x, seed=extra_args.get("seed"))
-        return sample_ddim(model, x, sigmas, eta=self.eta, boost_below=boost, noise=noise, callback=callback,
+        return sample_ddim(model, x, sigmas, eta=self.eta, boost_below=boost, flow=picture_share(levels, 0.5) < 1, noise=noise, callback=callback,
                            announce=lambda down: announced(extra_args, down))
 
 
@@ -103,7 +108,8 @@ class AlongPath:
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
         if len(sigmas) != len(self.sigmas) or not torch.allclose(sigmas.cpu(), torch.tensor(self.sigmas), rtol=1e-4):
             raise ValueError("sigmas: the exact sampler needs the sigmas that Invert was given; connect the same node to both.")
-        return sample_along(model, x, sigmas, self.path.to(x), callback=callback, options=extra_args)
+        mask = (extra_args or {}).get("denoise_mask")
+        return sample_along(model, x, sigmas, self.path.to(x), mask=1.0 if mask is None else mask, callback=callback, options=extra_args)
 
 
 class Invert(io.ComfyNode):

@@ -72,15 +72,16 @@ class Probe:
     def _of_h(self, executor, call: UNetCall, rows: Rows) -> tuple[Tensor, Tensor]:
         unet = executor.class_obj
         encoder = copies(unet, "time_embed", "label_emb", "input_blocks", "middle_block", device=call.x.device)
-        x = rows.first(call.x).clone()
+        x, beside = rows.first(call.x).clone().tensor_split([unet.out_channels], 1)  # an inpainting model's mask and picture come after the latent
 
         def h_of(shift: Tensor) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
+            given = torch.cat([x + shift, beside.expand(len(shift), *beside.shape[1:])], 1)
             tape: list[Tensor] = []
             twin = twin_of(unet, list(encoder["input_blocks"]), [*encoder.get("middle_block", []), Stop(tape)])
             vars(twin).update({name: module for name, module in encoder.items() if name.endswith("_embed") or name.endswith("_emb")})
             try:
-                rows.call(len(shift), x + shift).run(executor, twin)
+                rows.call(len(shift), given).run(executor, twin)
             except Reached:
                 return tape[0]
             raise AssertionError("the middle block was not reached")
@@ -140,6 +141,6 @@ def sensitive_directions(
     sigma = float(sigmas[(sigmas.log() - torch.tensor(max(target, 1e-9)).log()).abs().argmin()])
     probe, probed = Probe(sigma, method, count, iterations, mask, seed), model.clone()
     probed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "semantic_latents_probe", probe)
-    for _ in watched_runs(probed, prompts, cfg, latent, steps=steps, seed=seed, count=1, batch=1):
+    for _ in watched_runs(probed, prompts, cfg, latent, steps=steps, seed=seed, count=1, batch=1, looked_at=False):
         pass
     return *probe.found, sigma

@@ -300,6 +300,23 @@ def with_pickle(blob, data):
     return packed({name: data if name.endswith("data.pkl") else record for name, record in unpacked(blob).items()})
 
 
+def with_two_directories(seen, hidden):
+    """An archive whose directory stands before its end for one reader (zipfile), and where its end says it is for another (torch)."""
+    parts = []
+    for blob in (packed(seen), packed(hidden)):
+        size, start = struct.unpack_from("<II", blob, len(blob) - 10)
+        parts.append((blob[:start], bytearray(blob[start:start + size]), blob[start + size:]))
+    (first, directory, _), (second, other, end) = parts
+    place = 0
+    while place < len(directory):
+        length, = struct.unpack_from("<H", directory, place + 28)
+        offset, = struct.unpack_from("<I", directory, place + 42)
+        struct.pack_into("<I", directory, place + 42, offset + len(second) - len(first))
+        place += 46 + length
+    assert len(directory) == len(other) and len(second) >= len(first)
+    return second + other + first + directory + end
+
+
 def pickle_flipped(rng, blob):
     """With the archive's own sums right again."""
     records = unpacked(blob)
@@ -439,6 +456,9 @@ KNOWN = {
     "a network of whole numbers": ("attribute with network", as_dtype("0.first", "I64")),
     "a gigabyte in 1000 bytes": ("published", lambda blob: with_pickle(pth({MATRIX: torch.zeros(1)}), pickle.dumps({MATRIX: Call(bytearray, 2**30)}, 2))),
     "64 MB deflated": ("published", lambda blob: packed(unpacked(pth({MATRIX: torch.zeros(81920, 8), "more": torch.zeros(2**24)})), zipfile.ZIP_DEFLATED)),
+    "ten million lists in a pickle": ("published", lambda blob: with_pickle(blob, b"\x80\x02" + b"]" * 10**7 + b".")),
+    "an archive with two directories": ("published", lambda blob: with_two_directories(
+        {"x/data.pkl": b"N.", "x/version": b"3", "x/more": b""}, {"x/data.pkl": pickle.dumps({MATRIX: Call(bytearray, 2**30)}, 2), "x/version": b"3", "x/more": bytes(100)})),
     "a sparse matrix": ("published", lambda blob: pth({MATRIX: torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (81920, 8))})),
     "a matrix without values": ("published", lambda blob: pth({MATRIX: torch.empty(81920, 8, device="meta")})),
     "NaN in the vectors": ("published", lambda blob: pth({MATRIX: torch.full((81920, 8), math.nan)})),

@@ -31,7 +31,7 @@ def test_a_contrast_is_the_mean_difference_of_h_on_the_same_latent(world, run):
     from pack.nodes.observation import Watch, schedule
 
     direction = contrast(run, world, images=2, steps=2, batch_size=1)
-    watch, model = Watch(), world.model.clone()
+    watch, model = Watch({0: "source"}), world.model.clone()
     model.set_model_middle_block_after_patch(watch)
     seen = {}
     for name, prompt in (("target", "a face, blue hair"), ("source", "a face")):

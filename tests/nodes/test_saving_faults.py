@@ -165,6 +165,15 @@ def test_a_save_killed_between_its_steps_leaves_nothing_that_hinders(saved, monk
     assert moment.endswith(after_kill(saved, direction(2)))
 
 
+def test_the_numbers_go_on_after_a_killed_save(saved, monkeypatch):
+    import comfy.utils
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.utils, "save_torch_file", dies(after=comfy.utils.save_torch_file))
+        Child(lambda: save(direction(2))).said()
+    assert saved.next_save_works().name in ("smile_00002_.safetensors", "smile_00003_.safetensors")
+
+
 def test_leftovers_are_not_listed_and_do_not_hinder(saved):
     for name in ("smile_00002_.partial", "smile_00003_.partial", ".tmpAbCdEf", "smile_.partial", "smile_x_.partial"):
         (saved.folder / name).write_bytes(b"a part")
@@ -272,6 +281,7 @@ def test_a_folder_that_cannot_be_written_is_named(monkeypatch, run, node):
 # --- two at once
 
 MEETINGS = {"with one number": 1, "with one number, both written": 2}
+SHARED = pytest.mark.xfail(strict=True, reason="DEFECT: in two containers that share a folder both processes can have one number, and so one .partial")
 
 
 def meeting(act, ready, go, times):
@@ -323,8 +333,10 @@ def both_at_once(meant, times):
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("met", MEETINGS)
-def test_two_savers_at_the_same_moment_both_save_or_say_to_try_again(saved, rounds, figures, met):
+@pytest.mark.parametrize(("met", "where"), [(met, "in one system") for met in MEETINGS] + [pytest.param("with one number, both written", "in two containers", marks=SHARED)])
+def test_two_savers_at_the_same_moment_both_save_or_say_to_try_again(saved, rounds, figures, monkeypatch, met, where):
+    if where == "in two containers":
+        monkeypatch.setattr(os, "getpid", lambda: 1)
     count, outcomes, faults = rounds(5, 150), Counter(), []
     for i in range(count):
         meant, paths = [direction(10 + 2 * i, 8), direction(11 + 2 * i, 8)], []
@@ -340,7 +352,7 @@ def test_two_savers_at_the_same_moment_both_save_or_say_to_try_again(saved, roun
         faults += [f"pair {i} left {[path.name for path in (*finals, *rest)]}"] if finals != sorted(set(paths)) or rest else []
         for path in (*finals, *rest):
             path.unlink()
-    figures(f"two savers at once, {met}", f"{count} pairs: " + ", ".join(f"{number} {what}" for what, number in outcomes.most_common()))
+    figures(f"two savers at once, {where}, {met}", f"{count} pairs: " + ", ".join(f"{number} {what}" for what, number in outcomes.most_common()))
     assert not faults, f"{len(faults)} faults, such as\n" + "\n".join(faults[:10])
 
 

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,6 +15,9 @@ IDS = {
     "TrainAttribute", "ApplyAttribute", "MixAttributes", "SaveAttribute", "LoadAttribute",
     "StrengthRange", "Grid",
 }
+PARTS = (  # of a help page, in this order
+    "**What you will see.** ", "![", "**When to use it.** ", "| input | useful range |", "| output | what it is |", "**When nothing happens.** ",
+)
 
 
 def schemas(pack_nodes):
@@ -60,6 +64,23 @@ def test_every_node_has_a_help_page_that_explains_every_input_and_output(pack_no
 
 def test_every_help_page_is_of_a_node(pack_nodes):
     assert {page.stem for page in help_page("x").parent.glob("*.md")} == set(pack_nodes)
+
+
+def test_every_help_page_has_all_parts_in_one_order(pack_nodes):
+    for name, schema in schemas(pack_nodes).items():
+        page = help_page(name).read_text()
+        expected = [part for part in PARTS if schema.inputs or "input" not in part]
+        assert sorted(expected, key=page.find) == expected and all(page.count(part) == 1 for part in expected), name
+
+
+def test_every_help_page_has_a_picture_of_its_own(pack_nodes):
+    shown = {}
+    for name in pack_nodes:
+        (caption, link), = re.findall(r"!\[(.*)\]\((.*)\)", help_page(name).read_text())
+        picture = help_page(name).parent / link
+        assert len(caption) > 15 and picture.read_bytes().startswith(b"\xff\xd8") and picture.stat().st_size < 60_000, name
+        shown[name] = picture
+    assert sorted(shown.values()) == sorted((help_page("x").parent / "images").iterdir()), "each picture is on one page"
 
 
 def test_schema_inputs_are_the_parameters_of_execute(pack_nodes):

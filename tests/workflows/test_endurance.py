@@ -1,0 +1,303 @@
+"""A server cancelled at any moment, and edited again and again: it stops at once, goes on as before, and gives its memory back."""
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pack.dev.server import Host
+from pack.tests.workflows.graphs import DemoGraph, base_directory, outcome, saved, with_ours
+
+pytestmark = [pytest.mark.timeout(14_000), pytest.mark.campaign]
+MB = 2**20
+KEEPER = """
+KEPT = []
+
+
+class Keep:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("LATENT",), "keep", "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"samples": ("LATENT",)}}
+
+    def keep(self, samples):
+        KEPT.append(samples["samples"].clone())
+        return (samples,)
+
+
+NODE_CLASS_MAPPINGS = {"Keep": Keep}
+"""
+SMALLEST = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 1, "height": 1, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """A server whose freed tensors go back to the system, with a pack beside ours that keeps latents."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MMAP", "TRIM"):
+            patch.setenv(f"MALLOC_{name}_THRESHOLD_", "65536")
+        arguments = base_directory(tmp_path_factory.mktemp("base"), with_ours(keeper=KEEPER))
+        with Host(os.environ["COMFYUI"], arguments=arguments) as host:
+            yield host
+
+
+@pytest.fixture(scope="module")
+def info(host):
+    return host.client.object_info()
+
+
+def memory(host, of="VmRSS"):
+    """Bytes of the server's memory, resident now (VmRSS) or at most (VmHWM)."""
+    status = Path(f"/proc/{host.process.pid}/status").read_text()
+    return 1024 * int(status.split(f"{of}:")[1].split()[0])
+
+
+def left(host):
+    """Bytes of memory that stay after everything was unloaded and forgotten."""
+    host.client.post("/history", {"clear": True})
+    host.client.post("/free", {"unload_models": True, "free_memory": True})
+    for _ in range(2):  # it frees before or after the next prompt, and surely before the one after
+        host.client.run(SMALLEST)
+    return memory(host)
+
+
+# Cancel
+
+
+def train_attribute(graph):
+    node = graph.own("TrainAttribute", model=graph.model, **graph.prompts, vae=graph.vae, sampler=graph.sampler(), sigmas=graph.sigmas(5), latent=graph.empty(), seeds=1, cfg=1.0)
+    graph.own("SaveAttribute", attribute=[node, 0])
+    return node
+
+
+def train_direction(graph):
+    node = graph.own("TrainDirection", model=graph.model, **graph.prompts, vae=graph.vae, latent=graph.empty(), images=2, batch_size=1, epochs=1, steps=3, cfg=1.0)
+    graph.own("SaveDirection", direction=[node, 0])
+    return node
+
+
+def discover_directions(graph, method="PCA"):
+    prompts = {"positive": graph.prompts["source"], "negative": graph.prompts["negative"]}
+    node = graph.own("DiscoverDirections", model=graph.model, **prompts, latent=graph.empty(), method=method, images=6, batch_size=2, steps=5, cfg=1.0, count=2, iterations=2)
+    graph.own("SaveDirection", direction=[node, 0])
+    return node
+
+
+def discover_by_jacobian(graph):
+    return discover_directions(graph, "Jacobian")
+
+
+def direction_from_prompts(graph):
+    node = graph.own("DirectionFromPrompts", model=graph.model, **graph.prompts, latent=graph.empty(), images=4, batch_size=2, steps=4, cfg=1.0)
+    graph.own("SaveDirection", direction=[node, 0])
+    return node
+
+
+def invert(graph):
+    node = graph.own("Invert", model=graph.model, positive=graph.prompts["source"], latent=graph.drawn(steps=1), sigmas=graph.sigmas(5))
+    graph.save([node, 1])
+    return node
+
+
+def editing_schedule(graph):
+    prompts = {"positive": graph.prompts["source"], "negative": graph.prompts["negative"]}
+    node = graph.own("EditingSchedule", model=graph.model, **prompts, vae=graph.vae, latent=graph.empty(), images=2, steps=6, cfg=1.0)
+    graph.save(graph.out("VAEEncode", pixels=[node, 3], vae=graph.vae))
+    return node
+
+
+def guided(graph, name, steps, **inputs):
+    guider = graph.out("CFGGuider", model=graph.model, positive=graph.prompts["source"], negative=graph.prompts["negative"], cfg=1.0)
+    node = graph.own(name, noise=graph.out("RandomNoise"), guider=guider, sampler=graph.sampler(), sigmas=graph.sigmas(steps), latent_image=graph.empty(), **inputs)
+    graph.save([node, 0])
+    return node
+
+
+def sample_trajectory(graph):
+    return guided(graph, "SampleTrajectory", 16)
+
+
+def explore_singular_vectors(graph):
+    return guided(graph, "ExploreSingularVectors", 6, triplets="1-3", gains="0, 2", batch_size=2)
+
+
+def asymmetric_sampling(graph):
+    latent = graph.drawn(model=applied(graph, asymmetric=True), steps=6)
+    graph.save(latent)
+    return latent[0]
+
+
+def applied(graph, **inputs):
+    """The model with a direction from a file."""
+    return [graph.own("ApplyDirection", model=graph.model, direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0], **inputs), 0]
+
+
+LONG = [train_attribute, train_direction, discover_directions, discover_by_jacobian, direction_from_prompts, invert, editing_schedule, sample_trajectory,
+        explore_singular_vectors, asymmetric_sampling]
+
+
+class Clock:
+    """When a node began, reported progress and was left, in seconds; tells another when it begins."""
+
+    def __init__(self, node, at_start=lambda: None):
+        self.node, self.at_start, self.times = node, at_start, []
+
+    def __call__(self, kind, data):
+        if kind == "executing" and data["node"] == self.node:
+            self.at_start()
+        if data.get("node") == self.node and kind in ("executing", "progress", "executed"):
+            self.times.append(time.monotonic())
+
+    @property
+    def span(self):
+        return self.times[-1] - self.times[0]
+
+
+def cancelled(host, graph, node, delay):
+    """Cancel a graph some seconds after one of its nodes began: the seconds, and those of the processor, that it still took; None if it was done before."""
+    posted = []
+
+    def interrupt():
+        posted.append((time.monotonic(), processor_time(host)))
+        host.client.post("/interrupt", {})
+
+    timer = threading.Timer(delay, interrupt)
+    found = outcome(host.client, graph, Clock(node, timer.start))
+    now = time.monotonic(), processor_time(host)
+    timer.cancel()
+    return [after - before for before, after in zip(posted[0], now)] if found.kind == "interrupted" else None
+
+
+def processor_time(host):
+    """Seconds of the processor that a server has used."""
+    fields = Path(f"/proc/{host.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("grow", LONG, ids=lambda grow: grow.__name__)
+def test_cancel_stops_at_once_and_leaves_nothing_behind(grow, host, info, rounds, figures):
+    """At once: within a second of the processor's time, so that a busy machine says the same."""
+    graph = DemoGraph(info)
+    node = grow(graph)
+    clock, waits, chance = Clock(node), [], random.Random(grow.__name__)
+    expected, before = saved(host, host.client.run(graph, clock)), left(host)
+    for moment in range(rounds(1, 20)):
+        share = chance.random()
+        told = f"moment {moment}, {share:.2f} of its run"
+        for attempt in range(4):
+            waited = cancelled(host, graph, node, share * clock.span / 2**attempt)
+            if waited:
+                break
+            left(host)  # or it would find its result there
+        assert waited, f"{told}: it went on to its end"
+        assert waited[1] < 1, f"{told}: it stopped after {waited[0]:.2f} s, {waited[1]:.2f} s of the processor"
+        waits.append(waited)
+        assert saved(host, host.client.run(graph)) == expected, f"{told}: the run after it gave another result"
+        after = left(host)
+    assert after - before < 4 * MB, f"{(after - before) / MB:.1f} MB more after {len(waits)} runs cancelled"
+    most = [max(times) for times in zip(*waits)]
+    figures(f"cancel {grow.__name__.replace('_', ' ')}", f"{len(waits)} times; stopped after {most[0]:.2f} s at most ({most[1]:.2f} s of the processor), "
+            f"the next run equal bit for bit; memory {(after - before) / MB:+.1f} MB")
+
+
+# Memory
+
+
+def late(graph, i, **inputs):
+    """One step, late in a run, of a batch."""
+    return graph.drawn(steps=1, denoise=0.2, cfg=1.0, batch=BATCH, seed=i, **inputs)
+
+
+def with_direction(graph, i):
+    return late(graph, i, model=applied(graph, strength=0.2 + 0.1 * i, end_percent=1.0, asymmetric=i % 8 > 3), sampler=graph.sampler("ddim"))
+
+
+def with_attribute(graph, i):
+    attribute = [graph.own("LoadAttribute", file="demo_attribute_sunglasses.safetensors"), 0]
+    use = graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=attribute, strength=0.1 * i, target=graph.prompts["target"])
+    return late(graph, i, sampler=[use, 0])
+
+
+def with_operation(graph, i):
+    operation = [graph.own("SpectrumOperation", strength=0.1 * i), 0]
+    edit = graph.own("EditDuringSampling", sampler=graph.sampler(), operation=operation, end_percent=1.0)
+    return late(graph, i, sampler=[edit, 0])
+
+
+def with_training(graph, i):
+    learned = graph.own("TrainAttribute", model=graph.model, **graph.prompts, vae=graph.vae, sampler=graph.sampler(), sigmas=graph.sigmas(4),
+                        latent=graph.empty(), seeds=1, seed=i, cfg=1.0)
+    return late(graph, i, sampler=[graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=[learned, 0]), 0])
+
+
+EDITS = [with_direction, with_attribute, with_operation, with_training]
+BATCH = 8
+LATENTS = 4 * BATCH * 3 * 32 * 32  # bytes of one run's result
+
+
+def growth(host, info, runs, edits=EDITS, keep=False):
+    """Bytes that memory grew by, from the first to the second half of the readings after every round of edits, and the readings."""
+    readings = []
+    for i in range(runs):
+        graph = DemoGraph(info)
+        latent = edits[i % len(edits)](graph, i)
+        graph.save(graph.out("Keep", samples=latent) if keep else latent)
+        host.client.run(graph)
+        if i % len(EDITS) == len(EDITS) - 1:
+            readings.append(left(host))
+    settled = readings[1:]
+    half = len(settled) // 2
+    return sum(settled[-half:]) / half - sum(settled[:half]) / half, readings
+
+
+def of_a_leak(runs):
+    """Bytes by which `growth` would rise if each run kept its latents."""
+    settled = runs // len(EDITS) - 1
+    return (settled - settled // 2) * len(EDITS) * LATENTS
+
+
+def test_edits_in_a_row_keep_no_memory(host, info, rounds, figures):
+    runs = rounds(20, 200)
+    grown, readings = growth(host, info, runs)
+    assert grown < of_a_leak(runs) / 2, f"{grown / MB:.2f} MB more; {[round(one / MB, 1) for one in readings]}"
+    figures("memory after edits in a row", f"{runs} runs, each with other strengths and seeds: {grown / MB:+.2f} MB from the first half to the second; a run's "
+            f"latents kept would be {of_a_leak(runs) / MB:.1f} MB")
+
+
+def test_a_run_that_kept_its_latents_would_be_seen(host, info):
+    grown, readings = growth(host, info, 12, [with_operation], keep=True)
+    assert grown > of_a_leak(12) / 2, [round(one / MB, 1) for one in readings]
+
+
+def peak(host, graph):
+    """Bytes of memory that a run takes at most beyond what was there."""
+    before = left(host)
+    Path(f"/proc/{host.process.pid}/clear_refs").write_text("5")
+    host.client.run(graph)
+    return memory(host, "VmHWM") - before
+
+
+def test_peaks_of_edits_stay_near_that_of_the_plain_run(host, info, figures):
+    def plain(graph, i):
+        return late(graph, i)
+
+    def symmetric(graph, i):
+        return with_direction(graph, 0)
+
+    def asymmetric(graph, i):
+        return with_direction(graph, 4)
+
+    peaks = {}
+    for edit in (plain, symmetric, asymmetric, with_attribute, with_operation):
+        graph = DemoGraph(info)
+        peaks[edit.__name__] = peak(host, graph.save(edit(graph, 1)))
+    expected = peaks.pop("plain")
+    figures("memory at most", f"plain run of {BATCH}: {expected / MB:.1f} MB; " + ", ".join(f"{name.replace('_', ' ')} {(most - expected) / MB:+.1f}" for name, most in peaks.items()))
+    assert max(peaks.values()) < 1.5 * expected, peaks
