@@ -281,7 +281,6 @@ def test_a_folder_that_cannot_be_written_is_named(monkeypatch, run, node):
 # --- two at once
 
 MEETINGS = {"with one number": 1, "with one number, both written": 2}
-SHARED = pytest.mark.xfail(strict=True, reason="DEFECT: in two containers that share a folder both processes can have one number, and so one .partial")
 
 
 def meeting(act, ready, go, times):
@@ -333,7 +332,7 @@ def both_at_once(meant, times):
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize(("met", "where"), [(met, "in one system") for met in MEETINGS] + [pytest.param("with one number, both written", "in two containers", marks=SHARED)])
+@pytest.mark.parametrize(("met", "where"), [(met, "in one system") for met in MEETINGS] + [pytest.param("with one number, both written", "in two containers")])
 def test_two_savers_at_the_same_moment_both_save_or_say_to_try_again(saved, rounds, figures, monkeypatch, met, where):
     if where == "in two containers":
         monkeypatch.setattr(os, "getpid", lambda: 1)
