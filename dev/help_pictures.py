@@ -67,13 +67,14 @@ def written(text, width):
     return as_picture(panel)
 
 
-def table(pictures, texts, values):
+def table(pictures, texts, values, what):
     """Values (texts, pictures) below the pictures and beside the texts, the largest of each column bright."""
     from pack.core.grid import INK, PAPER
 
     font, head, line, left = ImageFont.load_default(12), 64, 20, 128
     panel = Image.new("RGB", (left + head * len(pictures), head + line * len(texts) + 8), PAPER)
     pen = ImageDraw.Draw(panel)
+    pen.multiline_text((8, 24), f"{what} of\nface and text", FAINT, font)
     for i, picture in enumerate(pictures):
         panel.paste(as_image(picture).resize((head, head), Image.Resampling.NEAREST), (left + i * head, 0))
     for row, text in enumerate(texts):
@@ -346,7 +347,7 @@ class Pages(Studio):
         with torch.inference_mode(False), torch.no_grad():
             texts = torch.stack([text_embedding(self.clip, text).clone().cpu() for text in shown])
             images = ImageScorer(self.node("DemoScorer")[0]).embed(pictures.clone().movedim(-1, 1)).cpu()
-        return table(pictures, list(shown), torch.nn.functional.cosine_similarity(texts[:, None], images[None], dim=2))
+        return table(pictures, list(shown), torch.nn.functional.cosine_similarity(texts[:, None], images[None], dim=2), "cosine")
 
 
 def save(picture, path):

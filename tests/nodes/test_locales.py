@@ -6,6 +6,7 @@ it in zh, zh-TW and ja, then put the English into locales/en/nodeDefs.json as we
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,9 @@ def test_the_category_is_translated(language, pack_nodes):
 
 def test_the_host_serves_them(tmp_path, monkeypatch):
     import folder_paths
+
+    if not hasattr(sys.modules.get("utils"), "__path__"):  # a test before this one may have met another module of this name
+        monkeypatch.delitem(sys.modules, "utils", raising=False)
     from app.custom_node_manager import CustomNodeManager
 
     (tmp_path / "semantic_latents").symlink_to(ROOT)
