@@ -376,7 +376,7 @@ def foreign(rng, blob):
     some = torch.zeros(8, 4)
     return rng.choice([
         lambda: png(16, 16), lambda: b"", lambda: b"\0", lambda: b"\0" * 8, lambda: b"a text\n" * rng.randint(1, 1000), lambda: b"{}", lambda: packed({"a": b"b"}), lambda: rng.randbytes(rng.randint(1, 5000)),
-        lambda: pickle.dumps({MATRIX: Call(os.system, "touch payload")}), lambda: pickle.dumps([0] * 1000), lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n",
+        lambda: pickle.dumps({MATRIX: Call(os.system, "touch payload")}), lambda: pickle.dumps([0] * 1000), lambda: b"version https://git-lfs.example/spec/v1\noid sha256:0\nsize 12345\n",
         lambda: saved({"lora_unet_mid.lora_up.weight": some, "lora_unet_mid.lora_down.weight": some.T.contiguous(), "lora_unet_mid.alpha": torch.tensor(4.0)}, {"ss_network_module": "networks.lora"}),
         lambda: saved({"model.diffusion_model.out.2.weight": torch.zeros(4, 32, 3, 3), "first_stage_model.decoder.conv_in.bias": some[0].clone()}, {"format": "pt"}),
         lambda: saved({"shifts": some, "sigmas": some.clone()}, {}), lambda: pth({"state_dict": {"a": some}})])()
