@@ -56,11 +56,11 @@ class DemoGraph(Graph):
     def sampler(self, name="euler"):
         return self.out("KSamplerSelect", sampler_name=name)
 
-    def drawn(self, *, model=None, sampler=None, steps=4, denoise=1.0, cfg=3.0, batch=1, size=32, seed=0):
+    def drawn(self, *, model=None, sampler=None, sigmas=None, steps=4, denoise=1.0, cfg=3.0, batch=1, size=32, seed=0):
         """The latent of a run under the source prompt."""
         return self.out(
             "SamplerCustom", model=model or self.model, noise_seed=seed, cfg=cfg, positive=self.prompts["source"], negative=self.prompts["negative"],
-            sampler=sampler or self.sampler(), sigmas=self.sigmas(steps, denoise), latent_image=self.empty(batch, size))
+            sampler=sampler or self.sampler(), sigmas=sigmas or self.sigmas(steps, denoise), latent_image=self.empty(batch, size))
 
     def save(self, latent):
         self.add("SaveLatent", samples=latent, filename_prefix="graph")

@@ -10,8 +10,8 @@ from pack.tests.workflows.growing import Grower, inputs_of
 
 pytestmark = [pytest.mark.timeout(14_000), pytest.mark.campaign]
 # Excerpts of what the graphs at the end of this file show, too.
-DEFECTS = ["h[TARGET], h[SOURCE]", "h[SOURCE].half()", "*probe.found", "torch.stack(parts)", "self.sums[sigma]", "inplace operation", "jacobian.forward(v)",
-           "Some tensors share memory", "failed: rank: got", "failed: latent SVDs of different", "invert is not one"]
+DEFECTS = ["*probe.found", "inplace operation", "jacobian.forward(v)", "Some tensors share memory", "failed: rank: got", "failed: latent SVDs of different",
+           "invert is not one", "failed: percent, ahead: this run ends"]
 
 
 def is_clear(error, graph):
@@ -169,12 +169,19 @@ def the_noise_of_an_edited_model(graph):
     return [graph.own("Invert", model=[edited, 0], positive=graph.prompts["source"], latent=graph.drawn(steps=1), sigmas=graph.sigmas(3)), 1]
 
 
+def an_attribute_in_a_run_that_ends_early(graph):
+    first = graph.out("SplitSigmas", sigmas=graph.sigmas(4), step=2)
+    attribute = [graph.own("LoadAttribute", file="demo_attribute_sunglasses.safetensors"), 0]
+    sampler = [graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=attribute), 0]
+    return graph.drawn(sampler=sampler, sigmas=first)
+
+
 FOUND = {
-    contrast_of_a_prompt_for_late_steps: "KeyError: no h of the source at the early steps",
-    contrast_with_a_prompt_for_late_steps: "KeyError: no h of the target at the early steps",
-    contrast_of_a_prompt_for_an_area: "RuntimeError: h of an area has another size",
-    components_of_a_prompt_for_late_steps: "KeyError: no h at the early steps",
-    components_of_a_prompt_for_an_area: "RuntimeError: h of an area has another size",
+    contrast_of_a_prompt_for_late_steps: None,
+    contrast_with_a_prompt_for_late_steps: None,
+    contrast_of_a_prompt_for_an_area: None,
+    components_of_a_prompt_for_late_steps: None,
+    components_of_a_prompt_for_an_area: None,
     jacobian_of_a_prompt_for_late_steps: "TypeError: nothing was found at the step",
     jacobian_under_freeu: "RuntimeError: FreeU changes what a gradient needs in place",
     pullback_under_downscaling: "LinAlgError: the gradient of bislerp is not finite",
@@ -185,6 +192,7 @@ FOUND = {
     an_exchange_between_sizes: "it names no input",
     a_truncation_to_none: "it names rank, the input is last",
     the_noise_of_an_edited_model: "it names sampler, which Invert has not",
+    an_attribute_in_a_run_that_ends_early: "it names inputs of Train Attribute",
 }
 
 
@@ -194,7 +202,13 @@ SAVERS = {
 }
 
 
-@pytest.mark.parametrize("grow", [pytest.param(grow, marks=pytest.mark.xfail(strict=True, reason=f"DEFECT: {why}")) for grow, why in FOUND.items()], ids=lambda grow: grow.__name__)
+def found():
+    """The graphs, marked where the pack does not yet do as it should."""
+    for grow, why in FOUND.items():
+        yield pytest.param(grow, id=grow.__name__, marks=pytest.mark.xfail(strict=True, reason=f"DEFECT: {why}") if why else ())
+
+
+@pytest.mark.parametrize("grow", found())
 def test_found_before(grow, server, object_info):
     graph = DemoGraph(object_info)
     node, slot = grow(graph)
