@@ -137,7 +137,9 @@ def test_the_category_is_translated(language, pack_nodes):
 def test_the_host_serves_them(tmp_path, monkeypatch):
     import folder_paths
 
-    if not hasattr(sys.modules.get("utils"), "__path__"):  # a test before this one may have met another module of this name
+    # The host's nodes.py puts its comfy/ first on the path, where another module is called utils: the host imports its package before.
+    monkeypatch.syspath_prepend(Path(folder_paths.__file__).parent)
+    if not hasattr(sys.modules.get("utils"), "__path__"):
         monkeypatch.delitem(sys.modules, "utils", raising=False)
     from app.custom_node_manager import CustomNodeManager
 
