@@ -48,6 +48,17 @@ def shifted(h: Tensor, shift: Tensor, mask: Tensor | None = None, *, keep_norm: 
     return edited.to(h.dtype)
 
 
-def mask_for(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """A mask (b, h, w) or (h, w) averaged over the cells of an h of this height and width: (b, 1, h, w)."""
-    return F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]).float(), size, mode="area")
+def mask_for(mask: Tensor, size: tuple[int, int], area: tuple[float, float, float, float] | None = None) -> Tensor:
+    """A mask (b, h, w) or (h, w) averaged over the cells of an h of this height and width: (b, 1, h, w).
+
+    area: the top, left, height and width of what h covers, as shares of the picture; all of it if None.
+    """
+    mask = mask.reshape(-1, 1, *mask.shape[-2:]).float()
+    if area:
+        mask = mask[..., _span(area[0], area[2], mask.shape[-2]), _span(area[1], area[3], mask.shape[-1])]
+    return F.interpolate(mask, size, mode="area")
+
+
+def _span(start: float, length: float, pixels: int) -> slice:
+    first = min(round(start * pixels), pixels - 1)
+    return slice(first, max(round((start + length) * pixels), first + 1))

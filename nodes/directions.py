@@ -15,7 +15,7 @@ from ..core.injection import Window
 from ..core.latent import alike
 from ..core.plots import explained_variance_figure, singular_values_figure
 from .hspace import HEdit, family_of, with_edit
-from .observation import SOURCE, TARGET, checked_latent, watched_runs
+from .observation import SOURCE, TARGET, check_whole, checked_latent, watched_runs
 from .provenance import HIDDEN, prompt_notes
 from .sensitivity import sensitive_directions
 from .types import CATEGORY, DIRECTION
@@ -57,6 +57,7 @@ class DirectionFromPrompts(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, source, target, negative, latent, images, batch_size, steps, cfg, seed) -> io.NodeOutput:
+        check_whole(source=source, target=target, negative=negative)
         prompts, family, means = {"positive": source, "negative": negative, "target": target}, family_of(model), Means()
         runs = watched_runs(model, prompts, cfg, checked_latent(model, latent), steps=steps, seed=seed, count=images, batch=batch_size)
         moves = False
@@ -104,6 +105,7 @@ class DiscoverDirections(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, negative, method, latent, images, batch_size, steps, cfg, seed, count, percent, iterations, mask=None) -> io.NodeOutput:
+        check_whole(positive=positive, negative=negative)
         prompts, empty = {"positive": positive, "negative": negative}, checked_latent(model, latent)
         notes = {"steps": str(steps), "seed": str(seed)}
         if method == "PCA":

@@ -6,13 +6,15 @@ the host's own. A run's plan is made when sampling starts and dropped when it en
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ..core.asyrp import asymmetric_gain, matched_scale
@@ -40,9 +42,20 @@ class HEdit:
     keep_norm: bool
     mask: Tensor | None
 
-    def acts_on(self, index: int) -> bool:
-        """Whether it shifts the h of this entry of the host's cond_or_uncond (0 for the positive prompt, 1 for the negative)."""
-        return self.branch == "both" or index == ("conditional", "unconditional").index(self.branch)
+    def acts_on(self, part: Part) -> bool:
+        """Whether it shifts the h of this part of a model call."""
+        return self.branch in ("both", part.half)
+
+
+class Part(NamedTuple):
+    """What of a run a part of a model call's batch is: the half of the guided prediction, and the area of its prompt as shares of the picture."""
+
+    half: Literal["conditional", "unconditional"] | None
+    area: tuple[float, float, float, float] | None = None  # top, left, height, width
+
+
+# For callers other than the host's guiders: what an entry of cond_or_uncond is.
+BY_PLACE = {0: Part("conditional"), 1: Part("unconditional")}
 
 
 def unet_of(model: ModelPatcher) -> UNetModel:
@@ -69,6 +82,7 @@ def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:
     options = patched.model_options["transformer_options"]
     if EDITS not in options:
         patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, plan_run)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, name_parts)
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, run_unet)
         patched.set_model_middle_block_after_patch(shift_h)
     options[EDITS] = (*options.get(EDITS, ()), edit)
@@ -90,6 +104,7 @@ class RunPlan:
 
     def __init__(self, edits: tuple[HEdit, ...], sigmas: list[float], model_sampling: Any):
         self.edits, self.sigmas, self.model_sampling = edits, sigmas, model_sampling
+        self.parts: dict[uuid.UUID, Part] = {}
         self._percents: dict[float, float] = {}
         self._directions: dict[torch.device, list[AnyDirection]] = {}
         self.strengths = tuple(self._strength_of(edit) for edit in edits)
@@ -125,24 +140,44 @@ class RunPlan:
         below = [level for level in self.sigmas if level < sigma * (1 - 1e-5)]
         return asymmetric_gain(sigma, down if down is not None else max(below, default=0.0))
 
-    def chunks(self, sigma: float, cond_or_uncond: list[int]) -> list[int]:
-        """Positions in cond_or_uncond on which an asymmetric edit acts at this noise level."""
-        active = [edit for edit in self.edits if edit.asymmetric and self.weight(edit, sigma)]
-        return [i for i, index in enumerate(cond_or_uncond) if any(edit.acts_on(index) for edit in active)]
+    def name(self, prompts: dict[str, list[dict[str, Any]]], size: tuple[int, int]) -> None:
+        """Remember a run's prepared prompts by their names in a model call; size: the latent's height and width.
 
-    def apply(self, h: Tensor, sigma: float, cond_or_uncond: list[int], *, edited_pass: bool) -> Tensor:
-        """h: (chunks * b, c, h, w) with the shifts of this noise level; the asymmetric ones only in the edited pass."""
-        originals, size = h.chunk(len(cond_or_uncond)), tuple(h.shape[-2:])
-        parts = list(originals)
+        For a prompt's area the host makes a part of every other prompt, under the name of the first: each gets its own here.
+        """
+        rows, columns = size
+        for role, entries in prompts.items():
+            half = "unconditional" if "negative" in role else "conditional"
+            for entry in entries or ():
+                if entry["uuid"] in self.parts:
+                    entry["uuid"] = uuid.uuid4()
+                height, width, top, left = entry.get("area", (rows, columns, 0, 0))
+                area = (top / rows, left / columns, height / rows, width / columns)
+                self.parts[entry["uuid"]] = Part(half, area if "area" in entry else None)
+
+    def parts_of(self, options: dict[str, Any]) -> list[Part]:
+        """What the chunks of a model call with these transformer options are."""
+        places = [BY_PLACE.get(index, Part(None)) for index in options["cond_or_uncond"]]
+        return [self.parts.get(name, place) for name, place in zip(options.get("uuids", places), places, strict=True)]
+
+    def chunks(self, sigma: float, parts: list[Part]) -> list[int]:
+        """Positions of the parts on which an asymmetric edit acts at this noise level."""
+        active = [edit for edit in self.edits if edit.asymmetric and self.weight(edit, sigma)]
+        return [i for i, part in enumerate(parts) if any(edit.acts_on(part) for edit in active)]
+
+    def apply(self, h: Tensor, sigma: float, parts: list[Part], *, edited_pass: bool) -> Tensor:
+        """h: (parts * b, c, h, w) with the shifts of this noise level; the asymmetric ones only in the edited pass."""
+        originals, size = h.chunk(len(parts)), tuple(h.shape[-2:])
+        results = list(originals)
         for edit, direction, strength in zip(self.edits, self.directions_on(h.device), self.strengths, strict=True):
             amount = strength * self.weight(edit, sigma)
             if not amount or (edit.asymmetric and not edited_pass):
                 continue
-            mask = None if edit.mask is None else mask_for(edit.mask, size).to(h.device)
-            for i in (i for i, index in enumerate(cond_or_uncond) if edit.acts_on(index)):
+            for i in (i for i, part in enumerate(parts) if edit.acts_on(part)):
+                mask = None if edit.mask is None else mask_for(edit.mask, size, parts[i].area).to(h.device)
                 shift = amount * direction.shift(originals[i], sigma)
-                parts[i] = shifted(parts[i], shift, mask, keep_norm=edit.keep_norm)
-        return torch.cat(parts)
+                results[i] = shifted(results[i], shift, mask, keep_norm=edit.keep_norm)
+        return torch.cat(results)
 
 
 def plan_run(executor, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args, **kwargs) -> Tensor:
@@ -158,6 +193,14 @@ def plan_run(executor, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas
         options.pop(PLAN)
 
 
+def name_parts(executor, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor, *args, **kwargs) -> Tensor:
+    """SAMPLER_SAMPLE wrapper: tell the plan the guider's prompts, as the host has prepared them for this run."""
+    options = extra_args["model_options"]["transformer_options"]
+    if PLAN in options:
+        options[PLAN].name(guider.conds, noise.shape[-2:])
+    return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+
 def check_edit(edit: HEdit, guider: Any, sampler: Any, batch: int) -> None:
     """Raise ValueError for an edit that this run could not honour."""
     name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
@@ -166,7 +209,7 @@ def check_edit(edit: HEdit, guider: Any, sampler: Any, batch: int) -> None:
             f"sampler: the asymmetric form needs a first-order sampler without noise of its own; {name.removeprefix('sample_')} is "
             "not one. Choose euler or ddim, DDIM Sampler (Semantic Latents), or turn asymmetric off."
         )
-    if edit.branch == "unconditional" and getattr(guider, "cfg", None) == 1.0:
+    if edit.branch == "unconditional" and type(guider).predict_noise is CFGGuider.predict_noise and guider.cfg == 1.0:
         raise ValueError("branch: at cfg 1 the host skips the unconditional half, so nothing would be edited. Choose conditional or both, or raise cfg.")
     if edit.mask is not None and edit.mask.reshape(-1, *edit.mask.shape[-2:]).shape[0] not in (1, batch):
         raise ValueError(f"mask: got a batch of {edit.mask.shape[0]} for {batch} latents; connect one mask, or one for each.")
@@ -181,20 +224,20 @@ def shift_h(args: dict[str, Any]) -> dict[str, Tensor]:
             "Use KSampler, SamplerCustom or SamplerCustomAdvanced."
         )
     sigma = float(options["sigmas"].flatten()[0])
-    return {"h": options[PLAN].apply(args["h"], sigma, options["cond_or_uncond"], edited_pass=options.get(EDITED_PASS, False))}
+    return {"h": options[PLAN].apply(args["h"], sigma, options[PLAN].parts_of(options), edited_pass=options.get(EDITED_PASS, False))}
 
 
 def run_unet(executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
     """DIFFUSION_MODEL wrapper: out + gain (edited - out) on the chunks under an asymmetric edit, with one encoder pass."""
-    plan, entries = transformer_options.get(PLAN), transformer_options.get("cond_or_uncond", [])
+    plan = transformer_options.get(PLAN)
     sigma = float(transformer_options["sigmas"].flatten()[0]) if plan else 0.0
-    chunks = plan.chunks(sigma, entries) if plan else []
+    chunks = plan.chunks(sigma, plan.parts_of(transformer_options)) if plan else []
     if not chunks:
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
     gain = plan.gain(sigma, transformer_options.get(SIGMA_DOWN))
     call = UNetCall(x, timesteps, context, y, control, transformer_options, kwargs)
     plain, edited = run_decoder_twice(executor, call, chunks, {EDITED_PASS: True})
-    parts = list(plain.chunk(len(entries)))
+    parts = list(plain.chunk(len(transformer_options["cond_or_uncond"])))
     for i, part in zip(chunks, edited.chunk(len(chunks)), strict=True):
         parts[i] = parts[i] + gain * (part - parts[i])
     return torch.cat(parts)

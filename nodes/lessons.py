@@ -20,6 +20,7 @@ from ..core.asyrp import euler_step
 from ..core.discovery import Means
 from ..core.training import Training, change_loss, directional_loss, matching_loss, reach_loss
 from .hspace import KEY
+from .observation import NOT_IN_FORCE, SKIPPED, same_size
 from .shared_encoder import DECODER, Reached, Stop, UNetCall, copies, recording, replaying, twin_of
 
 REACH = 0.5  # weight of the move's length beside its direction
@@ -35,7 +36,8 @@ class Lesson:
         self.model.set_model_middle_block_after_patch(self.shift_h)
         self.network: Callable[[Tensor, float], Tensor] | None = None
         self.size = 1.0  # root mean square of the last h that was not shifted
-        self.shifts: list[Tensor] = []  # those of shifted calls without gradients, until they are taken
+        self.shape: torch.Size | None = None  # of the h that was shifted
+        self.shifts: list[Tensor] = []  # those of the last prediction
         self.decoder: dict[str, torch.nn.Module] = {}
 
     def shift_h(self, args: dict[str, Any]) -> dict[str, Tensor]:
@@ -44,9 +46,9 @@ class Lesson:
         if not options.get(SHIFTED):
             self.size = float(h.float().square().mean().sqrt())
             return {"h": h}
+        self.shape = same_size(self.shape, h)
         shift = self.network(h.detach(), float(options["sigmas"].flatten()[0]))
-        if not torch.is_grad_enabled():
-            self.shifts.append(shift.detach())
+        self.shifts.append(shift.detach())
         return {"h": h + shift.to(h.dtype)}
 
     def run_unet(self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
@@ -128,13 +130,24 @@ class Following:
     __name__ = "follow_direction"
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        guider, steps = model.inner_model, self.course.steps
+        check_in_force(guider, sigmas[:steps].tolist())
+        freeze_controls(guider.conds)
         with torch.inference_mode(False), torch.no_grad():
             x, levels = x.clone(), sigmas.clone()
-            for sigma, after in zip(levels[:self.course.steps], levels[1:]):
-                edited = self.step(model.inner_model, x, sigma * x.new_ones(len(x)))
+            for sigma, after in zip(levels[:steps], levels[1:]):
+                edited = self.step(guider, x, sigma * x.new_ones(len(x)))
                 x = euler_step(x, edited, float(sigma), float(after))
                 self.tick()
         return x
+
+    def edited(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
+        """The prediction with h shifted; ValueError if the model is not called for it."""
+        self.course.lesson.shifts.clear()
+        edited = prediction(guider, x, sigma, "positive", shifted=True)
+        if not self.course.lesson.shifts:
+            raise ValueError(SKIPPED)
+        return edited
 
     def step(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
         """The prediction that the run goes on with."""
@@ -151,12 +164,12 @@ class Trainer(Following):
     last: tuple[Tensor, Tensor] | None = None  # predictions of the last step, plain and edited
 
     def step(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
-        plain, *target = predictions(guider, x, sigma, ["positive", "target"] if self.objective.needs_target else ["positive"], shifted=False)
+        plain, *target = (prediction(guider, x, sigma, name, shifted=False) for name in (["positive", "target"] if self.objective.needs_target else ["positive"]))
         if self.training is None:
             self.training = self.begin(self.course.lesson.size, x.device)
             self.course.lesson.network = self.training.network
         with torch.enable_grad():
-            edited, = predictions(guider, x, sigma, ["positive"], shifted=True)
+            edited = self.edited(guider, x, sigma)
             self.training.update(self.objective(edited, plain, *target), edited)
         self.last = plain, edited.detach()
         return self.last[1]
@@ -169,19 +182,45 @@ class Averaging(Following):
     means: Means
 
     def step(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
-        self.course.lesson.shifts.clear()
-        edited, = predictions(guider, x, sigma, ["positive"], shifted=True)
+        edited = self.edited(guider, x, sigma)
         self.means.add(float(sigma[0]), torch.cat(self.course.lesson.shifts).cpu())
         return edited
 
 
-def predictions(guider: Any, x: Tensor, sigma: Tensor, names: list[str], *, shifted: bool) -> list[Tensor]:
-    """Guided denoised latents of x under each of these prompts, with h shifted or not."""
+def prediction(guider: Any, x: Tensor, sigma: Tensor, name: str, *, shifted: bool) -> Tensor:
+    """The denoised latent of x under this prompt, guided as the host does it, with h shifted or not."""
     options = guider.model_options
     options = {**options, "transformer_options": {**options.get("transformer_options", {}), SHIFTED: shifted}}
-    negative = None if guider.cfg == 1.0 else guider.conds["negative"]
-    *found, unguided = comfy.samplers.calc_cond_batch(guider.inner_model, [*(guider.conds[name] for name in names), negative], x, sigma, options)
-    return found if negative is None else [unguided + guider.cfg * (one - unguided) for one in found]
+    return comfy.samplers.sampling_function(guider.inner_model, x, sigma, guider.conds["negative"], guider.conds[name], guider.cfg, options)
+
+
+def check_in_force(guider: Any, sigmas: list[float]) -> None:
+    """Raise ValueError for a prompt of a run that is without effect at one of these noise levels."""
+    for name, parts in guider.conds.items():
+        spans = [(part.get("timestep_end", 0.0), part.get("timestep_start", float("inf"))) for part in parts]
+        if (name != "negative" or guider.cfg != 1.0) and not all(any(low <= sigma <= high for low, high in spans) for sigma in sigmas):
+            raise ValueError(NOT_IN_FORCE.format("source" if name == "positive" else name))
+
+
+class FrozenControl:
+    """A ControlNet that no gradient is asked of: its weights are inference tensors."""
+
+    def __init__(self, control: Any):
+        self.control = control
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.control, name)
+
+    @torch.no_grad()
+    def get_control(self, *args: Any) -> Any:
+        return self.control.get_control(*args)
+
+
+def freeze_controls(prompts: dict[str, list[dict[str, Any]]]) -> None:
+    """Freeze the ControlNets of a run's prompts; one that several share stays one, as the host evaluates those together."""
+    frozen: dict[int, FrozenControl] = {}
+    for part in (part for parts in prompts.values() for part in parts if "control" in part):
+        part["control"] = frozen.setdefault(id(part["control"]), FrozenControl(part["control"]))
 
 
 def with_backward(options: dict[str, Any]) -> dict[str, Any]:

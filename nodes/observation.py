@@ -16,6 +16,22 @@ from .hspace import unet_of
 
 PROBING = "semantic_latents_probing"  # in the transformer options of calls that are no part of the run itself
 SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; the host's own for the first two
+SKIPPED = "model: a step was skipped (EasyCache and the like do so). Connect the model without that patch here."
+NOT_IN_FORCE = "{}: it is not in force at every step, and there is nothing to learn from at the others. Connect a prompt without a range of steps."
+
+
+def check_whole(**prompts: Any) -> None:
+    """Raise ValueError for a prompt that is meant for a part of the picture: its h has another size. None passes."""
+    for name, prompt in prompts.items():
+        if any("area" in extras or extras.get("set_area_to_bounds") for _, extras in prompt or []):
+            raise ValueError(f"{name}: it covers an area of the picture only. Connect a prompt for the whole picture, or one with a mask whose area is default.")
+
+
+def same_size(size: torch.Size | None, h: Tensor) -> torch.Size:
+    """The size (c, h, w) of h: (b, c, h, w); ValueError if another one was seen before."""
+    if size not in (None, h.shape[1:]):
+        raise ValueError("model: h changes its size during the run (deep shrink does so). Connect the model without that patch here.")
+    return h.shape[1:]
 
 
 class Watch:
@@ -23,39 +39,33 @@ class Watch:
 
     def __init__(self, names: dict[int, str]):
         self.parts: dict[int, list[Tensor]] = {}
-        self.names, self.size, self.areas = names, None, set()
+        self.names, self.size = names, None
 
     def __call__(self, args: dict[str, Any]) -> dict[str, Tensor]:
         options, entries = args["transformer_options"], args["transformer_options"]["cond_or_uncond"]
         for index, part in zip(entries, () if options.get(PROBING) else args["h"].chunk(len(entries))):
             self.parts.setdefault(index, []).append(part.float())
-            self.areas.add((index, args["x"].shape[-2:]))
         return {"h": args["h"]}
 
-    def take(self, whole: torch.Size | None = None) -> dict[int, Tensor]:
-        """h (b, c, h, w) by place, the mean where a prompt has several parts; forgets them. whole: the latent's height and width.
+    def take(self) -> dict[int, Tensor]:
+        """h (b, c, h, w) by place, the mean where a prompt has several parts; forgets them.
 
-        Raises ValueError if a prompt has none at this step, or covers a part of the picture, or if the size of h changes.
+        Raises ValueError if a prompt has none at this step, or if the size of h changes.
         """
-        found, areas, self.parts, self.areas = self.parts, self.areas, {}, set()
+        found, self.parts = self.parts, {}
         if not self.names:
             return {}
         if not found:
-            raise ValueError("model: a step was skipped (EasyCache and the like do so), and has no h to look at; connect the model without that patch here.")
+            raise ValueError(SKIPPED)
         for place, name in self.names.items():
             if place not in found:
-                raise ValueError(f"{name}: it is not in force at every step, so there is no h to look at; connect a prompt without a range of steps.")
-            if whole and any(index == place and area != whole for index, area in areas):
-                raise ValueError(f"{name}: a part of it covers an area of the picture only; connect a prompt for the whole picture.")
-        size = next(iter(found.values()))[0].shape
-        if self.size not in (None, size):
-            raise ValueError("model: h changes its size during the run (deep shrink does so), and cannot be compared; connect the model without that patch here.")
-        self.size = size
+                raise ValueError(NOT_IN_FORCE.format(name))
+        self.size = same_size(self.size, next(iter(found.values()))[0])
         return {place: torch.stack(parts).mean(0) for place, parts in found.items()}
 
 
 class WatchedGuider(comfy.samplers.CFGGuider):
-    """The host's guidance, with a further prompt evaluated at each step for its h alone."""
+    """The host's guidance, with a further prompt evaluated at each step for its h alone. Further calls by patches of the guidance are not looked at."""
 
     def __init__(self, model: ModelPatcher, prompts: dict[str, Any], cfg: float, on_step: Callable[[dict[int, Tensor], float], None], *, looked_at: bool = True):
         names = {NEGATIVE: "negative", TARGET: "target", SOURCE: "source" if "target" in prompts else "positive"}
@@ -69,12 +79,14 @@ class WatchedGuider(comfy.samplers.CFGGuider):
         self.set_cfg(cfg)
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):
-        negative = None if self.cfg == 1.0 else self.conds["negative"]
-        prompts = [self.conds["positive"], negative, *([self.conds["target"]] if "target" in self.conds else [])]
-        self.watch.parts, self.watch.areas = {}, set()
-        positive, unguided, *_ = comfy.samplers.calc_cond_batch(self.inner_model, prompts, x, timestep, model_options)
-        self.on_step(self.watch.take(x.shape[-2:]), float(timestep.flatten()[0]))
-        return positive if negative is None else unguided + self.cfg * (positive - unguided)
+        def look(args: dict[str, Any]) -> list[Tensor]:
+            prompts = [*args["conds"], *([self.conds["target"]] if "target" in self.conds else [])]
+            found = comfy.samplers.calc_cond_batch(self.inner_model, prompts, x, timestep, model_options)
+            self.on_step(self.watch.take(), float(timestep.flatten()[0]))
+            return found[:2]
+
+        unseen = {**model_options.get("transformer_options", {}), PROBING: True}
+        return super().predict_noise(x, timestep, {**model_options, "transformer_options": unseen, "sampler_calc_cond_batch_function": look}, seed)
 
 
 def checked_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:

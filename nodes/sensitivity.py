@@ -125,9 +125,18 @@ class Rows:
         return call if x is None else UNetCall(x, *(getattr(call, name) for name in ("timesteps", "context", "y", "control", "options", "rest")))
 
 
-def mask_like(mask: Tensor, x: Tensor) -> Tensor:
-    """The first mask of a batch at the size of a running latent: (1, 1, h, w)."""
+def region_of(mask: Tensor | None) -> Tensor | None:
+    """The first mask of a batch, (1, 1, h, w); None where it leaves nothing out. ValueError where it leaves nothing."""
+    if mask is None:
+        return None
     mask = mask.reshape(-1, 1, *mask.shape[-2:])[:1].float()
+    if not mask.any():
+        raise ValueError("mask: it is black everywhere, so that nothing may change. Make what may change white.")
+    return None if (mask >= 1).all() else mask
+
+
+def mask_like(mask: Tensor, x: Tensor) -> Tensor:
+    """A mask (1, 1, h, w) at the size of a running latent."""
     return F.interpolate(mask, x.shape[-2:], mode="area").to(x.device)
 
 
@@ -139,7 +148,7 @@ def sensitive_directions(
     sigmas = schedule(model, steps)[:-1]
     target = model.get_model_object("model_sampling").percent_to_sigma(percent)
     sigma = float(sigmas[(sigmas.log() - torch.tensor(max(target, 1e-9)).log()).abs().argmin()])
-    probe, probed = Probe(sigma, method, count, iterations, mask, seed), model.clone()
+    probe, probed = Probe(sigma, method, count, iterations, region_of(mask), seed), model.clone()
     probed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "semantic_latents_probe", probe)
     for _ in watched_runs(probed, prompts, cfg, latent, steps=steps, seed=seed, count=1, batch=1, looked_at=False):
         pass

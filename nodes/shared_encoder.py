@@ -16,6 +16,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from ..core.gradients import passable
 
@@ -75,10 +76,14 @@ class UNetCall:
                         {**self.options, **further, **lists}, take(self.rest))
 
     def run(self, executor: WrapperExecutor, unet: UNetModel) -> Tensor:
-        """Through the host's remaining wrappers and the given UNet; the control lists, which it consumes, are copies."""
+        """Through the host's remaining wrappers and the given UNet; the control lists, which it consumes, are copies.
+
+        So is what a gradient needs later: patches such as FreeU V2 write into it in place.
+        """
         control = self.control and {key: list(value) for key, value in self.control.items()}
         rest = WrapperExecutor.new_class_executor(type(unet)._forward.__get__(unet), unet, executor.wrappers, executor.idx + 1)
-        return rest.execute(self.x, self.timesteps, self.context, self.y, control, self.options, **self.rest)
+        with saved_tensors_hooks(lambda saved: saved.clone() if saved.requires_grad else saved, lambda saved: saved):
+            return rest.execute(self.x, self.timesteps, self.context, self.y, control, self.options, **self.rest)
 
 
 def run_decoder_twice(executor: WrapperExecutor, call: UNetCall, chunks: list[int], second: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 import torch.nn.functional as F
+from comfy.hooks import EnumHookType
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 from torch import Tensor
@@ -22,7 +23,7 @@ from ..core.training import Training, difference
 from .feedback import Bar
 from .hspace import HEdit, family_of, with_edit
 from .lessons import Averaging, Course, Directional, Lesson, Matching, Trainer, in_training
-from .observation import checked_latent, schedule
+from .observation import check_whole, checked_latent, schedule
 from .processes import InvertedNoise, Inversion, run
 from .provenance import HIDDEN, prompt_notes
 from .scoring import ImageScorer, PictureDecoder, check_pair, text_embedding
@@ -86,7 +87,8 @@ class TrainDirection(io.ComfyNode):
         check_resumed(resume, family)
         goal = goal_of(objective[0], keep_weight[0], model, vae, target[0], clip_vision[0], clip[0], source_text[0], target_text[0])
         sigmas = schedule(model, steps[0])
-        check_whole(source=source[0], negative=negative[0], target=target[0])
+        for check in (check_whole, check_weights):
+            check(source=source[0], negative=negative[0], target=target[0])
         prompts = {"positive": source[0], "negative": negative[0], **({"target": target[0]} if objective[0] == MATCHING else {})}
         lowest = model.get_model_object("model_sampling").percent_to_sigma(end_percent[0])
         course = Course(Lesson(model), prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
@@ -147,11 +149,11 @@ def goal_of(objective: str, keep: float, model: ModelPatcher, vae: Any, target: 
     return Directional(keep, lambda latents: scorer.embed(decoder(process_out(latents))), change, float(F.cosine_similarity(*texts, dim=0)))
 
 
-def check_whole(**prompts: Any) -> None:
-    """Raise ValueError for a prompt that is meant for a part of the picture: its h has another size."""
+def check_weights(**prompts: Any) -> None:
+    """Raise ValueError for a prompt that changes the model's weights: one copy of the decoder serves all prompts. None passes."""
     for name, prompt in prompts.items():
-        if any("area" in extras for _, extras in prompt or []):
-            raise ValueError(f"{name}: it has an area (Conditioning Set Area); train with prompts for the whole picture, or with a mask instead.")
+        if any(extras.get("hooks") and extras["hooks"].get_type(EnumHookType.Weight) for _, extras in prompt or []):
+            raise ValueError(f"{name}: it carries a LoRA of its own (a hook), which training cannot follow. Load the LoRA on the model instead.")
 
 
 def drawn(model: ModelPatcher, latent: dict[str, Any], count: int, seed: int) -> Tensor:

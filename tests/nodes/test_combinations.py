@@ -199,7 +199,7 @@ FEATURES = {
     "v-prediction": patched("model_advanced.ModelSamplingDiscrete", sampling="v_prediction", zsnr=False),
     "zero terminal SNR": patched("model_advanced.ModelSamplingDiscrete", sampling="v_prediction", zsnr=True),
     "x0-prediction": patched("model_advanced.ModelSamplingDiscrete", sampling="x0", zsnr=False),
-    "LCM": patched("model_advanced.ModelSamplingDiscrete", sampling="lcm", zsnr=False),
+    "LCM": lambda graph: patched("model_advanced.ModelSamplingDiscrete", sampling="lcm", zsnr=False)(graph.but(steps=3)),  # of 2 steps the levels are the same
     "EDM": patched("model_advanced.ModelSamplingContinuousEDM", sampling="eps", sigma_max=80.0, sigma_min=0.002),
     "continuous V": patched("model_advanced.ModelSamplingContinuousV", sampling="v_prediction", sigma_max=100.0, sigma_min=0.03),
     "LazyCache": lambda graph: patched("easycache.LazyCacheNode", reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False)(graph.but(steps=4)),
@@ -337,7 +337,7 @@ def test_a_feature_and_an_edit_act_together(kit, feature, rounds, figures):
                 assert torch.equal(EDITS[edit](tools, FEATURES[feature], 0.0).draw(), alone), f"{case}: strength 0 differs"
             DONE.add(case)
         nothing = replace(tools.direction, shifts=torch.zeros_like(tools.direction.shifts))
-        unmoved = tools.moved(wired, 3.0, direction=nothing, asymmetric=True, branch="conditional")
+        unmoved = tools.moved(wired, 3.0, direction=nothing, asymmetric=True, branch="both")  # of one half, in another batch, bits differ on some machines
         for again in rounds([unmoved], [wired, unmoved]):
             assert torch.equal(again.draw(), alone), f"{feature}, {world}: an edit outlasts its removal, or one of zeros is seen"
     figures("edits beside other features", f"{len(DONE)} combinations of {len(FEATURES)} features with {len(EDITS)} edits, none refused or lost")
@@ -382,12 +382,8 @@ def test_patches_of_the_middle_block_keep_their_order(kit):
     close(added[1], 1.3 * added[0])
 
 
-OTHER_PLACES = pytest.mark.xfail(strict=True, reason="DEFECT: a branch is known by its place in the call, and this guider has other places")
-
-
 @pytest.mark.parametrize("branch", ["conditional", "unconditional"])
-@pytest.mark.parametrize("feature", [
-    "LoRA", "perturbed attention guidance", "perpendicular negative", *(pytest.param(name, marks=OTHER_PLACES) for name in ("self-attention guidance", "dual guidance", "dual guidance, nested"))])
+@pytest.mark.parametrize("feature", ["LoRA", "perturbed attention guidance", "perpendicular negative", "self-attention guidance", "dual guidance", "dual guidance, nested"])
 def test_a_branch_is_that_of_the_positive_or_of_the_negative_prompt(kit, feature, branch):
     """By the prompt that the UNet reads where h moves."""
     tools, before, after = kit("SD15"), [], []
@@ -399,7 +395,6 @@ def test_a_branch_is_that_of_the_positive_or_of_the_negative_prompt(kit, feature
             assert differ(edited[row], h[row]) == expected.get(prompt, differ(edited[row], h[row]))
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: a mask is resized to h as it is, also where h is that of a prompt's area")
 @pytest.mark.parametrize("feature", ["area", "mask bounds"])
 def test_a_mask_stays_where_it_is_under_a_prompt_for_an_area(kit, feature):
     """The prompts are for the right (area) or the left (bounds); the mask is white on the other side."""
