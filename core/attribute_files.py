@@ -29,7 +29,7 @@ def attribute_tensors(mix: Mixture) -> tuple[dict[str, Tensor], dict[str, str]]:
         svd = attribute.stored
         network = {} if attribute.network is None else attribute.network.state_dict()
         for key, value in {"U": svd.U, "S": svd.S, "Vh": svd.Vh, **network}.items():
-            tensors[f"{i}.{key}"] = value.float().cpu().contiguous()
+            tensors[f"{i}.{key}"] = value.float().cpu().clone(memory_format=torch.contiguous_format)  # an attribute may be in a mix twice
         parts.append({"weight": weight, "shape": list(svd.shape), "recipe": asdict(attribute.recipe), "losses": attribute.losses, "notes": attribute.notes})
     metadata = {"format": ATTRIBUTE.format, "version": str(ATTRIBUTE.version), "latents": mix.kind.name, "channels": str(mix.kind.channels), "parts": json.dumps(parts)}
     return tensors, metadata

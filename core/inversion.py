@@ -23,27 +23,30 @@ def invert(
     x_hi = x_lo + (sigma_hi - sigma_lo) (x_hi - D(x_hi)) / sigma_hi, whose solution `euler_step` takes back to x_lo, by
     fixed-point iteration from the first-order guess (the noise predicted at the point below; DDIM inversion, Song et al.
     2021), until the change of the root mean square falls below tolerance times sigma_hi, at most refinements times. An
-    iteration that moves away is not followed. on_step(step, residual) reports each step's last change.
+    iteration that moves away is not followed. Each latent of the batch goes its own way. on_step(step, residual) reports
+    the largest of their last changes.
     """
     levels, trajectory, noise = sigmas.tolist(), [x], None
     for i in range(len(levels) - 2, -1, -1):
         high, low = levels[i], levels[i + 1]
         if noise is None:
             noise = _noise(model, x, high)
-        solved, residual = x + (high - low) * noise, float("inf")
+        solved = x + (high - low) * noise
+        residual = x.new_full((len(x), *[1] * (x.ndim - 1)), float("inf"))
+        moving = torch.ones_like(residual, dtype=torch.bool)
         for _ in range(refinements):
-            noise = _noise(model, solved, high)
+            noise = torch.where(moving, _noise(model, solved, high), noise)
             nearer = x + (high - low) * noise
-            change = (nearer - solved).square().mean().sqrt().item() / high
-            if change >= residual:
-                break
-            solved, residual = nearer, change
-            if change < tolerance:
+            change = (nearer - solved).square().mean(tuple(range(1, x.ndim)), keepdim=True).sqrt() / high
+            moving = moving & (change < residual)
+            solved, residual = torch.where(moving, nearer, solved), torch.where(moving, change, residual)
+            moving = moving & (change >= tolerance)
+            if not moving.any():
                 break
         x, noise = solved, noise if refinements else _noise(model, solved, high)
         trajectory.insert(0, x)
         if on_step:
-            on_step(i, residual)
+            on_step(i, float(residual.max()))
     return trajectory
 
 
@@ -71,15 +74,15 @@ class Path:
 
 
 def sample_along(
-    model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, path: Path, *, mask: Tensor | float = 1.0,
+    model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, path: Path, *, mask: Tensor | None = None,
     callback: Callable[[dict], None] | None = None, options: dict | None = None,
 ) -> Tensor:
     """A first-order run that adds at each step what the path's own step missed (direct inversion, Ju et al. 2024).
 
     x' = trajectory[i + 1] + (step(x) - step(trajectory[i])): as long as nothing is edited it follows the path bit for
     bit, whatever the inversion's own error; an edit adds its difference. A start that differs from the path's by rounding
-    only is taken for it. mask: (b, 1 or c, h, w), where the path is followed; a plain step elsewhere. model(x, sigma (b,),
-    **options) gives the denoised latent. Raises ValueError if the path has another number of steps or another size.
+    only is taken for it. mask: (b, 1 or c, h, w), 1 where an edit may act; elsewhere the run is the path itself. model(x,
+    sigma (b,), **options) gives the denoised latent. Raises ValueError if the path has another number of steps or another size.
     """
     if len(path.stepped) != len(sigmas) - 1 or path.trajectory[0].shape != x.shape:
         raise ValueError(
@@ -89,11 +92,13 @@ def sample_along(
     levels = sigmas.tolist()
     if (x - path.trajectory[0]).abs().max() <= 1e-4 * max(levels[0], 1.0):
         x = path.trajectory[0]
+    def masked(x: Tensor, i: int) -> Tensor:
+        return x if mask is None else torch.lerp(path.trajectory[i], x, mask.to(x))
+
     for i, (sigma, after) in enumerate(zip(levels, levels[1:])):
+        x = masked(x, i)
         denoised = model(x, sigmas[i] * x.new_ones(len(x)), **(options or {}))
         if callback:
             callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-        step = euler_step(x, denoised, sigma, after)
-        followed = path.trajectory[i + 1] + (step - path.stepped[i])
-        x = followed if isinstance(mask, float) else torch.lerp(step, followed, mask.to(step))
-    return x
+        x = path.trajectory[i + 1] + (euler_step(x, denoised, sigma, after) - path.stepped[i])
+    return masked(x, -1)

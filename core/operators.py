@@ -46,7 +46,7 @@ def curve_gains(rank: int, curve: Curve) -> Tensor:
 def truncation_gains(rank: int, kept: int) -> Tensor:
     """Gains (rank,) that are 1 for the first `kept` triplets and 0 for the others."""
     if not 1 <= kept <= rank:
-        raise ValueError(f"rank: got {kept}, but there are {rank} triplets; choose 1 to {rank}.")
+        raise ValueError(f"last: got {kept}, but there are {rank} triplets, of which at least one is kept; choose 1 to {rank}.")
     return (torch.arange(rank) < kept).double()
 
 

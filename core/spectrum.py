@@ -80,23 +80,23 @@ def fix_gauge(U: Tensor, Vh: Tensor) -> tuple[Tensor, Tensor]:
     return U * sign, Vh * sign.mT
 
 
-def exchange(a: LatentSVD, b: LatentSVD, *, take: str = "values", rank: int | None = None) -> LatentSVD:
+def exchange(a: LatentSVD, b: LatentSVD, *, take: str = "values", leading: int | None = None) -> LatentSVD:
     """a with part of b in its leading triplets.
 
     take: values, b's singular values on a's vectors; vectors, b's vectors with a's values; triplets, both.
-    rank: how many leading triplets, None for all. After an exchange of some vectors the columns of U are no longer
+    leading: how many leading triplets, None for all. After an exchange of some vectors the columns of U are no longer
     orthogonal among each other; `compose` sums the triplets as they stand.
-    Raises ValueError for latents of different shapes or layouts, an unknown take, or a rank out of range.
+    Raises ValueError for latents of different shapes or layouts, an unknown take, or more triplets than both hold.
     """
     check_same_shape(a, b)
     if take not in ("values", "vectors", "triplets"):
         raise ValueError(f"take: got {take!r}; choose one of values, vectors, triplets.")
-    if rank is None and a.rank != b.rank:
-        raise ValueError(f"rank: one latent SVD holds {a.rank} triplets, the other {b.rank}; decompose both with the same rank.")
+    if leading is None and a.rank != b.rank:
+        raise ValueError(f"leading: one latent SVD holds {a.rank} triplets, the other {b.rank}; decompose both with the same rank, or say how many.")
     both = min(a.rank, b.rank)
-    count = both if rank is None else rank
+    count = both if leading is None else leading
     if not 1 <= count <= both:
-        raise ValueError(f"rank: got {count}, but the two latent SVDs hold {a.rank} and {b.rank} triplets; choose 1 to {both}.")
+        raise ValueError(f"leading: got {count}, but the two latent SVDs hold {a.rank} and {b.rank} triplets; choose 1 to {both}.")
     U, S, Vh = a.U, a.S, a.Vh
     if take != "values":
         U = torch.cat([b.U.to(U)[..., :count], U[..., count:]], dim=2)
@@ -115,9 +115,9 @@ def check_rank(rank: int, matrix: MatrixShape, name: str = "rank") -> None:
 def check_same_shape(a: LatentSVD, b: LatentSVD) -> None:
     """Raise ValueError unless both describe latents of one shape, decomposed in one layout."""
     if a.shape != b.shape:
-        raise ValueError(f"latent SVDs of different shapes: {a.shape} and {b.shape}; connect two of the same size and batch.")
+        raise ValueError(f"svd, other: two latents of different shapes, {a.shape} and {b.shape}; connect two of the same size and batch.")
     if a.layout != b.layout:
-        raise ValueError(f"latent SVDs of different layouts: {a.layout} and {b.layout}; decompose both in the same one.")
+        raise ValueError(f"svd, other: two different layouts, {a.layout} and {b.layout}; decompose both in the same one.")
 
 
 def _triplets(X: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,8 +17,8 @@ Target = Literal["x_t", "x0"]
 Edit = Callable[[Tensor, int], Tensor]  # of a latent, at a step
 Denoiser = Callable[..., Tensor]
 
-# By the names of the sampler functions: how often a step evaluates the model, where that is more than once. The first
-# evaluation of a step is of the running latent; a later one may fall on the next step's sigma.
+# By the names of the sampler functions: how often a step but the last evaluates the model, where that is more than once.
+# The first evaluation of a step is of the running latent; a later one may fall on the next step's sigma.
 EVALUATIONS = {
     "sample_heun": 2, "sample_heunpp2": 3, "sample_exp_heun_2_x0": 2, "sample_exp_heun_2_x0_sde": 2, "sample_dpm_2": 2,
     "sample_dpm_2_ancestral": 2, "sample_dpmpp_2s_ancestral": 2, "sample_dpmpp_2s_ancestral_cfg_pp": 2,
@@ -28,6 +28,13 @@ EVALUATIONS = {
 NOT_STEERABLE = {
     "sample_sa_solver", "sample_sa_solver_pece", "sample_unipc", "sample_unipc_bh2", "dpm_fast_function", "dpm_adaptive_function",
 }
+
+
+def first_calls(sampler_name: str, steps: int) -> dict[int, int]:
+    """The steps of a run by the number, from 0, of the model call that begins each."""
+    each = EVALUATIONS.get(sampler_name, 1)
+    counts = [min(each, steps - i) if sampler_name == "sample_heunpp2" else each for i in range(steps)]  # it ends with a step of heun, and one of euler
+    return {sum(counts[:i]): i for i in range(steps)}
 
 
 def check_target(target: str, sampler_name: str) -> None:
@@ -64,9 +71,10 @@ def steps_in_window(sigmas: Tensor, start: float, end: float, *, once: bool = Fa
 class SteeredDenoiser:
     """The denoiser of one run, with an edit at the chosen steps. Other attributes are the wrapped denoiser's."""
 
-    def __init__(self, model: Denoiser, edit: Edit, sigmas: Tensor, steps: tuple[int, ...], target: Target, evaluations: int = 1):
-        self.model, self.edit, self.target, self.evaluations = model, edit, target, evaluations
+    def __init__(self, model: Denoiser, edit: Edit, sigmas: Tensor, steps: tuple[int, ...], target: Target, sampler_name: str = ""):
+        self.model, self.edit, self.target, self.sampler_name = model, edit, target, sampler_name
         self.sigmas, self.steps, self.calls = sigmas.tolist(), steps, 0
+        self.firsts = first_calls(sampler_name, len(sigmas) - 1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -77,9 +85,9 @@ class SteeredDenoiser:
         if self.target == "x0":
             denoised, step = self.model(x, sigma, **options), self._step_around(level)
             return self.edit(denoised, step) if step in self.steps else denoised
-        step, later = divmod(self.calls, self.evaluations)
+        step = self.firsts.get(self.calls)
         self.calls += 1
-        if step in self.steps and not later:
+        if step in self.steps:
             self._edit_in_place(x, step, level)
         return self.model(x, sigma, **options)
 
@@ -95,11 +103,11 @@ class SteeredDenoiser:
 
     def on(self, model: Denoiser) -> SteeredDenoiser:
         """The same edits of another denoiser, for a run of its own."""
-        return SteeredDenoiser(model, self.edit, torch.tensor(self.sigmas), self.steps, self.target, self.evaluations)
+        return SteeredDenoiser(model, self.edit, torch.tensor(self.sigmas), self.steps, self.target, self.sampler_name)
 
     def check_finished(self) -> None:
         """Raise ValueError if the run ended before a step whose x_t was to be edited."""
-        if self.target == "x_t" and self.calls <= self.evaluations * max(self.steps):
+        if self.target == "x_t" and self.calls <= max(call for call, step in self.firsts.items() if step in self.steps):
             raise _not_at_its_steps()
 
 
@@ -124,7 +132,7 @@ def sample_steered(
 
     x: (b, ...) noise at sigmas[0]; it is not modified. Raises ValueError if the sampler cannot be steered.
     """
-    denoiser = SteeredDenoiser(model, edit, sigmas, steps, target, EVALUATIONS.get(getattr(sampler, "__name__", ""), 1))
+    denoiser = SteeredDenoiser(model, edit, sigmas, steps, target, getattr(sampler, "__name__", ""))
     result = sampler(denoiser, x.clone(), sigmas, **options)
     denoiser.check_finished()
     return result
@@ -144,18 +152,18 @@ class _Seen(Exception):
 class _Recorder:
     """The denoiser of a run that is only looked at, at the first evaluation of the chosen steps."""
 
-    def __init__(self, model: Denoiser, sigmas: Tensor, steps: tuple[int, ...], evaluations: int):
-        self.model, self.evaluations = model, evaluations
+    def __init__(self, model: Denoiser, sigmas: Tensor, steps: tuple[int, ...], sampler_name: str):
+        self.model, self.firsts = model, first_calls(sampler_name, len(sigmas) - 1)
         self.sigmas, self.steps, self.calls, self.seen = sigmas.tolist(), steps, 0, {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
     def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
-        step, later = divmod(self.calls, self.evaluations)
+        step = self.firsts.get(self.calls)
         self.calls += 1
         denoised = self.model(x, sigma, **options)
-        if step in self.steps and not later:
+        if step in self.steps:
             check_at_step(float(sigma.flatten()[0]), self.sigmas[step])
             self.seen[step] = Moment(x.clone(), denoised)
             if len(self.seen) == len(self.steps):
@@ -168,7 +176,7 @@ def recorded(sampler: Callable[..., Tensor], model: Denoiser, x: Tensor, sigmas:
 
     x: (b, ...) noise at sigmas[0]; it is not modified. Raises ValueError if the sampler does not expose its steps.
     """
-    recorder = _Recorder(model, sigmas, tuple(set(steps)), EVALUATIONS.get(getattr(sampler, "__name__", ""), 1))
+    recorder = _Recorder(model, sigmas, tuple(set(steps)), getattr(sampler, "__name__", ""))
     try:
         sampler(recorder, x.clone(), sigmas, **options)
     except _Seen:

@@ -1,5 +1,7 @@
 """The nodes of the pack, as ComfyUI sees them."""
 
+import logging
+
 from comfy_api.latest import ComfyExtension, io
 
 from .. import demo
@@ -8,8 +10,12 @@ from . import attributes, comparison, directions, files, processes, sampling, sc
 
 class SemanticLatents(ComfyExtension):
     async def on_load(self) -> None:
-        demo.install()
-        files.register_folder()
+        try:
+            demo.install()
+            files.register_folder()
+        except Exception:
+            logging.exception("Semantic Latents could not be set up")  # ComfyUI itself prints one line only
+            raise
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         rooms = (spectrum, sampling, directions, training, schedules, scoring, attributes, files, processes, trajectories, comparison, sheets)

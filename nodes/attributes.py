@@ -20,6 +20,7 @@ from ..core.latent import alike
 from ..core.steering import check_edited, check_exposes_x_t, recorded, sample_steered
 from ..core.value_network import train
 from .feedback import Bar, interruptible
+from .latents import fitted
 from .pairing import Steps, kind_of, paired, same_randomness, target_moments, under_prompt
 from .processes import picture_share
 from .provenance import HIDDEN, prompt_notes
@@ -74,7 +75,7 @@ class AttributeSampler:
                              "families have nothing in common; learn it again on this model, or load one that was.")
         masks, plans = masks_over(x, use.mask, extra_args.get("denoise_mask")), []
         for attribute, weight in use.attribute.parts:
-            plans.append((attribute, weight, Steps.of(attribute.recipe, levels, sigmas)))
+            plans.append((attribute, weight, Steps.of(attribute.recipe, levels, sigmas, learned=True)))
         seen = {} if use.target is None else {
             parted: target_moments(self.inner, model, use.target, x, sigmas, parted=parted, extra_args=extra_args,
                                    steps=[steps.taken for *_, steps in plans if steps.parted == parted], **options)
@@ -150,7 +151,7 @@ class TrainAttribute(io.ComfyNode):
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(source, negative)
         guider.set_cfg(cfg)
-        empty = comfy.sample.fix_empty_latent_channels(model, torch.zeros_like(latent["samples"][:1]), latent.get("downscale_ratio_spacial"))
+        empty = fitted(model, {**latent, "samples": torch.zeros_like(latent["samples"][:1])})["samples"]
         plan = Steps.of(recipe, model.get_model_object("model_sampling"), sigmas)
         whole = len(sigmas) - 1
         bar = Bar(seeds * (plan.edited + plan.taken) + (steps if solver == "MLP" else 0) + 3 * whole, model)

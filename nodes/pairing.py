@@ -34,13 +34,14 @@ class Steps:
     parted: int
 
     @classmethod
-    def of(cls, recipe: Recipe, levels: Any, sigmas: Tensor) -> Steps:
-        """levels: the model's sampling object. Raises ValueError if a percent lies past the run's last step."""
+    def of(cls, recipe: Recipe, levels: Any, sigmas: Tensor, *, learned: bool = False) -> Steps:
+        """levels: the model's sampling object. Raises ValueError if a percent lies past the run's last step; learned: those of a finished attribute."""
         def first_from(percent: float) -> int:
             level = levels.percent_to_sigma(percent)
             steps = [i for i, sigma in enumerate(sigmas[:-1].tolist()) if sigma <= level]
             if not steps:
-                raise ValueError(f"percent, ahead: this run ends before {percent:g} of the whole schedule, so that no step is left there; lower percent or ahead.")
+                input, advice = ("attribute", "sample further down") if learned else ("percent, ahead", "lower percent or ahead")
+                raise ValueError(f"{input}: this run ends before {percent:g} of the whole schedule, so that no step is left there; {advice}.")
             return steps[0]
 
         edited = first_from(recipe.percent)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from ..core.asyrp import sample_ddim
 from ..core.inversion import Path, invert, sample_along
-from .hspace import SIGMA_DOWN
+from .hspace import EDITS, SIGMA_DOWN
+from .latents import fitted
 from .types import CATEGORY
 
 
@@ -34,6 +34,10 @@ class DDIM:
     boost_percent: float
 
     __name__ = "sample_ddim"
+
+    @property
+    def draws_noise(self) -> bool:
+        return self.eta > 0 or self.boost_percent < 1
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
         extra_args = extra_args or {}
@@ -93,7 +97,7 @@ class InvertedNoise:
         largest = float(self.model_sampling.sigma_max)
         full = abs(self.sigma - largest) <= 1e-5 * max(self.sigma, largest) or self.sigma > largest
         unit = self.model_sampling.noise_scaling(torch.tensor(self.sigma), torch.ones(1), torch.zeros(1), full)
-        return (start - latent) / unit
+        return (start - picture_share(self.model_sampling, self.sigma) * latent) / unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +113,8 @@ class AlongPath:
         if len(sigmas) != len(self.sigmas) or not torch.allclose(sigmas.cpu(), torch.tensor(self.sigmas), rtol=1e-4):
             raise ValueError("sigmas: the exact sampler needs the sigmas that Invert was given; connect the same node to both.")
         mask = (extra_args or {}).get("denoise_mask")
-        return sample_along(model, x, sigmas, self.path.to(x), mask=1.0 if mask is None else mask, callback=callback, options=extra_args)
+        options = {**(extra_args or {}), "denoise_mask": None}  # with it, the model would see the picture with plain noise around the mask
+        return sample_along(model, x, sigmas, self.path.to(x), mask=mask, callback=callback, options=options)
 
 
 class Invert(io.ComfyNode):
@@ -132,7 +137,7 @@ class Invert(io.ComfyNode):
             ],
             outputs=[
                 io.Noise.Output("noise", tooltip="For SamplerCustomAdvanced, with the same sigmas and the latent that came in or an empty one."),
-                io.Latent.Output("latent", tooltip="The same as a noisy latent, for KSampler (Advanced) with add_noise disabled."),
+                io.Latent.Output("latent", tooltip="The same as a noisy latent, for KSampler (Advanced) with add_noise disabled; a flow model (SD3, Flux) takes it only from below its highest noise level."),
                 io.Sampler.Output("exact", tooltip="A sampler that returns to the picture exactly as long as nothing is edited; same sigmas, same prompt, cfg 1."),
                 io.Float.Output("error", tooltip="Root mean square difference of the picture drawn again by plain ddim, in units of the latent's own deviation."),
             ],
@@ -141,16 +146,19 @@ class Invert(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, latent, sigmas, refinements, tolerance) -> io.NodeOutput:
         check_schedule(sigmas)
-        samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+        if any(edit.asymmetric for edit in model.model_options["transformer_options"].get(EDITS, ())):
+            raise ValueError("model: it carries an asymmetric edit, which has no way back; connect the model as it is before Apply Direction.")
+        latent = fitted(model, latent)
         inverse = Inversion(refinements, tolerance)
-        back = run(model, positive, samples, sigmas, inverse)
+        back = run(model, positive, latent["samples"], sigmas, inverse)
         levels, latent_format = model.get_model_object("model_sampling"), model.get_model_object("latent_format")
         start, clean = inverse.path.trajectory[0].cpu(), inverse.path.trajectory[-1].cpu()
         noise = InvertedNoise(start, float(sigmas[0]), levels, latent_format)
         exact = KSAMPLER(AlongPath(inverse.path.to(start), tuple(sigmas.tolist())))
         drawn = latent_format.process_in(back.cpu())
         error = (drawn - clean).square().mean().sqrt() / clean.std().clamp(min=1e-12)
-        return io.NodeOutput(noise, {**latent, "samples": latent_format.process_out(start)}, exact, float(error))
+        noisy = start / (picture_share(levels, float(sigmas[0])) or 1.0)
+        return io.NodeOutput(noise, {**latent, "samples": latent_format.process_out(noisy)}, exact, float(error))
 
 
 def check_schedule(sigmas: Tensor) -> None:
@@ -177,7 +185,7 @@ class Inversion:
             comfy.model_management.throw_exception_if_processing_interrupted()
             return model(x, sigma * x.new_ones(len(x)), **(extra_args or {}))
 
-        trajectory = invert(denoised, x, sigmas, refinements=self.refinements, tolerance=self.tolerance, on_step=lambda i, _: bar.update(1))
+        trajectory = invert(denoised, model.latent_image.to(x), sigmas, refinements=self.refinements, tolerance=self.tolerance, on_step=lambda i, _: bar.update(1))
         self.path = Path.along(denoised, trajectory, sigmas)
         bar.update(steps)
         back = sample_ddim(model, trajectory[0], sigmas, options=extra_args)
@@ -188,8 +196,7 @@ class Inversion:
 def run(model: Any, positive: Any, samples: Tensor, sigmas: Tensor, function: Any) -> Tensor:
     """The host's guidance at cfg 1 around a sampler function that starts from the latent itself."""
     guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(positive, [])
-    guider.set_cfg(1.0)
+    guider.inner_set_conds({"positive": positive})
     return guider.sample(torch.zeros_like(samples), samples, KSAMPLER(function), sigmas, disable_pbar=True)
 
 

@@ -16,7 +16,7 @@ from ..core.editing import BOOST_AT, EDIT_AT, Phases
 from ..core.perception import feature_distance, rms, structural_distance
 from ..core.plots import schedule_figure
 from .feedback import Bar
-from .hspace import percent_of
+from .hspace import percent_of, unet_of
 from .observation import schedule
 from .scoring import ImageScorer, text_embedding
 from .training import drawn, inverted
@@ -67,6 +67,7 @@ class EditingSchedule(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, vae, latent, distance, images, steps, cfg, seed, edit_threshold, boost_threshold, source_text, target_text,
                 clip=None, clip_vision=None, pictures=None) -> io.NodeOutput:
+        unet_of(model)
         apart = distance_of(distance, clip_vision)
         edit_at, boost_at = edit_threshold or EDIT_AT[distance], boost_threshold or BOOST_AT[distance]
         if clip is not None:

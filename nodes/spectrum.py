@@ -174,7 +174,7 @@ class ExchangeSingularVectors(io.ComfyNode):
 
     @classmethod
     def execute(cls, svd, other, take, leading) -> io.NodeOutput:
-        mixed = latent_svd.exchange(svd.svd, other.svd, take=take, rank=leading or None)
+        mixed = latent_svd.exchange(svd.svd, other.svd, take=take, leading=leading or None)
         return io.NodeOutput(DecomposedLatent(mixed, svd.rest))
 
 

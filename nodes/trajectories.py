@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
 import comfy.utils
 import latent_preview
 import torch
@@ -22,6 +22,7 @@ from ..core.steering import check_exposes_x_t, recorded
 from ..core.subspace import Trajectory, distance_matrix, followed, random_distance
 from .feedback import Bar, interruptible
 from .hspace import percent_of
+from .latents import fitted
 from .sampling import inner_function
 from .types import CATEGORY, TRAJECTORY
 
@@ -39,10 +40,8 @@ def run_inputs() -> list[io.Input]:
 
 def guided_run(noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict[str, Any], callback: Callable[..., None] | None = None) -> dict[str, Any]:
     """The LATENT of a run as core's SamplerCustomAdvanced makes it."""
-    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent["samples"], latent.get("downscale_ratio_spacial"))
-    given = {**latent, "samples": samples}
-    given.pop("downscale_ratio_spacial", None)
-    result = guider.sample(noise.generate_noise(given), samples, sampler, sigmas, denoise_mask=latent.get("noise_mask"), callback=callback,
+    given = fitted(guider.model_patcher, latent)
+    result = guider.sample(noise.generate_noise(given), given["samples"], sampler, sigmas, denoise_mask=latent.get("noise_mask"), callback=callback,
                            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=noise.seed)
     return {**given, "samples": result.to(comfy.model_management.intermediate_device())}
 
@@ -166,7 +165,7 @@ class Explorer:
         if step is None:
             raise ValueError(f"percent: this run ends before {self.percent:g} of the schedule; lower percent, or sample down to 0.")
         count = len(self.triplets) * len(self.gains)
-        size = self.batch or fitting(patcher, x, count)
+        size = 1 if draws_noise(self.inner) else self.batch or fitting(patcher, x, count)
         bar, run = Bar(step + -(-count // size) * (len(sigmas) - 1 - step), patcher), dict(extra_args=extra_args, disable=True, **options)
         moment = recorded(self.inner, model, x, sigmas, steps=(step,), callback=interruptible(bar.tick), **run)[step]
         latents, shown = variants(moment.x, self.triplets, self.gains), moment.denoised.repeat(count, *[1] * (x.ndim - 1))
@@ -178,6 +177,13 @@ class Explorer:
 
             finished.append(self.inner(model, chunk.clone(), sigmas[step:], callback=interruptible(on_step), **run))
         return torch.cat(finished)
+
+
+def draws_noise(function: Callable[..., Tensor]) -> bool:
+    """Whether a sampler function may add noise of its own: in a batch every latent would get another."""
+    while hasattr(function, "inner"):
+        function = function.inner
+    return getattr(function, "draws_noise", "noise_sampler" in inspect.signature(function).parameters)
 
 
 def fitting(model: Any, latent: Tensor, count: int) -> int:

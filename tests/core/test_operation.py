@@ -187,7 +187,7 @@ def test_operations_go_to_the_leading_triplets_alone():
         (Band(0, 3, 2.0), "first: got 0.* 16 triplets"),
         (Band(2, 17, 2.0), "last: got 17.* 16 triplets"),
         (Band(5, 4, 2.0), "last: got 4"),
-        (Truncate(17), "rank: got 17.* 16 triplets"),
+        (Truncate(17), "last: got 17.* 16 triplets"),
         (CurveGain(lambda i: i * np.nan), "curve: "),
     ],
     ids=str,

@@ -88,7 +88,7 @@ def test_band_out_of_range_names_the_end_and_the_rank(first, last, named):
 
 @pytest.mark.parametrize("rank", [0, -1, 5])
 def test_truncation_out_of_range_states_the_rank(rank):
-    with pytest.raises(ValueError, match=f"rank: got {rank}.* 4 triplets"):
+    with pytest.raises(ValueError, match=f"last: got {rank}.* 4 triplets"):
         truncate(S, rank)
 
 

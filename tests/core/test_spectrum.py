@@ -136,7 +136,7 @@ def test_exchange_with_itself_changes_nothing(take, layout):
     x = torch.randn(2, 4, 12, 16)
     svd = decompose(x, layout=layout)
     assert torch.equal(compose(exchange(svd, svd, take=take)), compose(svd))
-    assert torch.equal(compose(exchange(svd, svd, take=take, rank=3)), compose(svd))
+    assert torch.equal(compose(exchange(svd, svd, take=take, leading=3)), compose(svd))
 
 
 def test_exchange_of_values_keeps_the_vectors_and_of_vectors_the_values():
@@ -149,29 +149,29 @@ def test_exchange_of_values_keeps_the_vectors_and_of_vectors_the_values():
 
 def test_exchange_of_leading_triplets_moves_their_part_of_the_latent():
     x, z = torch.randn(2, 1, 4, 12, 16)
-    mixed = compose(exchange(decompose(x), decompose(z), take="triplets", rank=5))
+    mixed = compose(exchange(decompose(x), decompose(z), take="triplets", leading=5))
     expected = x - compose(decompose(x, rank=5)) + compose(decompose(z, rank=5))
     assert close(mixed, expected)
 
 
 def test_exchange_of_some_values_leaves_the_others():
     a, b = decompose(torch.randn(1, 4, 12, 16)), decompose(torch.randn(1, 4, 12, 16))
-    S = exchange(a, b, take="values", rank=3).S
+    S = exchange(a, b, take="values", leading=3).S
     assert torch.equal(S, torch.cat([b.S[:, :3], a.S[:, 3:]], dim=1))
 
 
 def test_exchange_between_shapes_names_both():
-    with pytest.raises(ValueError, match=r"\(1, 4, 12, 16\) and \(1, 4, 16, 12\)"):
+    with pytest.raises(ValueError, match=r"svd, other: .* \(1, 4, 12, 16\) and \(1, 4, 16, 12\)"):
         exchange(decompose(torch.randn(1, 4, 12, 16)), decompose(torch.randn(1, 4, 16, 12)))
 
 
 def test_exchange_refuses_what_it_cannot_match():
     x = torch.randn(1, 4, 12, 16)
-    with pytest.raises(ValueError, match="layouts: channel and joint"):
+    with pytest.raises(ValueError, match="svd, other: two different layouts, channel and joint"):
         exchange(decompose(x), decompose(x, layout="joint"))
-    with pytest.raises(ValueError, match="rank: .*holds 12 triplets, the other 5"):
+    with pytest.raises(ValueError, match="leading: .*holds 12 triplets, the other 5"):
         exchange(decompose(x), decompose(x, rank=5))
-    with pytest.raises(ValueError, match="rank: got 6.*12 and 5"):
-        exchange(decompose(x), decompose(x, rank=5), rank=6)
+    with pytest.raises(ValueError, match="leading: got 6.*12 and 5"):
+        exchange(decompose(x), decompose(x, rank=5), leading=6)
     with pytest.raises(ValueError, match="take: got 'signs'"):
         exchange(decompose(x), decompose(x), take="signs")

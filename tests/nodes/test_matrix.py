@@ -300,22 +300,13 @@ REFUSED = [  # what is refused, the groups and cells that refuse it, and how the
     ("masks", lambda cell: cell.group == "Discover Directions, PCA" and cell.mask == "mask", "mask: PCA compares whole pictures"),
     ("batches", lambda cell: cell.group == "Explore Singular Vectors" and cell.batch > 1, "latent_image: got a batch of 3"),
 ]
-BROKEN = [  # what is wrong, the cells in which it is, and one of them
-    ("Invert starts from an empty latent on flow models, and its noise is not what their sampler nodes scale", lambda cell: cell.group == "Invert" and cell.family in TRANSFORMERS,
-     Cell("Invert", "SD3", "fp32", 1, "square", "no mask")),
-    ("Invert's exact sampler corrects steps under a noise mask by those without one", lambda cell: cell.group == "Invert" and cell.mask == "inpainting",
-     Cell("Invert", "SD 1.5", "fp32", 1, "square", "inpainting")),
-    ("Editing Schedule does not refuse a model without a UNet when pictures are given", lambda cell: cell.group == "Editing Schedule" and cell.family in TRANSFORMERS and cell.batch > 1,
-     Cell("Editing Schedule", "Flux", "fp32", 3, "square", "no mask")),
-]
 
 
 def product():
-    """The whole matrix, less what is known to be broken."""
+    """The whole matrix."""
     for name, (_, masks) in GROUPS.items():
         for values in itertools.product(FAMILIES, FORMATS, (1, 3), SIZES, masks):
-            if not any(broken(Cell(name, *values)) for _, broken, _ in BROKEN):
-                yield Cell(name, *values)
+            yield Cell(name, *values)
 
 
 def refusal(cell):
@@ -354,7 +345,7 @@ def row(name, cells):
     parts = [f"{', '.join(family for family in FAMILIES if formats.get(family) == some)}: works in {', '.join(some)}" for some in sorted(set(formats.values()), key=len, reverse=True) if some]
     refused = [family for family in FAMILIES if formats.get(family) == ()] + sorted({refusal(cell)[0] for cell in cells if refusal(cell) and formats[cell.family]})
     parts += [f"{', '.join(refused)}: refused by name"] if refused else []
-    return "; ".join(parts + [f"broken: {what}" for what, _, cell in BROKEN if cell.group == name]) + f" ({len(cells)} cells)"
+    return "; ".join(parts) + f" ({len(cells)} cells)"
 
 
 @pytest.fixture(autouse=True)
@@ -404,12 +395,6 @@ def test_every_cell_works_or_is_refused_by_name(name, matrix, world_of, run, sam
     wrong = [outcome(cell, Place(cell, world_of(cell.family, cell.format), run, sampler_of)) for cell in cells]
     assert cells and not any(wrong), "\n".join(filter(None, wrong))
     figures(f"matrix: {name}", row(name, cells))
-
-
-@pytest.mark.parametrize("cell", [pytest.param(cell, marks=pytest.mark.xfail(strict=True, reason=f"DEFECT: {what}")) for what, _, cell in BROKEN], ids=lambda cell: cell.group)
-def test_a_cell_that_is_broken(cell, world_of, run, sampler_of):
-    wrong = outcome(cell, Place(cell, world_of(cell.family, cell.format), run, sampler_of))
-    assert not wrong, wrong
 
 
 def test_the_choice_has_every_pair_of_values(matrix):
