@@ -69,10 +69,20 @@ def under_prompt(model: Any, target: Any, x: Tensor, denoise_mask: Tensor | None
         guider.inner_model, x, prompts, x.device, latent_image=getattr(model, "latent_image", None), denoise_mask=denoise_mask)
     first = guider.conds["positive"][0]
     shared = {name: first[name] for name in ("control", "control_apply_to_uncond", "gligen") if name in first}
-    other.conds = {**guider.conds, "positive": [{**cond, **shared} for cond in processed["positive"]]}
+    positive = [{**cond, **shared} for cond in processed["positive"]]
+    other.conds = {name: list(conds or ()) for name, conds in guider.conds.items()} | {"positive": positive}
+    for conds in (conds for name, conds in other.conds.items() if name != "positive"):
+        match_areas(conds, positive)
+        match_areas(positive, conds)
     result = copy.copy(model)
     result.inner_model = other
     return result
+
+
+def match_areas(conds: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    """Add to a run's prompts a part for each area of the others, as the host does it for those that it prepares together."""
+    for other in list(others):
+        comfy.samplers.create_cond_with_same_area_if_none(conds, other)
 
 
 @contextmanager
