@@ -18,6 +18,7 @@ help:
 	@echo "make bench-properties  measure the latent space's three properties; writes docs/properties.md"
 	@echo "make bench-evidence  measure all ways to edit against each other (hours, resumes); writes docs/evidence.md"
 	@echo "make bench-quality  all of the measurements of edits, one after another; writes docs/"
+	@echo "make help-pictures  draw the pictures of the help pages (ARGS=name for one)"
 	@echo "make demo-model  train the demo model (resumes)"
 	@echo "make where       set up, then print the interpreter and the host's folder"
 	@echo "make clean       remove .host/, the environments and hosts made here"
@@ -57,6 +58,9 @@ bench-evidence:
 
 bench-quality: bench-hspace bench-attributes bench-training bench-properties bench-evidence
 
+help-pictures:
+	@$(host) run -m dev.help_pictures $(ARGS)
+
 demo-model:
 	@$(host) run demo/train.py $(ARGS)
 
@@ -66,4 +70,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test test-long ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence bench-quality demo-model where clean
+.PHONY: help demo test test-long ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence bench-quality help-pictures demo-model where clean

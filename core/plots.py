@@ -112,11 +112,10 @@ def ranks_figure(percents: Sequence[float], ranks: Tensor, likeness: Tensor) -> 
         for i in range(len(line) - 1):
             axes.plot(percents[i:i + 2], line[i:i + 2], color=colour, alpha=0.1 + 0.9 * max(0.0, min(1.0, sure[i])), linewidth=2)
         axes.plot(percents[-1], line[-1], "o", color=colour)
-    axes.set(yscale="log", xlim=(0, 1.02))
+    axes.set(yscale="log", xlim=(0, 1.02), ylim=(1.1 * float(ranks.max()), 0.93))  # the first at the top
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(which="minor", labelsize=11)
-    axes.invert_yaxis()
     return _picture(figure)
 
 
