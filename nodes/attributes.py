@@ -179,7 +179,7 @@ class TrainAttribute(io.ComfyNode):
         attribute = Mixture(((Attribute(recipe, mean_change(learner.differences, n), kind_of(model), network, reached, notes), 1.0),))
         use = Use(attribute, 1.0, 0.0, target, None)
         drawn = [draw(inner, seed), draw(OnlyTarget(inner, target), seed), draw(AttributeSampler(inner, (use,)), seed)]
-        picture = labelled_grid([first_picture(vae.decode(x)) for x in drawn], ["source", "target", "edited"])
+        picture = bar.end(labelled_grid([first_picture(vae.decode(x)) for x in drawn], ["source", "target", "edited"]))
         return io.NodeOutput(attribute, {"loss": losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
 
 

@@ -45,9 +45,16 @@ class Bar:
 
     def show(self, rows: list[Tensor]) -> None:
         """Pictures (b, h, w, 3), row by row."""
-        sheet = labelled_grid([picture for row in rows for picture in row], columns=len(rows[0]), tile=128)
-        pixels = Image.fromarray((sheet[0] * 255).round().to(torch.uint8).numpy())
-        self.bar.update_absolute(self.done, preview=("JPEG", pixels, 512))
+        self._send(labelled_grid([picture for row in rows for picture in row], columns=len(rows[0]), tile=128), "JPEG", 512)
+
+    def end(self, picture: Tensor) -> Tensor:
+        """The node's own picture (1, h, w, 3), shown in the place of the last preview, which the frontend would leave over it."""
+        self._send(picture, "PNG", None)
+        return picture
+
+    def _send(self, picture: Tensor, kind: str, largest: int | None) -> None:
+        pixels = Image.fromarray((picture[0] * 255).round().to(torch.uint8).cpu().numpy())
+        self.bar.update_absolute(self.done, preview=(kind, pixels, largest))
 
 
 def previewer_for(model: ModelPatcher) -> latent_preview.LatentPreviewer | None:

@@ -74,11 +74,13 @@ class EditingSchedule(io.ComfyNode):
             edit_at *= max(0.0, float(F.cosine_similarity(text_embedding(clip, source_text), text_embedding(clip, target_text), dim=0)))
         sigmas = schedule(model, steps)
         noise = drawn(model, latent, images, seed) if pictures is None else inverted(model, positive, [pictures], sigmas)
-        strengths, deficiencies = measured(model, positive, negative, cfg, vae, noise, sigmas, apart)
+        bar = Bar(3 * (len(sigmas) - 1) * len(noise), model)
+        strengths, deficiencies = measured(model, positive, negative, cfg, vae, noise, sigmas, apart, bar)
         levels = model.get_model_object("model_sampling")
         percents = [percent_of(levels, sigma) for sigma in sigmas[:-1].tolist()]
         phases = Phases.of(percents, strengths, deficiencies, edit_at, boost_at)
-        picture = schedule_figure(percents, {"foreseen picture: edit": (strengths, edit_at, phases.end), "noisy picture: no boost": (deficiencies, boost_at, phases.boost)})
+        curves = {"foreseen picture: edit": (strengths, edit_at, phases.end), "noisy picture: no boost": (deficiencies, boost_at, phases.boost)}
+        picture = bar.end(schedule_figure(percents, curves))
         return io.NodeOutput(0.0, round(phases.end, 3), round(phases.boost, 3), picture, ui=ui.PreviewImage(picture, cls=cls))
 
 
@@ -99,11 +101,10 @@ def distance_of(name: str, clip_vision: Any) -> Distance:
 
 
 def measured(
-    model: ModelPatcher, positive: Any, negative: Any, cfg: float, vae: Any, noise: Tensor, sigmas: Tensor, apart: Distance
+    model: ModelPatcher, positive: Any, negative: Any, cfg: float, vae: Any, noise: Tensor, sigmas: Tensor, apart: Distance, bar: Bar
 ) -> tuple[Tensor, Tensor]:
     """Distances (steps, pictures) from the finished picture of the foreseen and of the noisy one, over runs by euler."""
-    steps, latent_format = len(sigmas) - 1, model.get_model_object("latent_format")
-    bar, strengths, deficiencies = Bar(3 * steps * len(noise), model), [], []
+    latent_format, strengths, deficiencies = model.get_model_object("latent_format"), [], []
 
     def seen(latent: Tensor) -> Tensor:
         return vae.decode(latent_format.process_out(latent)).movedim(-1, 1)[:, :3].float() * 2 - 1

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,10 +90,23 @@ def test_explore_fills_its_grid_cell_by_cell(demo, run, sampler_of, sent):
 def test_training_an_attribute_shows_its_pairs_and_then_its_result(demo, run, sampler_of, sent):
     given = wired(demo, sampler_of("euler"))
     settings = {port.id: port.default for port in pack_schema("TrainAttribute") if getattr(port, "default", None) is not None}
-    run("TrainAttribute", **settings | dict(model=demo.model, source=demo.encode("a face"), target=demo.encode("a face, beard"), negative=demo.encode(""), vae=demo.vae,
+    *_, picture = run("TrainAttribute", **settings | dict(model=demo.model, source=demo.encode("a face"), target=demo.encode("a face, beard"), negative=demo.encode(""), vae=demo.vae,
                                             sampler=given["sampler"], sigmas=given["sigmas"], latent=demo.empty(), seeds=2))
-    sizes = [preview[1].size for *_, preview in sent]
-    assert sent[-1][:2] == (len(sent), len(sent)) and set(sizes) == {(16, 16), (32, 16), (48, 16)} and sizes[-1] == (48, 16)
+    *ticks, (value, total, last) = sent
+    assert ticks[-1][:2] == (value, total) == (len(ticks), len(ticks)) and {preview[1].size for *_, preview in ticks} == {(16, 16), (32, 16), (48, 16)}
+    assert shows(last, picture)
+
+
+def test_a_schedule_s_last_preview_is_its_plot(demo, run, sent):
+    """The frontend leaves a preview over the node's own picture."""
+    *_, picture = run("EditingSchedule", model=demo.model, positive=demo.encode("a face"), negative=demo.encode(""), vae=demo.vae, latent=demo.empty(), distance="RMS", images=1,
+                      steps=4, cfg=2.0, seed=0, edit_threshold=0.1, boost_threshold=0.1, source_text="", target_text="")
+    assert not shows(sent[0][2], picture) and shows(sent[-1][2], picture)
+
+
+def shows(preview, picture):
+    kind, pixels, largest = preview
+    return kind == "PNG" and largest is None and torch.equal(torch.from_numpy(np.array(pixels)), (picture[0] * 255).round().to(torch.uint8))
 
 
 def pack_schema(name):
