@@ -144,7 +144,10 @@ def sensitive_directions(
     model: ModelPatcher, prompts: dict[str, Any], cfg: float, latent: Tensor, *,
     method: Method, percent: float, count: int, iterations: int, steps: int, seed: int, mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, float]:
-    """Directions of h at one step of the run of one seed: shifts (count, c, h, w), singular values, and the noise level."""
+    """Directions of h at one step of the run of one seed: shifts (count, c, h, w), singular values, and the noise level.
+
+    Raises ValueError if the prompt has no part in that step, and for a mask of nothing.
+    """
     sigmas = schedule(model, steps)[:-1]
     target = model.get_model_object("model_sampling").percent_to_sigma(percent)
     sigma = float(sigmas[(sigmas.log() - torch.tensor(max(target, 1e-9)).log()).abs().argmin()])
@@ -152,4 +155,6 @@ def sensitive_directions(
     probed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "semantic_latents_probe", probe)
     for _ in watched_runs(probed, prompts, cfg, latent, steps=steps, seed=seed, count=1, batch=1, looked_at=False):
         pass
+    if probe.found is None:
+        raise ValueError("positive: it is not in force at the step that is looked at, or the model skips that step (EasyCache and the like do so). Choose another percent.")
     return *probe.found, sigma

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,20 @@ class Replay:
         return self.recorded
 
 
+class Dice:
+    """The state of the random numbers at one layer of a pass, so that patches after it draw the same in another pass."""
+
+    def keep(self, h: Tensor) -> Tensor:
+        self.state, self.on_device = torch.get_rng_state(), torch.cuda.get_rng_state(h.device) if h.is_cuda else None
+        return h
+
+    def restore(self, h: Tensor) -> Tensor:
+        torch.set_rng_state(self.state)
+        if self.on_device is not None:
+            torch.cuda.set_rng_state(self.on_device, h.device)
+        return h
+
+
 @dataclass(frozen=True)
 class UNetCall:
     """The arguments of one call of the host's UNet, for a batch of n chunks, (n b, ...)."""
@@ -76,25 +91,31 @@ class UNetCall:
                         {**self.options, **further, **lists}, take(self.rest))
 
     def run(self, executor: WrapperExecutor, unet: UNetModel) -> Tensor:
-        """Through the host's remaining wrappers and the given UNet; the control lists, which it consumes, are copies.
-
-        So is what a gradient needs later: patches such as FreeU V2 write into it in place.
-        """
+        """Through the host's remaining wrappers and the given UNet; the control lists, which it consumes, are copies."""
         control = self.control and {key: list(value) for key, value in self.control.items()}
         rest = WrapperExecutor.new_class_executor(type(unet)._forward.__get__(unet), unet, executor.wrappers, executor.idx + 1)
-        with saved_tensors_hooks(lambda saved: saved.clone() if saved.requires_grad else saved, lambda saved: saved):
+        with saved_from_patches(self.options):
             return rest.execute(self.x, self.timesteps, self.context, self.y, control, self.options, **self.rest)
+
+
+def saved_from_patches(options: dict[str, Any]) -> AbstractContextManager:
+    """Where patches may write in place into what a gradient needs later, as FreeU V2 does, that is copied."""
+    patches = {*options.get("patches", {}), *options.get("patches_replace", {})} - {"middle_block_after_patch"}  # where the pack's own are, which do not
+    return saved_tensors_hooks(lambda value: value.clone() if value.requires_grad else value, lambda value: value) if patches else nullcontext()
 
 
 def run_decoder_twice(executor: WrapperExecutor, call: UNetCall, chunks: list[int], second: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """The UNet's output, and its output for some of the batch's chunks with further transformer options.
 
-    chunks: positions in the host's cond_or_uncond. The second output is (len(chunks) b, ...).
+    chunks: positions in the host's cond_or_uncond. The second output is (len(chunks) b, ...). Raises ValueError if a wrapper
+    between skips the UNet.
     """
-    unet, tape = executor.class_obj, []
-    plain = call.run(executor, twin_of(unet, *recording(unet, tape)))
+    unet, tape, dice = executor.class_obj, [], Dice()
+    plain = call.run(executor, twin_of(unet, *recording(unet, tape, dice.keep)))
+    if not tape:
+        raise ValueError("model: EasyCache, or another node that skips steps, acts inside an asymmetric edit. Connect it ahead of Apply Direction, or turn asymmetric off.")
     take = Chunks(chunks, len(call.options["cond_or_uncond"]), len(call.x))
-    second_unet = twin_of(unet, *replaying(unet, [take(h) for h in tape]))
+    second_unet = twin_of(unet, *replaying(unet, [take(h) for h in tape], dice.restore))
     return plain, call.picked(chunks, take, second).run(executor, second_unet)
 
 
@@ -114,16 +135,16 @@ class Chunks:
         return [self(item) for item in value] if isinstance(value, list) else value
 
 
-def recording(unet: UNetModel, tape: list[Tensor]) -> tuple[list, list | None]:
-    """The blocks before the decoder, each of which puts its output on the tape."""
+def recording(unet: UNetModel, tape: list[Tensor], *further: Callable[[Tensor], Tensor]) -> tuple[list, list | None]:
+    """The blocks before the decoder, each of which puts its output on the tape, and further layers at their end."""
     blocks = [[*block, Record(tape)] for block in unet.input_blocks]
-    return blocks, unet.middle_block and [*unet.middle_block, Record(tape)]
+    return blocks, unet.middle_block and [*unet.middle_block, Record(tape), *further]
 
 
-def replaying(unet: UNetModel, tape: list[Tensor]) -> tuple[list, list | None]:
-    """Blocks before the decoder that give back a tape."""
+def replaying(unet: UNetModel, tape: list[Tensor], *further: Callable[[Tensor], Tensor]) -> tuple[list, list | None]:
+    """Blocks before the decoder that give back a tape, and further layers at their end."""
     blocks = [[Replay(h)] for h in tape[:len(unet.input_blocks)]]
-    return blocks, unet.middle_block and [Replay(tape[-1])]
+    return blocks, unet.middle_block and [Replay(tape[-1]), *further]
 
 
 def twin_of(unet: UNetModel, input_blocks: list[Iterable], middle_block: list | None) -> UNetModel:

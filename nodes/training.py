@@ -193,7 +193,7 @@ def before_and_after(
     for patched in (model, edited):
         rows.append(vae.decode(course.run(comfy.samplers.sampler_object("euler").sampler_function, noise, patched)))
         bar.tick()
-    return labelled_grid([picture for row in rows for picture in row], ["before"] * len(noise) + ["after"] * len(noise), columns=len(noise))
+    return bar.end(labelled_grid([picture for row in rows for picture in row], ["before"] * len(noise) + ["after"] * len(noise), columns=len(noise)))
 
 
 NODES = [TrainDirection]

@@ -347,11 +347,14 @@ def easy_cached(graph):
     return patched("easycache.EasyCacheNode", reuse_threshold=1.0, start_percent=0.0, end_percent=1.0, verbose=False)(graph.but(steps=4))
 
 
-@pytest.mark.parametrize("edit", [pytest.param(name, marks=pytest.mark.xfail(
-    strict=True, reason="DEFECT: EasyCache inside the edit's own wrapper skips the UNet, and nothing is recorded for the second pass") if "asymmetric" in name and "before" in name else ()) for name in EDITS if "stored" not in name and "x0" not in name])
-def test_easy_cache_and_an_edit_act_together(kit, edit):
+@pytest.mark.parametrize("edit", [name for name in EDITS if "stored" not in name and "x0" not in name])
+def test_easy_cache_and_an_edit_act_together_or_are_refused_by_name(kit, edit):
     tools = kit("SD15")
     alone, both = easy_cached(tools.graph).draw(), EDITS[edit](tools, easy_cached, 1.0)
+    if "asymmetric" in edit and "before" in edit:
+        with pytest.raises(ValueError, match="model: EasyCache.* Connect it ahead of Apply Direction"):
+            both.draw()
+        return
     picture = both.draw()
     assert torch.isfinite(picture).all() and differ(picture, alone) and differ(picture, tools.alone(edit, 4)) and torch.equal(both.draw(), picture)
 
@@ -416,7 +419,6 @@ def finer(kit, monkeypatch):
     return kit("SD15").graph.but(world=world, model=world.model, latent=world.empty(size=32), steps=3)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: the two passes of an asymmetric edit draw different random numbers, and the gain enlarges the difference")
 @pytest.mark.parametrize("feature", [patched("tomesd.TomePatchModel", ratio=0.5), patched("hypertile.HyperTile", tile_size=32, swap_size=3, max_depth=1, scale_depth=False)],
                          ids=["token merging", "HyperTile"])
 def test_an_asymmetric_direction_of_zeros_changes_no_bit_beside_patches_that_draw_at_random(kit, finer, feature):

@@ -60,8 +60,10 @@ def test_the_first_loss_is_that_of_no_edit(demo, train):
     assert train(demo, epochs=1)[1]["loss"][0] == pytest.approx(1.0, abs=1e-5)
 
 
-def test_the_gradient_is_that_of_the_whole_model(demo, monkeypatch):
-    """That of the first loss with respect to the network's last bias, against differences of the loss itself."""
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_place):
+    """That of the first loss with respect to the network's last bias, against differences of the loss itself; under a patch that writes in place, too."""
+    from comfy_extras.nodes_freelunch import FreeU_V2
     from pack.core.implicit import ImplicitNetwork
     from pack.core.training import Training
     from pack.nodes.hspace import family_of
@@ -70,16 +72,18 @@ def test_the_gradient_is_that_of_the_whole_model(demo, monkeypatch):
     from pack.nodes.training import drawn
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: 0.0)
-    noise, sigmas = drawn(demo.model, demo.empty(), 2, 0), schedule(demo.model, 3)[:2]
-    prompts = {"positive": demo.encode("a face"), "negative": demo.encode(""), "target": demo.encode("a face, blue hair")}
+    world = shaped("SD15") if in_place else demo
+    model = FreeU_V2.execute(world.model, b1=1.3, b2=1.4, s1=0.9, s2=0.2).args[0] if in_place else world.model
+    noise, sigmas = drawn(model, world.empty(), 2, 0), schedule(model, 3)[:2]
+    prompts = {"positive": world.encode("a face"), "negative": world.encode(""), "target": world.encode("a face, blue hair")}
 
     def first_update(bias=0.0):
         def begin(size, device):
-            network = ImplicitNetwork(family_of(demo.model).channels, size)
+            network = ImplicitNetwork(family_of(model).channels, size)
             network.leave.bias.data += bias
             return Training(network, 0.0, 1)
 
-        trainer = Trainer(Course(Lesson(demo.model), prompts, 2.0, sigmas, float(sigmas[0])), lambda: None, Matching(0.0), begin)
+        trainer = Trainer(Course(Lesson(model), prompts, 2.0, sigmas, float(sigmas[0])), lambda: None, Matching(0.0), begin)
         trainer.course.run(trainer, noise)
         return trainer.training
 
