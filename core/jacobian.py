@@ -28,10 +28,12 @@ class Jacobian:
             return self._weighted(change / (2 * length.reshape(-1, *[1] * (change.ndim - 1))))
 
     def reverse(self, u: Tensor, like: Tensor) -> Tensor:
-        """J^T u, for u: (k, ...) of f's output, in the shape of like."""
+        """J^T u, for u: (k, ...) of f's output, in the shape of like. Raises ValueError if it is not finite."""
         with torch.enable_grad():
             origin = torch.zeros_like(like, requires_grad=True)
             (result,) = torch.autograd.grad(self.f(origin), origin, self._weighted(u))
+        if not torch.isfinite(result).all():
+            raise ValueError("model: a patch of it has no finite gradient (Patch Model Add Downscale with bislerp has none). Choose other settings there, or method PCA.")
         return result
 
     def _weighted(self, u: Tensor) -> Tensor:
