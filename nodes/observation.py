@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .feedback import Bar
 from .hspace import unet_of
+from .latents import fitted
 
 PROBING = "semantic_latents_probing"  # in the transformer options of calls that are no part of the run itself
 SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; the host's own for the first two
@@ -92,8 +93,7 @@ class WatchedGuider(comfy.samplers.CFGGuider):
 def checked_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:
     """One latent (1, c, h, w) of the LATENT's size, empty, in the model's own format."""
     unet_of(model)
-    empty = torch.zeros_like(latent["samples"][:1])
-    return comfy.sample.fix_empty_latent_channels(model, empty, latent.get("downscale_ratio_spacial"))
+    return fitted(model, {**latent, "samples": torch.zeros_like(latent["samples"][:1])})["samples"]
 
 
 def schedule(model: ModelPatcher, steps: int) -> Tensor:
