@@ -25,6 +25,7 @@ def import_pack():
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run each campaign at its full size, and write its figures to docs/hardening")
+    parser.addoption("--figures", action="store_true", help="write the campaigns' figures to docs/hardening, whatever their size")
 
 
 def pytest_configure(config):
@@ -40,7 +41,7 @@ def rounds(request):
 
 @pytest.fixture
 def figures(request):
-    """`figures("damaged files", "10 000 tried, all refused")`: a line for the summary, and for docs/hardening with --long."""
+    """`figures("damaged files", "10 000 tried, all refused")`: a line for the summary, and for docs/hardening with --long or --figures."""
     return request.config.stash[FIGURES].__setitem__
 
 
@@ -52,7 +53,7 @@ def write_figures(found):
     lines = page.read_text().splitlines()[4:] if page.exists() else []
     rows = dict(line.strip("| ").split(" | ", 1) for line in lines) | found
     page.parent.mkdir(exist_ok=True)
-    page.write_text("\n".join([f"Written by `make test-long` on ComfyUI {__version__}.", "", "| campaign | figures |", "|---|---|", *(f"| {k} | {rows[k]} |" for k in sorted(rows))]) + "\n")
+    page.write_text("\n".join([f"What the campaigns found on ComfyUI {__version__}; each row says how many cases were tried. `make test-long` writes it.", "", "| campaign | figures |", "|---|---|", *(f"| {k} | {rows[k]} |" for k in sorted(rows))]) + "\n")
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -60,7 +61,7 @@ def pytest_terminal_summary(terminalreporter, config):
     found = config.stash[FIGURES]
     for name, text in found.items():
         terminalreporter.write_line(f"{name}: {text}")
-    if found and config.getoption("--long"):
+    if found and (config.getoption("--long") or config.getoption("--figures")):
         write_figures(found)
     if collect_ignore:
         left_out = ", ".join(f"tests/{name}" for name in collect_ignore)
