@@ -79,7 +79,7 @@ class _Part:
         network = None
         if tensors:
             network = ValueNetwork.empty(*tensors["first"].shape)
-            network.load_state_dict(tensors, assign=True)
+            network.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
         return Attribute(self.recipe, stored, kind, network, self.losses, self.notes)
 
 

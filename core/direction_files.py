@@ -89,7 +89,9 @@ def load_direction(path: Path) -> AnyDirection:
     family = Family(metadata["family"], metadata["prediction"], int(metadata["channels"]))
     if metadata["version"] == "1":
         return _Leaf("", False, metadata["method"], notes_in(path, metadata["notes"])).direction(tensors, family)
-    return _built(json.loads(metadata["tree"]), tensors, family)
+    direction = _built(json.loads(metadata["tree"]), tensors, family)
+    direction.mean()  # values that are finite one by one may not be in a sum
+    return direction
 
 
 @dataclass(frozen=True)
