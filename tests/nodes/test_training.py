@@ -104,17 +104,18 @@ def test_a_model_in_half_precision_trains_too(shaped, train, run, sampler_of, dt
     assert torch.isfinite(picture).all() and not torch.equal(picture, edited(world, run, sampler_of, direction, 0.0))
 
 
-def test_the_bar_shows_the_training_set_and_reaches_its_end(demo, train):
+def test_the_bar_shows_the_training_set_then_the_result_and_reaches_its_end(demo, train):
     import comfy.utils
 
     seen = []
     comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: seen.append((value, total, preview)))
     try:
-        train(demo)
+        *_, picture = train(demo)
     finally:
         comfy.utils.set_progress_bar_global_hook(None)
-    previews = [preview for *_, preview in seen if preview]
+    *previews, last = [preview for *_, preview in seen if preview]
     assert len(previews) == 2 and previews[0][0] == "JPEG" and previews[0][1].width == 2 * 128
+    assert last[0] == "PNG" and last[1].size == (picture.shape[2], picture.shape[1])
     assert seen[-1][0] == seen[-1][1]
 
 
