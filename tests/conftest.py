@@ -30,6 +30,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "campaign: many cases of one kind; all of them with --long, a share of them without")
+    config.addinivalue_line("markers", "quick: a campaign whose share fits into every run")
     config.stash[FIGURES] = {}
 
 

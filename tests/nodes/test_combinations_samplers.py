@@ -193,7 +193,7 @@ def test_a_window_outside_a_part_of_a_run_is_refused_by_name(one):
     sigmas = one.sigmas()[2:]
     refused(lambda: one.draw(model=one.moved(end_percent=0.3), sigmas=sigmas), "start_percent, end_percent: no step of this run")
     refused(lambda: one.draw(one.edited("euler", "x_t", end_percent=0.3), sigmas=sigmas), "start_percent, end_percent: no step of this run")
-    refused(lambda: one.draw(one.attributed("euler"), sigmas=one.sigmas()[:2]), "percent, ahead: this run ends before")
+    refused(lambda: one.draw(one.attributed("euler"), sigmas=one.sigmas()[:2]), "attribute: this run ends before")
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])

@@ -104,6 +104,7 @@ def after_kill(saved, meant, case=""):
 
 
 @pytest.mark.campaign
+@pytest.mark.quick
 def test_a_killed_save_leaves_the_old_files_and_no_part_under_a_final_name(saved, rounds, figures):
     from pack.nodes.files import save_whole
 
@@ -185,6 +186,7 @@ def test_leftovers_are_not_listed_and_do_not_hinder(saved):
 # --- a disk that is full, a folder that cannot be written
 
 @pytest.mark.campaign
+@pytest.mark.quick
 def test_a_full_disk_leaves_nothing_and_says_so(saved, rounds, figures):
     """A process that may write no more than so many bytes to one file."""
     rng, size = random.Random(1), (saved.folder / "smile_00001_.safetensors").stat().st_size
@@ -332,6 +334,7 @@ def both_at_once(meant, times):
 
 
 @pytest.mark.campaign
+@pytest.mark.quick
 @pytest.mark.parametrize(("met", "where"), [(met, "in one system") for met in MEETINGS] + [pytest.param("with one number, both written", "in two containers")])
 def test_two_savers_at_the_same_moment_both_save_or_say_to_try_again(saved, rounds, figures, monkeypatch, met, where):
     if where == "in two containers":
