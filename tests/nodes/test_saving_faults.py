@@ -104,7 +104,6 @@ def after_kill(saved, meant, case=""):
 
 
 @pytest.mark.campaign
-@pytest.mark.quick
 def test_a_killed_save_leaves_the_old_files_and_no_part_under_a_final_name(saved, rounds, figures):
     from pack.nodes.files import save_whole
 
