@@ -30,6 +30,7 @@ from outcomes import EQUAL, Outcomes, attribute_rows, figure, frontier_rows  # n
 from ways import CACHE, CFG, CHUNK, LEARNED_ON, STEPS, TARGETS, WAYS, Bench  # noqa: E402
 
 DATA, PAGE, FIGURE = (ROOT / "docs" / f"evidence.{suffix}" for suffix in ("json", "md", "png"))
+ALSO_LEARNED = ("the same, asymmetric", "AVI, stored")  # what the way above them learns
 SHARED = ("the target prompt", "the prompt switched", "a blend of the latents")  # drawn from runs that serve several ways here
 
 
@@ -103,7 +104,8 @@ def cost_rows(data: dict[str, dict[str, list]]) -> list[str]:
     for way in WAYS:
         if f"cost|{way}" in data:
             (pictures,), (draw,) = (data[f"cost|{way}"][key] for key in ("pictures", "draw"))
-            rows.append(f"| {way} | {f'{pictures:.0f}' if pictures else ''} | {draw:.2f} |")
+            learning = f"{pictures:.0f}" if pictures else "as above" if way in ALSO_LEARNED else ""
+            rows.append(f"| {way} | {learning} | {draw:.2f} |")
     return rows
 
 
