@@ -1,6 +1,5 @@
 """Edits beside what else users put into the same graph: FEATURES of the host, each with EDITS of the pack, through the host's own nodes."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,28 +8,12 @@ import pytest
 import torch
 
 from pack.core.direction import Direction
+from pack.tests.nodes.wiring import node, outputs, random
 
 pytestmark = pytest.mark.campaign
 
 STEPS, HALF = 2, torch.cat([torch.ones(1, 16, 8), torch.zeros(1, 16, 8)], 2)
 DONE = set()  # pairs of a feature and an edit that were tried
-
-
-def outputs(name, **inputs):
-    """Those of a node of the host; "freelunch.FreeU" for one of comfy_extras."""
-    module, _, name = name.rpartition(".")
-    found = getattr(importlib.import_module(f"comfy_extras.nodes_{module}" if module else "nodes"), name)
-    result = found.execute(**inputs) if hasattr(found, "execute") else getattr(found(), found.FUNCTION)(**inputs)
-    return getattr(result, "args", result)
-
-
-def node(name, **inputs):
-    """The first of them."""
-    return outputs(name, **inputs)[0]
-
-
-def random(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def guided(graph):

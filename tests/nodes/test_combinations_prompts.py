@@ -1,11 +1,12 @@
 """Prompts as users wire them (regions, times, LoRA, ControlNet), and patched models, in every node of the pack that reads prompts and learns."""
 
-import importlib
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
+
+from pack.tests.nodes.wiring import node, outputs, random
 
 pytestmark = pytest.mark.campaign
 
@@ -16,23 +17,6 @@ RECIPE = dict(cfg=2.0, seed=0, seeds=1, percent=0.3, ahead=0.0, branch=0.0, sour
 TRAINING = dict(objective="prompt matching", images=2, batch_size=2, epochs=1, steps=3, end_percent=0.8, cfg=2.0, learning_rate=1e-3, keep_weight=0.0, seed=0,
                 source_text="a face", target_text="a hat")
 LEFT = torch.cat([torch.ones(1, 16, 8), torch.zeros(1, 16, 8)], 2)
-
-
-def outputs(name, **inputs):
-    """Those of a node of the host; "freelunch.FreeU" for one of comfy_extras."""
-    module, _, name = name.rpartition(".")
-    found = getattr(importlib.import_module(f"comfy_extras.nodes_{module}" if module else "nodes"), name)
-    result = found.execute(**inputs) if hasattr(found, "execute") else getattr(found(), found.FUNCTION)(**inputs)
-    return getattr(result, "args", result)
-
-
-def node(name, **inputs):
-    """The first of them."""
-    return outputs(name, **inputs)[0]
-
-
-def random(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)

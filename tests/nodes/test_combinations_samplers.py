@@ -1,13 +1,12 @@
 """Every sampler and scheduler of the host with the pack's edits, runs in two parts, and inpainting in every node that samples."""
 
-import importlib
-
 import comfy.samplers
 import pytest
 import torch
 
 from pack.core.direction import Direction
 from pack.core.steering import NOT_STEERABLE
+from pack.tests.nodes.wiring import node, random
 
 pytestmark = pytest.mark.campaign
 
@@ -17,18 +16,6 @@ HIDES_X_T = {"sa_solver", "sa_solver_pece", "uni_pc", "uni_pc_bh2", "dpm_fast", 
 TWINS = {"euler_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde_gpu", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde_gpu", "res_multistep_cfg_pp",
          "gradient_estimation_cfg_pp", "res_multistep_ancestral_cfg_pp", "exp_heun_2_x0_sde", "sa_solver_pece"}
 TRIED = {}  # what was found for each sampler
-
-
-def node(name, **inputs):
-    """The first output of a node of the host; "freelunch.FreeU" for one of comfy_extras."""
-    module, _, name = name.rpartition(".")
-    found = getattr(importlib.import_module(f"comfy_extras.nodes_{module}" if module else "nodes"), name)
-    result = found.execute(**inputs) if hasattr(found, "execute") else getattr(found(), found.FUNCTION)(**inputs)
-    return getattr(result, "args", result)[0]
-
-
-def random(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 class Run:
