@@ -95,27 +95,27 @@ class Power(Edit):
 
 @dataclass(frozen=True)
 class Threshold(Edit):
-    """Soft or hard threshold at a multiple of the noise bulk's edge.
+    """Soft or hard threshold, in units of the noise bulk's edge.
 
     sigma: standard deviation of the noise; None reads it off the median singular value of each matrix.
     Gavish & Donoho 2014 find a hard threshold best at 2 / sqrt(3) = 1.155 times the edge of square matrices.
     """
 
-    multiple: float = 1.0
+    threshold: float = 1.0
     kind: Kind = "soft"
     sigma: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind: got {self.kind!r}; choose one of {', '.join(get_args(Kind))}.")
-        for name, value in (("multiple", self.multiple), ("sigma", self.sigma or 0.0)):
+        for name, value in (("threshold", self.threshold), ("sigma", self.sigma or 0.0)):
             if not 0 <= value < inf:
                 raise ValueError(f"{name}: got {value}; choose 0 or more.")
 
     def __call__(self, S: Tensor, matrix: MatrixShape) -> Tensor:
         sigma = noise_level(S, matrix) if self.sigma is None else self.sigma
-        threshold = self.multiple * bulk_edge(matrix, sigma)
-        return (soft_threshold if self.kind == "soft" else hard_threshold)(S, threshold)
+        level = self.threshold * bulk_edge(matrix, sigma)
+        return (soft_threshold if self.kind == "soft" else hard_threshold)(S, level)
 
 
 @dataclass(frozen=True)

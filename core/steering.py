@@ -68,16 +68,30 @@ def steps_in_window(sigmas: Tensor, start: float, end: float, *, once: bool = Fa
     return steps[:1] if once else steps
 
 
-class SteeredDenoiser:
-    """The denoiser of one run, with an edit at the chosen steps. Other attributes are the wrapped denoiser's."""
+class WrappedDenoiser:
+    """Stands in a denoiser's place for one run. Other attributes are the wrapped denoiser's."""
 
-    def __init__(self, model: Denoiser, edit: Edit, sigmas: Tensor, steps: tuple[int, ...], target: Target, sampler_name: str = ""):
-        self.model, self.edit, self.target, self.sampler_name = model, edit, target, sampler_name
-        self.sigmas, self.steps, self.calls = sigmas.tolist(), steps, 0
-        self.firsts = first_calls(sampler_name, len(sigmas) - 1)
+    def __init__(self, model: Denoiser):
+        self.model = model
 
     def __getattr__(self, name: str) -> Any:
+        if name == "model":  # of a copy in the making, which has nothing yet
+            raise AttributeError(name)
         return getattr(self.model, name)
+
+    def on(self, model: Denoiser) -> Denoiser:
+        """What stands in the place of another denoiser, for a run of its own: nothing, unless the wrapper is an edit."""
+        return model
+
+
+class SteeredDenoiser(WrappedDenoiser):
+    """The denoiser of one run, with an edit at the chosen steps."""
+
+    def __init__(self, model: Denoiser, edit: Edit, sigmas: Tensor, steps: tuple[int, ...], target: Target, sampler_name: str = ""):
+        super().__init__(model)
+        self.edit, self.target, self.sampler_name = edit, target, sampler_name
+        self.sigmas, self.steps, self.calls = sigmas.tolist(), steps, 0
+        self.firsts = first_calls(sampler_name, len(sigmas) - 1)
 
     def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
         """Denoised latent of x: (b, ...) at sigma: (b,), edited where the step is one of the chosen."""
@@ -149,15 +163,13 @@ class _Seen(Exception):
     """Ends a run of which the rest is not needed."""
 
 
-class _Recorder:
+class _Recorder(WrappedDenoiser):
     """The denoiser of a run that is only looked at, at the first evaluation of the chosen steps."""
 
     def __init__(self, model: Denoiser, sigmas: Tensor, steps: tuple[int, ...], sampler_name: str):
-        self.model, self.firsts = model, first_calls(sampler_name, len(sigmas) - 1)
+        super().__init__(model)
+        self.firsts = first_calls(sampler_name, len(sigmas) - 1)
         self.sigmas, self.steps, self.calls, self.seen = sigmas.tolist(), steps, 0, {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
 
     def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
         step = self.firsts.get(self.calls)
@@ -184,17 +196,15 @@ def recorded(sampler: Callable[..., Tensor], model: Denoiser, x: Tensor, sigmas:
     raise _not_at_its_steps()
 
 
-class SwitchedDenoiser:
-    """One denoiser up to a step, another from it on. Other attributes are the first one's."""
+class SwitchedDenoiser(WrappedDenoiser):
+    """One denoiser up to a step, another from it on."""
 
     def __init__(self, before: Denoiser, after: Denoiser, sigmas: Tensor, step: int):
-        self.before, self.after, self.level = before, after, float(sigmas[step]) * (1 + 1e-6)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.before, name)
+        super().__init__(before)
+        self.after, self.level = after, float(sigmas[step]) * (1 + 1e-6)
 
     def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
-        return (self.before if float(sigma.flatten()[0]) > self.level else self.after)(x, sigma, **options)
+        return (self.model if float(sigma.flatten()[0]) > self.level else self.after)(x, sigma, **options)
 
 
 def check_edited(x: Tensor, edited: Tensor, name: str = "operation") -> Tensor:

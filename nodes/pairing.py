@@ -15,7 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..core.attribute import LatentKind, Pair, Recipe
-from ..core.steering import Moment, SteeredDenoiser, SwitchedDenoiser, recorded
+from ..core.steering import Moment, SwitchedDenoiser, WrappedDenoiser, recorded
 from .feedback import interruptible
 
 
@@ -53,10 +53,8 @@ def under_prompt(model: Any, target: Any, x: Tensor, denoise_mask: Tensor | None
 
     Raises ValueError for a guider without a positive prompt, and for a target that brings models of its own.
     """
-    if isinstance(model, SteeredDenoiser):
+    if isinstance(model, WrappedDenoiser):
         return model.on(under_prompt(model.model, target, x, denoise_mask))
-    if isinstance(model, SwitchedDenoiser):
-        return under_prompt(model.before, target, x, denoise_mask)
     guider = model.inner_model
     if "positive" not in getattr(guider, "conds", {}):
         raise ValueError(f"target: {type(guider).__name__} has no positive prompt that a target could replace; use CFGGuider or BasicGuider, or leave target empty.")

@@ -155,9 +155,8 @@ def twin_of(unet: UNetModel, input_blocks: list[Iterable], middle_block: list | 
 
 
 def copies(unet: UNetModel, *names: str, device: torch.device) -> dict[str, nn.Module]:
-    """Copies of a UNet's parts that gradients can pass: the host's own weights are inference tensors."""
-    parts = {name: getattr(unet, name, None) for name in names}
-    return {name: copy_of(part, device) for name, part in parts.items() if part is not None}
+    """Copies of a UNet's own parts, whatever a twin has in their place, that gradients can pass: the host's weights are inference tensors."""
+    return {name: copy_of(part, device) for name, part in unet.named_children() if name in names}
 
 
 def copy_of(module: nn.Module, device: torch.device) -> nn.Module:

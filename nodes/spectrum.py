@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -73,12 +74,12 @@ def rescaling(
     """The operation that the inputs of `rescaling_inputs` describe."""
     if mode == "curve" and curve is None:
         raise ValueError("curve: mode curve needs one; connect a Curve Editor, or choose another mode.")
-    edits: dict[str, Edit] = {
-        "gain": Band(first, last, gain), "power": Power(exponent), "truncate": Truncate(last),
-        "curve": CurveGain(lambda ranks: 1 + (gain - 1) * curve.interp_array(ranks)),
-        "hard threshold": Threshold(threshold, "hard"), "soft threshold": Threshold(threshold, "soft"),
+    edits: dict[str, Callable[[], Edit]] = {  # made when chosen: the inputs of other modes are not looked at
+        "gain": lambda: Band(first, last, gain), "power": lambda: Power(exponent), "truncate": lambda: Truncate(last),
+        "curve": lambda: CurveGain(lambda ranks: 1 + (gain - 1) * curve.interp_array(ranks)),
+        "hard threshold": lambda: Threshold(threshold, "hard"), "soft threshold": lambda: Threshold(threshold, "soft"),
     }
-    return SpectrumOperation(edits[mode], strength, keep_energy)
+    return SpectrumOperation(edits[mode](), strength, keep_energy)
 
 
 class Decompose(io.ComfyNode):

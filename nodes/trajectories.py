@@ -66,6 +66,8 @@ class SampleTrajectory(io.ComfyNode):
     def execute(cls, noise, guider, sampler, sigmas, latent_image) -> io.NodeOutput:
         check_latent(latent_image["samples"], "latent_image")
         steps, moments = len(sigmas) - 1, []
+        if steps < 1:
+            raise ValueError("sigmas: no step to follow; connect BasicScheduler with at least 1 step and denoise above 0.")
         preview = latent_preview.prepare_callback(guider.model_patcher, steps)
 
         def on_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
@@ -229,6 +231,8 @@ class ExploreSingularVectors(io.ComfyNode):
         check_exposes_x_t(getattr(inner, "__name__", ""))
         explorer = KSAMPLER(Explorer(inner, columns, rows, percent, batch_size), sampler.extra_options, sampler.inpaint_options)
         latent = guided_run(noise, guider, explorer, sigmas, latent_image)
+        if "batch_index" in latent:  # from which a node after it draws each latent's noise: all variants are of one
+            latent["batch_index"] = latent["batch_index"] * len(latent["samples"])
         row_labels, column_labels = [f"x {gain:g}" for gain in rows], [f"triplet {i}" for i in columns]
         return io.NodeOutput(latent, [f"{triplet} {gain}" for gain in row_labels for triplet in column_labels], len(columns), row_labels, column_labels)
 

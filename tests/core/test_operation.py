@@ -206,7 +206,7 @@ def test_out_of_range_states_the_rank_of_the_latent(edit, said):
         (lambda: Band(1, 0, float("nan")), "gain: got nan"),
         (lambda: Power(-0.5), "exponent: got -0.5"),
         (lambda: Power(float("inf")), "exponent: got inf"),
-        (lambda: Threshold(-1.0), "multiple: got -1.0"),
+        (lambda: Threshold(-1.0), "threshold: got -1.0"),
         (lambda: Threshold(sigma=float("nan")), "sigma: got nan"),
         (lambda: Threshold(kind="firm"), "kind: got 'firm'; choose one of soft, hard"),
         (lambda: SpectrumOperation(Band(), strength=float("inf")), "strength: got inf"),

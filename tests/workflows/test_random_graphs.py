@@ -128,8 +128,12 @@ def training_under_freeu(graph):
     return own(graph, "TrainDirection", {**prompts(graph), "vae": graph.vae, "epochs": 1})
 
 
+def loaded_attribute(graph):
+    return [graph.own("LoadAttribute", file="demo_attribute_sunglasses.safetensors"), 0]
+
+
 def a_mix_of_an_attribute_with_itself(graph):
-    attribute = [graph.own("LoadAttribute", file="demo_attribute_sunglasses.safetensors"), 0]
+    attribute = loaded_attribute(graph)
     return [graph.own("MixAttributes", first=attribute, second=attribute), 0]
 
 
@@ -166,12 +170,56 @@ def the_noise_of_an_edited_model(graph):
 
 def an_attribute_in_a_run_that_ends_early(graph):
     first = graph.out("SplitSigmas", sigmas=graph.sigmas(4), step=2)
-    attribute = [graph.own("LoadAttribute", file="demo_attribute_sunglasses.safetensors"), 0]
-    sampler = [graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=attribute), 0]
+    sampler = [graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=loaded_attribute(graph)), 0]
     return graph.drawn(sampler=sampler, sigmas=first)
 
 
+def with_target(graph, sampler):
+    """An attribute that runs its target prompt too."""
+    return [graph.own("ApplyAttribute", sampler=sampler, attribute=loaded_attribute(graph), target=graph.prompts["target"]), 0]
+
+
+def a_target_inside_an_edit_inside_a_target(graph):
+    operation = [graph.own("SpectrumOperation"), 0]
+    edited = [graph.own("EditDuringSampling", sampler=with_target(graph, graph.sampler()), operation=operation, target="x_t"), 0]
+    return graph.drawn(sampler=with_target(graph, edited))
+
+
+def guided(graph, name, sampler, sigmas, latent):
+    guider = graph.out("CFGGuider", model=graph.model, positive=graph.prompts["source"], negative=graph.prompts["negative"])
+    return graph.own(name, noise=graph.out("RandomNoise"), guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent)
+
+
+def explored(graph, sampler, latent):
+    return [guided(graph, "ExploreSingularVectors", sampler, graph.sigmas(3), latent), 0]
+
+
+def variants_under_a_target(graph):
+    return explored(graph, with_target(graph, graph.sampler()), graph.empty())
+
+
+def variants_drawn_further(graph):
+    one = graph.out("LatentFromBatch", samples=graph.empty(2), batch_index=1, length=1)
+    variants = explored(graph, graph.sampler(), one)
+    return [guided(graph, "SampleTrajectory", graph.sampler(), graph.sigmas(2, 0.5), variants), 0]
+
+
+def a_trajectory_of_no_steps(graph):
+    none = graph.out("SplitSigmas", sigmas=graph.sigmas(3), step=0)
+    return [guided(graph, "SampleTrajectory", graph.sampler(), none, graph.empty()), 0]
+
+
+def pullback_of_an_asymmetric_edit(graph):
+    edited = graph.own("ApplyDirection", model=graph.model, direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0], asymmetric=True)
+    return own(graph, "DiscoverDirections", pictures(graph, model=[edited, 0], method="pullback", iterations=1))
+
+
 FOUND = [
+    a_target_inside_an_edit_inside_a_target,
+    variants_under_a_target,
+    variants_drawn_further,
+    a_trajectory_of_no_steps,
+    pullback_of_an_asymmetric_edit,
     contrast_of_a_prompt_for_late_steps,
     contrast_with_a_prompt_for_late_steps,
     contrast_of_a_prompt_for_an_area,
