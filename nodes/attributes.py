@@ -21,10 +21,11 @@ from ..core.steering import check_edited, check_exposes_x_t, recorded, sample_st
 from ..core.value_network import train
 from .feedback import Bar, interruptible
 from .latents import fitted
+from .node import Node
 from .pairing import Steps, kind_of, paired, same_randomness, target_moments, under_prompt
 from .processes import picture_share
 from .provenance import HIDDEN, prompt_notes
-from .sampling import inner_function, masks_over, under_masks
+from .sampling import AroundSampler, inner_function, masks_over, under_masks
 from .types import ATTRIBUTE, CATEGORY
 
 
@@ -40,15 +41,11 @@ class Use:
 
 
 @dataclass(frozen=True)
-class AttributeSampler:
+class AttributeSampler(AroundSampler):
     """The sampler function of a KSAMPLER with attributes inside. Uses of several nodes are added up, not nested."""
 
     inner: Callable[..., Tensor]
     uses: tuple[Use, ...]
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.inner, "__name__", "sampler")
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
         extra_args = extra_args or {}
@@ -94,7 +91,7 @@ class AttributeSampler:
             yield steps.edited, edit
 
 
-class TrainAttribute(io.ComfyNode):
+class TrainAttribute(Node):
     @classmethod
     def define_schema(cls):
         weight = dict(default=0.0, min=0.0, max=100.0, step=0.01)
@@ -200,10 +197,8 @@ def replace_function(sampler: KSAMPLER, function: Any) -> KSAMPLER:
     return KSAMPLER(function, sampler.extra_options, sampler.inpaint_options)
 
 
-class Learner:
+class Learner(AroundSampler):
     """A sampler function that draws nothing: it looks at the source's and the target's run from the same noise."""
-
-    __name__ = "learner"
 
     def __init__(self, inner: Callable[..., Tensor], target: Any, recipe: Recipe, plan: Steps, tick: Callable[..., None]):
         self.inner, self.target, self.recipe, self.plan, self.tick = inner, target, recipe, plan, tick
@@ -238,22 +233,18 @@ class Learner:
 
 
 @dataclass(frozen=True)
-class OnlyTarget:
+class OnlyTarget(AroundSampler):
     """A sampler function that draws under the target prompt."""
 
     inner: Callable[..., Tensor]
     target: Any
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.inner, "__name__", "sampler")
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, **options: Any) -> Tensor:
         other = under_prompt(model, self.target, x, (extra_args or {}).get("denoise_mask"))
         return self.inner(other, x, sigmas, extra_args=extra_args, **options)
 
 
-class ApplyAttribute(io.ComfyNode):
+class ApplyAttribute(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -284,7 +275,7 @@ class ApplyAttribute(io.ComfyNode):
         return io.NodeOutput(replace_function(sampler, chained))
 
 
-class MixAttributes(io.ComfyNode):
+class MixAttributes(Node):
     @classmethod
     def define_schema(cls):
         weight = dict(default=1.0, min=-10.0, max=10.0, step=0.01)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ..core.grid import labelled_grid
 from ..core.perception import colour_drift, psnr, ssim
+from .node import Node
 from .scoring import ImageScorer, check_pair, text_embedding
 from .types import CATEGORY
 
 
-class CompareEdit(io.ComfyNode):
+class CompareEdit(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

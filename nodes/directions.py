@@ -15,6 +15,7 @@ from ..core.injection import Window
 from ..core.latent import alike
 from ..core.plots import explained_variance_figure, singular_values_figure
 from .hspace import HEdit, family_of, with_edit
+from .node import Node
 from .observation import SOURCE, TARGET, check_whole, checked_latent, watched_runs
 from .provenance import HIDDEN, prompt_notes
 from .sensitivity import sensitive_directions
@@ -34,7 +35,7 @@ def run_inputs(what: str) -> list[io.Input]:
     ]
 
 
-class DirectionFromPrompts(io.ComfyNode):
+class DirectionFromPrompts(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -71,7 +72,7 @@ class DirectionFromPrompts(io.ComfyNode):
         return io.NodeOutput(Direction(shifts, sigmas, family, "prompt contrast", notes))
 
 
-class DiscoverDirections(io.ComfyNode):
+class DiscoverDirections(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -143,7 +144,7 @@ def components_of(runs: Iterable[tuple[float, dict[int, Tensor]]], images: int, 
     return per_level[:, order], shares[:, order], sigmas
 
 
-class ApplyDirection(io.ComfyNode):
+class ApplyDirection(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -182,7 +183,7 @@ class ApplyDirection(io.ComfyNode):
         return io.NodeOutput(model if strength == 0 else with_edit(model, edit))
 
 
-class CombineDirections(io.ComfyNode):
+class CombineDirections(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -15,6 +15,7 @@ from ..core.attribute import described
 from ..core.attribute_files import attribute_tensors, load_attribute
 from ..core.direction_files import PUBLISHED_CONCEPTS, direction_tensors, load_direction, load_published
 from ..demo import SLIDERS
+from .node import Node
 from .types import ATTRIBUTE, CATEGORY, DIRECTION
 
 FOLDER = "semantic_latents"
@@ -75,7 +76,7 @@ def give_name(partial: Path, path: Path) -> None:
         os.replace(partial, path)
 
 
-class SaveDirection(io.ComfyNode):
+class SaveDirection(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -98,7 +99,7 @@ class SaveDirection(io.ComfyNode):
         return io.NodeOutput(direction, ui={"text": [str(path.relative_to(folder_paths.get_output_directory()))]})
 
 
-class LoadDirection(io.ComfyNode):
+class LoadDirection(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -126,7 +127,7 @@ class LoadDirection(io.ComfyNode):
         return io.NodeOutput(load_published(path, concept) if path.suffix == ".pth" else load_direction(path))
 
 
-class SaveAttribute(io.ComfyNode):
+class SaveAttribute(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -149,7 +150,7 @@ class SaveAttribute(io.ComfyNode):
         return io.NodeOutput(attribute, ui={"text": [str(path.relative_to(folder_paths.get_output_directory()))]})
 
 
-class LoadAttribute(io.ComfyNode):
+class LoadAttribute(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

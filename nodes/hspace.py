@@ -89,6 +89,12 @@ def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:
     return patched
 
 
+def check_no_asymmetric_edit(model: ModelPatcher, why: str) -> None:
+    """Raise ValueError for a model that carries one."""
+    if any(edit.asymmetric for edit in model.model_options["transformer_options"].get(EDITS, ())):
+        raise ValueError(f"model: it carries an asymmetric edit, {why}; connect the model as it is before Apply Direction.")
+
+
 def percent_of(model_sampling: Any, sigma: float) -> float:
     """The part of the schedule, 0..1, at which a noise level lies: the inverse of the host's percent_to_sigma."""
     low, high = 0.0, 1.0

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..core.asyrp import sample_ddim
 from ..core.inversion import Path, invert, sample_along
-from .hspace import EDITS, SIGMA_DOWN
+from .hspace import SIGMA_DOWN, check_no_asymmetric_edit
 from .latents import fitted
+from .node import Node
 from .types import CATEGORY
 
 
@@ -60,7 +61,7 @@ def announced(extra_args: dict[str, Any], down: float) -> dict[str, Any]:
     return {**extra_args, "model_options": {**model_options, "transformer_options": told}}
 
 
-class DDIMSampler(io.ComfyNode):
+class DDIMSampler(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -122,7 +123,7 @@ class AlongPath:
         return sample_along(model, x, sigmas, self.path.to(x), mask=mask, callback=callback, options=options)
 
 
-class Invert(io.ComfyNode):
+class Invert(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -151,8 +152,7 @@ class Invert(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, latent, sigmas, refinements, tolerance) -> io.NodeOutput:
         check_schedule(sigmas)
-        if any(edit.asymmetric for edit in model.model_options["transformer_options"].get(EDITS, ())):
-            raise ValueError("model: it carries an asymmetric edit, which has no way back; connect the model as it is before Apply Direction.")
+        check_no_asymmetric_edit(model, "which has no way back")
         latent = fitted(model, latent)
         inverse = Inversion(refinements, tolerance)
         back = run(model, positive, latent["samples"], sigmas, inverse)

@@ -13,11 +13,22 @@ from torch import Tensor
 
 from ..core.latent import check_latent, masked
 from ..core.steering import Edit, check_edited, check_target, sample_steered, steps_in_window
+from .node import Node
 from .types import CATEGORY
 
 
+class AroundSampler:
+    """A sampler function around another, by whose name it is known: the host logs it, and an edit asks what it is in."""
+
+    inner: Callable[..., Tensor]
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.inner, "__name__", "sampler")
+
+
 @dataclass(frozen=True)
-class EditedSampler:
+class EditedSampler(AroundSampler):
     """The sampler function of a KSAMPLER with an edit inside. Frozen: two runs cannot influence each other."""
 
     inner: Callable[..., Tensor]
@@ -27,10 +38,6 @@ class EditedSampler:
     start_percent: float
     end_percent: float
     mask: Tensor | None
-
-    @property
-    def __name__(self) -> str:  # the host logs it, and a chained edit asks for it
-        return getattr(self.inner, "__name__", "sampler")
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
         extra_args = extra_args or {}
@@ -74,7 +81,7 @@ def inner_function(sampler: Any) -> Callable[..., Tensor]:
     return sampler.sampler_function
 
 
-class EditDuringSampling(io.ComfyNode):
+class EditDuringSampling(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

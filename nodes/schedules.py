@@ -17,6 +17,7 @@ from ..core.perception import feature_distance, rms, structural_distance
 from ..core.plots import schedule_figure
 from .feedback import Bar
 from .hspace import percent_of, unet_of
+from .node import Node
 from .observation import schedule
 from .scoring import ImageScorer, text_embedding
 from .training import drawn, inverted
@@ -25,7 +26,7 @@ from .types import CATEGORY
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
-class EditingSchedule(io.ComfyNode):
+class EditingSchedule(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

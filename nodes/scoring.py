@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..demo import JUDGES, scorer
+from .node import Node
 from .shared_encoder import copy_of
 from .types import CATEGORY
 
@@ -69,7 +70,7 @@ def check_pair(image: Tensor, text: Tensor) -> None:
                          "Connect the two towers of one CLIP model, such as ViT-L/14 with clip_l or ViT-bigG with clip_g.")
 
 
-class DemoScorer(io.ComfyNode):
+class DemoScorer(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -86,7 +86,7 @@ class Probe:
                 return tape[0]
             raise AssertionError("the middle block was not reached")
 
-        weight = None if self.mask is None else mask_like(self.mask, call.x)
+        weight = None if self.mask is None else mask_like(self.mask, call.x).to(x)
         moved, values = self._leading(lambda shift: h_of(shift if weight is None else shift * weight), x, None)
         jacobian = Jacobian(h_of, STEP[x.dtype] * float(x.float().norm()))
         return jacobian.forward(moved), values

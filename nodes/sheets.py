@@ -6,10 +6,11 @@ from comfy_api.latest import io, ui
 from torch import linspace
 
 from ..core.grid import labelled_grid
+from .node import Node
 from .types import CATEGORY
 
 
-class StrengthRange(io.ComfyNode):
+class StrengthRange(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -37,7 +38,7 @@ class StrengthRange(io.ComfyNode):
         return io.NodeOutput(strengths, [f"{value:+.2f}" if value else "0" for value in strengths])
 
 
-class Grid(io.ComfyNode):
+class Grid(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

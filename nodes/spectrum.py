@@ -10,6 +10,7 @@ from comfy_api.latest import io, ui
 from ..core import spectrum as latent_svd
 from ..core.operation import Band, CurveGain, Edit, Power, SpectrumOperation, Threshold, Truncate, apply_spectrum, rescale
 from ..core.plots import spectrum_figure
+from .node import Node
 from .types import CATEGORY, SVD, DecomposedLatent
 
 MODES = ["gain", "power", "curve", "truncate", "hard threshold", "soft threshold"]
@@ -82,7 +83,7 @@ def rescaling(
     return SpectrumOperation(edits[mode](), strength, keep_energy)
 
 
-class Decompose(io.ComfyNode):
+class Decompose(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -110,7 +111,7 @@ class Decompose(io.ComfyNode):
         return io.NodeOutput(DecomposedLatent.of(svd, samples), picture, ui=ui.PreviewImage(picture, cls=cls))
 
 
-class Compose(io.ComfyNode):
+class Compose(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -128,7 +129,7 @@ class Compose(io.ComfyNode):
         return io.NodeOutput(svd.latent(latent_svd.compose(svd.svd)))
 
 
-class RescaleSingularValues(io.ComfyNode):
+class RescaleSingularValues(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -149,7 +150,7 @@ class RescaleSingularValues(io.ComfyNode):
         return io.NodeOutput(DecomposedLatent(rescale(svd.svd, operation), svd.rest))
 
 
-class ExchangeSingularVectors(io.ComfyNode):
+class ExchangeSingularVectors(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -179,7 +180,7 @@ class ExchangeSingularVectors(io.ComfyNode):
         return io.NodeOutput(DecomposedLatent(mixed, svd.rest))
 
 
-class SpectrumOperationNode(io.ComfyNode):
+class SpectrumOperationNode(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -21,8 +21,9 @@ from ..core.implicit import AnyDirection, ImplicitNetwork, TrainedDirection
 from ..core.injection import Window
 from ..core.training import Training, difference
 from .feedback import Bar
-from .hspace import HEdit, family_of, with_edit
+from .hspace import HEdit, check_no_asymmetric_edit, family_of, with_edit
 from .lessons import Averaging, Course, Directional, Lesson, Matching, Trainer, in_training
+from .node import Node
 from .observation import check_whole, checked_latent, schedule
 from .processes import InvertedNoise, Inversion, run
 from .provenance import HIDDEN, prompt_notes
@@ -33,7 +34,7 @@ SHOWN = 4  # pictures in a preview
 MATCHING, DIRECTIONAL = "prompt matching", "CLIP directional"
 
 
-class TrainDirection(io.ComfyNode):
+class TrainDirection(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -84,6 +85,7 @@ class TrainDirection(io.ComfyNode):
                 seed, source_text, target_text, target=(None,), clip_vision=(None,), clip=(None,), pictures=(), resume=(None,)) -> io.NodeOutput:
         model, vae, cfg, batch_size, epochs, resume = model[0], vae[0], cfg[0], batch_size[0], epochs[0], resume[0]
         family = family_of(model)
+        check_no_asymmetric_edit(model, "through which no direction is trained")
         check_resumed(resume, family)
         goal = goal_of(objective[0], keep_weight[0], model, vae, target[0], clip_vision[0], clip[0], source_text[0], target_text[0])
         sigmas = schedule(model, steps[0])

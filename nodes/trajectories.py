@@ -23,7 +23,8 @@ from ..core.subspace import Trajectory, distance_matrix, followed, random_distan
 from .feedback import Bar, interruptible
 from .hspace import percent_of
 from .latents import fitted
-from .sampling import inner_function
+from .node import Node
+from .sampling import AroundSampler, inner_function
 from .types import CATEGORY, TRAJECTORY
 
 
@@ -46,7 +47,7 @@ def guided_run(noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: di
     return {**given, "samples": result.to(comfy.model_management.intermediate_device())}
 
 
-class SampleTrajectory(io.ComfyNode):
+class SampleTrajectory(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -84,7 +85,7 @@ class SampleTrajectory(io.ComfyNode):
         return io.NodeOutput(latent, Trajectory((*noisy, final), (*foreseen, final), tuple(sigmas.tolist()), tuple(percents)))
 
 
-class SubspaceDistance(io.ComfyNode):
+class SubspaceDistance(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -119,7 +120,7 @@ class SubspaceDistance(io.ComfyNode):
         return io.NodeOutput(picture, float(matrix.diagonal(1).mean()), float(matrix.sum() / (steps * (steps - 1))), random, ui=ui.PreviewImage(picture, cls=cls))
 
 
-class VectorMobility(io.ComfyNode):
+class VectorMobility(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -149,7 +150,7 @@ class VectorMobility(io.ComfyNode):
 
 
 @dataclass(frozen=True, eq=False)
-class Explorer:
+class Explorer(AroundSampler):
     """A sampler function that finishes a run once for each variant of its latent at a step: all from that step, not from noise."""
 
     inner: Callable[..., Tensor]
@@ -157,8 +158,6 @@ class Explorer:
     gains: list[float]
     percent: float
     batch: int
-
-    __name__ = "explore"
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
         patcher = model.inner_model.model_patcher
@@ -196,7 +195,7 @@ def fitting(model: Any, latent: Tensor, count: int) -> int:
     return count
 
 
-class ExploreSingularVectors(io.ComfyNode):
+class ExploreSingularVectors(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

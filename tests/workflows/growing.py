@@ -81,6 +81,11 @@ MAKERS = {
 }
 NEEDS = {("VAEDecode", "samples"): "drawn", ("LatentBatch", "samples1"): "drawn", ("LatentBatch", "samples2"): "drawn", ("VAEEncode", "pixels"): "small",
          ("SemanticLatents_Invert", "latent"): "drawn", ("SemanticLatents_TrainDirection", "pictures"): "drawn"}
+COMPANIONS = {  # inputs that a choice asks for
+    ("mode", "curve"): ["curve"], ("objective", "prompt matching"): ["target"], ("objective", "CLIP directional"): ["clip_vision", "clip"],
+    ("distance", "CLIP vision"): ["clip_vision"], ("link", "clip_vision"): ["clip"],
+}
+RARE = {"resume", "pictures"}  # optional inputs that few of the things that fit by their kind will do for
 UPWARDS = {"SemanticLatents_Invert", "SemanticLatents_TrainAttribute"}  # are offered sigmas the wrong way round, too; samplers of the host would diverge
 SMALL = {"steps": 5, "images": 3, "batch_size": 3, "epochs": 2, "seeds": 2, "count": 2, "iterations": 3, "refinements": 3, "tile": 64, "columns": 5, "cfg": 8.0}
 FITTING = {"first": 4, "last": 5, "leading": 5, "rank": 5, "triplets": 9, "channel": 3, "source_rank": 17, "target_rank": 17}
@@ -88,7 +93,7 @@ MOST = {**SMALL, **FITTING}
 DIRECTIONS, ATTRIBUTES = ["demo_sunglasses.safetensors", "demo_beard.safetensors"], ["demo_attribute_sunglasses.safetensors"]
 FILES = {"SemanticLatents_LoadDirection": [*9 * DIRECTIONS, *ATTRIBUTES], "SemanticLatents_LoadAttribute": [*18 * ATTRIBUTES, DIRECTIONS[0]]}
 TEXTS = {
-    "triplets": [*3 * ["1-3", "1, 2", "3"], "40", "x"], "gains": [*3 * ["0, 2", "1", "-1, 0.5"], "a", ""],
+    "triplets": [*9 * ["1-3", "1, 2", "3"], "40", "x"], "gains": [*9 * ["0, 2", "1", "-1, 0.5"], "a", ""],
     "source_text": WORDS, "target_text": WORDS, "title": ["", "a title"], "filename_prefix": ["graph", "folder/graph"],
 }
 CURVES = [{"points": points, "interpolation": "linear"} for points in ([[0, 0], [1, 1]], [[0, 1], [0.3, 0.2], [1, 0.5]], [[0.5, 1]])]
@@ -134,8 +139,16 @@ class Grower:
         """A node of this class with what it needs, and some of what it can take."""
         inputs, eager = dict(given), self.random.choice([0, 0, 0.5, 1])
         for slot, kind, options, required in self.inputs(name):
-            if slot not in given and (required or kind in FIRST and self.random.random() < (0.1 if slot == "resume" else eager)):
+            if slot not in given and (required or kind in FIRST and self.random.random() < (min(0.1, eager) if slot in RARE else eager)):
                 inputs[slot] = self.value(name, slot, kind, options, depth)
+        asked = {slot for (given, choice), slots in COMPANIONS.items() if (choice in inputs if given == "link" else inputs.get(given) == choice) for slot in slots}
+        for slot, kind, options, _ in self.inputs(name):
+            if slot in asked - inputs.keys() and self.random.random() < 0.9:
+                inputs[slot] = self.value(name, slot, kind, options, depth)
+        if name == "SemanticLatents_ExploreSingularVectors" and self.random.random() < 0.9:
+            inputs["latent_image"] = self.graph.out("LatentFromBatch", samples=inputs["latent_image"], batch_index=0, length=1)
+        if name == "SemanticLatents_CompareEdit" and self.random.random() < 0.7:
+            inputs["after"] = self.graph.out("ImageInvert", image=inputs["before"])
         return self.graph.add(name, **inputs)
 
     # What there is
@@ -167,6 +180,8 @@ class Grower:
 
     def value(self, name, slot, kind, options, depth):
         """A link, or a widget's value."""
+        if slot == "target" and kind == "CONDITIONING" and self.random.random() < 0.8:  # another prompt than the source
+            return self.graph.out("CLIPTextEncode", text="a face, beard, blue shirt", clip=self.link("CLIP", depth))
         if kind in FIRST:
             link = self.link(kind, depth)
             upwards = name in UPWARDS and kind == "SIGMAS" and self.random.random() < 0.1
@@ -175,6 +190,8 @@ class Grower:
             return self.link(kind.upper(), depth)
         if slot in STOCK.get(name, {}):
             return self.random.choice(STOCK[name][slot])
+        if slot == "asymmetric":
+            return self.random.random() < 0.3
         if slot == "file":
             return self.random.choice(FILES[name])
         if kind in ("combo", "boolean"):
@@ -189,7 +206,7 @@ class Grower:
         if there and self.random.random() < (0.3 if kind == "CONDITIONING" else 0.7):
             return self.random.choice(there)
         makers = MAKERS.get(kind) or [name for name, node in self.info.items() if kind in node["output"] and not (name in STOCK and node["output_node"])]
-        node = self.add(FIRST[kind] if depth > 1 else self.random.choice([FIRST[kind], *makers]), depth + 1)
+        node = self.add(FIRST[kind] if depth > 1 else self.random.choice([FIRST[kind], *(makers if self.random.random() < (0.4 if kind == "CONDITIONING" else 1) else ())]), depth + 1)
         return self.random.choice([[node, slot] for slot in range(len(self.kinds(node))) if self.fits([node, slot], kind)] or [self.link(kind, 3)])
 
     def number(self, kind, options, most):

@@ -1,0 +1,57 @@
+"""The example workflows after choosing another checkpoint: Stable Diffusion 1.5 and SDXL in their own layouts, text encoders and VAE, with random weights."""
+
+import io
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pack.dev.server import Host
+from pack.dev.workflow import to_prompt
+from pack.tests.workflows import checkpoints
+from pack.tests.workflows.conftest import WORKFLOWS
+from pack.tests.workflows.graphs import base_directory, with_ours
+
+pytestmark = pytest.mark.timeout(3600)
+SIZE = 64  # stands for a model's usual size
+LESS = {"steps": 4, "images": 3, "seeds": 1, "epochs": 1, "count": 2, "iterations": 1, "refinements": 1, "triplets": "1, 2", "batch_size": 2}  # a test's share of the work
+
+
+@pytest.fixture(scope="module", params=["SD15", "SDXL"])
+def host(request, tmp_path_factory):
+    """A server that has a checkpoint of a family, and a photograph."""
+    base = tmp_path_factory.mktemp("base")
+    arguments = base_directory(base, with_ours())
+    folder = base / "models" / "checkpoints"
+    folder.mkdir(parents=True)
+    checkpoints.write(folder / f"{request.param}.safetensors", request.param)
+    with Host(os.environ["COMFYUI"], arguments=arguments) as host:
+        noise = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((SIZE, 3 * SIZE // 4), Image.Resampling.BICUBIC).save(host.folder / "input" / "photograph.png")
+        yield SimpleNamespace(client=host.client, checkpoint=f"{request.param}.safetensors", info=host.client.object_info())
+
+
+def chosen(prompt, checkpoint):
+    """What a user changes: the checkpoint, the size and the picture; what the test does: less work, and pictures saved one by one."""
+    for node in prompt.values():
+        inputs, kind = node["inputs"], node["class_type"]
+        changes = {"CheckpointLoaderSimple": {"ckpt_name": checkpoint}, "EmptyLatentImage": {"width": SIZE, "height": SIZE}, "LoadImage": {"image": "photograph.png"}}
+        inputs |= changes.get(kind, {})
+        inputs |= {name: min(inputs[name], value, key=str) if isinstance(value, str) else min(inputs[name], value)
+                   for name, value in LESS.items() if isinstance(inputs.get(name), type(value)) and not isinstance(inputs[name], bool)}
+    for node in prompt.values():
+        if node["class_type"] == "SaveImage" and prompt[node["inputs"]["images"][0]]["class_type"] == "SemanticLatents_Grid":
+            node["inputs"]["images"] = prompt[node["inputs"]["images"][0]]["inputs"]["images"]
+    return prompt
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_runs_after_choosing_the_checkpoint(path, host):
+    run = host.client.run(chosen(to_prompt(json.loads(path.read_text()), host.info), host.checkpoint))
+    pictures = [np.asarray(Image.open(io.BytesIO(host.client.image(reference)))).astype(int) for reference in run.images()]
+    assert len(pictures) > 1 and all(picture.std() > 1 for picture in pictures), "flat pictures"
+    apart = [int(np.abs(one - pictures[0]).max()) for one in pictures[1:]]
+    assert min(apart) > 2, f"pictures that should differ do so by {apart}"
