@@ -31,6 +31,14 @@ def load(folder: Path):
     return scorer
 
 
+def text_tower(weights: Path):
+    """The host's CLIP object of the text encoder in the demo checkpoint, a file in this folder."""
+    import comfy.sd
+
+    (checkpoint,) = weights.glob("*.safetensors")
+    return comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False, output_model=False)[1]
+
+
 def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """As the classifier's pictures, and half of them blurred as predictions from much noise are."""
     blurred = images

@@ -33,7 +33,7 @@ class CompareEdit(Node):
                 io.String.Input("source_text", default="a face", tooltip="With a scorer: what the pictures before show."),
                 io.String.Input("target_text", default="a face, smiling", tooltip="With a scorer: what the edit shall show."),
                 io.ClipVision.Input("clip_vision", optional=True, tooltip="From Load CLIP Vision, or Load Demo Scorer; with clip."),
-                io.Clip.Input("clip", optional=True, tooltip="The text tower that belongs to clip_vision; for the demo scorer the checkpoint's CLIP."),
+                io.Clip.Input("clip", optional=True, tooltip="The text tower that belongs to clip_vision, from Load CLIP, or Load Demo Scorer."),
             ],
             outputs=[
                 io.Image.Output("picture", tooltip="Before, after, and what differs, enlarged in brightness, under the main figures."),

@@ -17,7 +17,7 @@ class Node(io.ComfyNode):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "execute" in vars(cls):
+        if "execute" in vars(cls) and not hasattr(cls.execute, "__wrapped__"):  # the host's clone of a node has it already
             cls.execute = classmethod(checked(vars(cls)["execute"].__func__))
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..demo import JUDGES, scorer
+from ..demo import JUDGES, WEIGHTS, scorer
 from .node import Node
 from .shared_encoder import copy_of
 from .types import CATEGORY
@@ -77,15 +77,18 @@ class DemoScorer(Node):
             node_id="SemanticLatents_DemoScorer",
             display_name="Load Demo Scorer",
             category=CATEGORY,
-            description="The demo model's small image scorer, which comes with this pack. For other models use ComfyUI's Load CLIP Vision.",
+            description="The demo model's small CLIP scorer, which comes with this pack. For other models use ComfyUI's Load CLIP Vision and Load CLIP.",
             search_aliases=["clip vision", "scorer", "demo"],
             inputs=[],
-            outputs=[io.ClipVision.Output("clip_vision", tooltip="Reads 32 x 32 faces; its text tower is the CLIP of the demo checkpoint.")],
+            outputs=[
+                io.ClipVision.Output("clip_vision", tooltip="Reads 32 x 32 faces; anything else means nothing to it."),
+                io.Clip.Output("clip", tooltip="Its text tower: the demo checkpoint's CLIP, whichever model you draw with."),
+            ],
         )
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(scorer.load(JUDGES))
+        return io.NodeOutput(scorer.load(JUDGES), scorer.text_tower(WEIGHTS))
 
 
 NODES = [DemoScorer]

@@ -69,7 +69,7 @@ class TrainDirection(Node):
                 io.String.Input("target_text", default="a face, smiling", tooltip="CLIP directional: what they shall show."),
                 io.Conditioning.Input("target", optional=True, tooltip="Prompt matching: the prompt with the attribute: a face, smiling."),
                 io.ClipVision.Input("clip_vision", optional=True, tooltip="CLIP directional: the scorer's image tower, from Load CLIP Vision or Load Demo Scorer."),
-                io.Clip.Input("clip", optional=True, tooltip="CLIP directional: its text tower, from Load CLIP; for the demo scorer the checkpoint's CLIP."),
+                io.Clip.Input("clip", optional=True, tooltip="CLIP directional: its text tower, from Load CLIP, or Load Demo Scorer."),
                 io.Latent.Input("pictures", optional=True, tooltip="Given pictures as the training set, from VAE Encode: two or more, of one size. They are inverted first."),
                 DIRECTION.Input("resume", optional=True, tooltip="A trained direction to go on with, from Load Direction."),
             ],
@@ -140,7 +140,7 @@ def goal_of(objective: str, keep: float, model: ModelPatcher, vae: Any, target: 
         return Matching(keep)
     if clip_vision is None or clip is None:
         raise ValueError(f"{'clip_vision' if clip_vision is None else 'clip'}: CLIP directional needs a scorer, both its image and its text tower; connect Load CLIP "
-                         "Vision and Load CLIP (Load Demo Scorer and the checkpoint's CLIP for the demo model), or choose prompt matching.")
+                         "Vision and Load CLIP (Load Demo Scorer for the demo model), or choose prompt matching.")
     with torch.inference_mode(False), torch.no_grad():
         texts = [text_embedding(clip, text).clone() for text in (before, after)]
         scorer, decoder, process_out = ImageScorer(clip_vision), PictureDecoder(vae), model.get_model_object("latent_format").process_out
