@@ -35,13 +35,13 @@ def fill(network):
             again = -(-weight.numel() // PERIOD)
             values = noise.roll(zlib.crc32(name.encode())).repeat(again)[:weight.numel()].view(weight.shape)
             weight.copy_(values / weight[0].numel() ** 0.5)
-        else:
+        elif name.endswith(("weight", "bias")):
             weight.fill_(float(name.endswith("weight")))
     return network
 
 
-def write(path, family, widths=NARROW):
-    """A checkpoint of UNet, text encoders and VAE, in half precision, as the host's own node saves it."""
+def write(path, family, whole=False):
+    """A checkpoint of UNet, text encoders and VAE, in half precision, as the host's own node saves it; not whole: of a narrow UNet and the small TAESD."""
     from comfy.cli_args import args
 
     args.cpu = True  # before anything else of the host is imported
@@ -49,12 +49,13 @@ def write(path, family, widths=NARROW):
     import comfy.sd
     import comfy.supported_models
     from comfy.ldm.models.autoencoder import AutoencoderKL
+    from comfy.taesd.taesd import TAESD
 
-    config = getattr(comfy.supported_models, family)({**COMMON, **UNETS[family], **widths[family]})
+    config = getattr(comfy.supported_models, family)({**COMMON, **UNETS[family], **(WIDE if whole else NARROW)[family]})
     config.set_inference_dtype(torch.float16, None)
     with torch.inference_mode():
         model = comfy.model_patcher.ModelPatcher(fill(config.get_model({}, "")), torch.device("cpu"), torch.device("cpu"))
         clip = comfy.sd.CLIP(config.clip_target())
         fill(clip.cond_stage_model)
-        decoder = fill(AutoencoderKL(ddconfig=DECODER, embed_dim=4)).half()
-        comfy.sd.save_checkpoint(str(path), model, clip, comfy.sd.VAE(sd=decoder.state_dict()))
+        vae = fill(AutoencoderKL(ddconfig=DECODER, embed_dim=4) if whole else TAESD(latent_channels=4)).half()
+        comfy.sd.save_checkpoint(str(path), model, clip, comfy.sd.VAE(sd=vae.state_dict()))
