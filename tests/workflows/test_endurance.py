@@ -216,17 +216,17 @@ def late(graph, i, **inputs):
 
 
 def with_direction(graph, i):
-    return late(graph, i, model=applied(graph, strength=0.2 + 0.1 * i, end_percent=1.0, asymmetric=i % 8 > 3), sampler=graph.sampler("ddim"))
+    return late(graph, i, model=applied(graph, strength=0.2 + 0.1 * (i % 50), end_percent=1.0, asymmetric=i % 8 > 3), sampler=graph.sampler("ddim"))
 
 
 def with_attribute(graph, i):
     attribute = [graph.own("LoadAttribute", file="demo_attribute_sunglasses.safetensors"), 0]
-    use = graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=attribute, strength=0.1 * i, target=graph.prompts["target"])
+    use = graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=attribute, strength=0.1 * (i % 50), target=graph.prompts["target"])
     return late(graph, i, sampler=[use, 0])
 
 
 def with_operation(graph, i):
-    operation = [graph.own("SpectrumOperation", strength=0.1 * i), 0]
+    operation = [graph.own("SpectrumOperation", strength=0.1 * (i % 50)), 0]
     edit = graph.own("EditDuringSampling", sampler=graph.sampler(), operation=operation, end_percent=1.0)
     return late(graph, i, sampler=[edit, 0])
 

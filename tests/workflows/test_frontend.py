@@ -23,6 +23,11 @@ WATCH = """() => {
 }"""
 SHOWN = """(ids) => ids.every((id) => app.graph.getNodeById(id).imgs?.some((image) => image.naturalWidth > 0))"""
 
+OVERLAPS = """() => app.graph.nodes.flatMap((one, i, nodes) => nodes.slice(i + 1).filter((other) => {
+    const [[x, y, width, height], [left, top, across, down]] = [one.boundingRect, other.boundingRect]
+    return x < left + across && left < x + width && y < top + down && top < y + height
+}).map((other) => `${one.title} and ${other.title}`))"""
+
 
 def open_template(page, stem):
     """Open a workflow as the frontend's template browser does."""
@@ -73,4 +78,5 @@ def test_runs_from_the_page(workflow_file, page):
     assert kind == "execution_success", detail
     page.wait_for_function(SHOWN, arg=savers(json.loads(workflow_file.read_text())))
     screenshot(page, workflow_file.stem)
+    assert page.evaluate(OVERLAPS) == [], "nodes lie over each other"
     assert problems_of_the_pack(page) == []
