@@ -42,10 +42,11 @@ def test_node_ids_are_literals():
     assert literals == {f"SemanticLatents_{name}" for name in IDS}
 
 
-def test_every_input_and_output_has_a_tooltip(pack_nodes):
-    for name, schema in schemas(pack_nodes).items():
-        for port in (*schema.inputs, *schema.outputs):
-            assert port.tooltip and len(port.tooltip) > 15, f"{name}: {port.id}"
+def test_every_input_and_output_has_a_tooltip(pack_nodes, figures):
+    ports = {f"{name}: {port.id}": port.tooltip for name, schema in schemas(pack_nodes).items() for port in (*schema.inputs, *schema.outputs)}
+    missing = [place for place, tooltip in ports.items() if not tooltip or len(tooltip) <= 15]
+    figures("tooltips", f"{len(ports) - len(missing)} of {len(ports)} inputs and outputs of {len(pack_nodes)} nodes")
+    assert not missing
 
 
 def test_every_node_has_words_to_be_found_by(pack_nodes):
@@ -62,8 +63,10 @@ def test_every_node_has_a_help_page_that_explains_every_input_and_output(pack_no
             assert f"`{port.id}`" in page, f"{name}: {port.id}"
 
 
-def test_every_help_page_is_of_a_node(pack_nodes):
-    assert {page.stem for page in help_page("x").parent.glob("*.md")} == set(pack_nodes)
+def test_every_help_page_is_of_a_node(pack_nodes, figures):
+    pages = {page.stem for page in help_page("x").parent.glob("*.md")}
+    figures("help pages", f"{len(pages & set(pack_nodes))} of {len(pack_nodes)} nodes")
+    assert pages == set(pack_nodes)
 
 
 def test_every_help_page_has_all_parts_in_one_order(pack_nodes):
