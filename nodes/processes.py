@@ -34,11 +34,6 @@ class DDIM:
     eta: float
     boost_percent: float
 
-    def __post_init__(self) -> None:
-        for name, share in (("eta", self.eta), ("boost_percent", self.boost_percent)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name}: got {share:g}; choose 0 to 1.")
-
     __name__ = "sample_ddim"
 
     @property

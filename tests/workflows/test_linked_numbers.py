@@ -38,7 +38,6 @@ def grown(client, info, name, slot):
     raise AssertionError(f"no graph around {name} finishes")
 
 
-@pytest.mark.campaign
 def test_takes_or_refuses_numbers_out_of_range(server, object_info, rounds, figures):
     there, wrong, ends = {}, [], {"finished": 0, "failed": 0}
     every = list(cases(object_info))

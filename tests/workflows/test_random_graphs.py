@@ -168,9 +168,13 @@ def a_truncation_to_none(graph):
     return [graph.own("Compose", svd=[none, 0]), 0]
 
 
+def asymmetric(graph):
+    """The model with an asymmetric edit."""
+    return [graph.own("ApplyDirection", model=graph.model, direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0], asymmetric=True), 0]
+
+
 def the_noise_of_an_edited_model(graph):
-    edited = graph.own("ApplyDirection", model=graph.model, direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0], asymmetric=True)
-    return [graph.own("Invert", model=[edited, 0], positive=graph.prompts["source"], latent=graph.drawn(steps=1), sigmas=graph.sigmas(3)), 1]
+    return [graph.own("Invert", model=asymmetric(graph), positive=graph.prompts["source"], latent=graph.drawn(steps=1), sigmas=graph.sigmas(3)), 1]
 
 
 def an_attribute_in_a_run_that_ends_early(graph):
@@ -215,8 +219,7 @@ def a_trajectory_of_no_steps(graph):
 
 
 def pullback_of_an_asymmetric_edit(graph):
-    edited = graph.own("ApplyDirection", model=graph.model, direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0], asymmetric=True)
-    return own(graph, "DiscoverDirections", pictures(graph, model=[edited, 0], method="pullback", iterations=1))
+    return own(graph, "DiscoverDirections", pictures(graph, model=asymmetric(graph), method="pullback", iterations=1))
 
 
 FOUND = [
