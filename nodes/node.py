@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -39,5 +38,5 @@ def check_number(value: float, name: str, least: float, most: float) -> None:
     """Raise ValueError for one that is none, below a range that begins at 0 or above (a count, a share), beyond one from 0 to 1, or far from any."""
     widest = FAR * max(most, -least)
     low, high = (least, most if most <= 1 else widest) if least >= 0 else (-widest, widest)
-    if not low <= value <= high or math.isnan(value):
+    if not low <= value <= high:  # so is nan
         raise ValueError(f"{name}: got {value:g}; choose {least:g} to {most:g}.")
