@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from .steps import at_or_below
+
 Denoiser = Callable[..., Tensor]
 LARGEST_GAIN = 1e3
 
@@ -76,7 +78,7 @@ def sample_ddim(
     noise: Callable[[float, float], Tensor] | None = None, callback: Callable[[dict], None] | None = None,
     announce: Callable[[float], dict] | None = None, options: dict | None = None,
 ) -> Tensor:
-    """DDIM with noise share eta, and eta = 1 where a step starts below boost_below (quality boosting, Kwon et al. 2023, 3.4).
+    """DDIM with noise share eta, and eta = 1 where a step starts at boost_below or below (quality boosting, Kwon et al. 2023, 3.4).
 
     model(x, sigma (b,), **options) gives the denoised latent of x: (b, ...). sigmas: (steps + 1,) descending.
     flow: x is that of a flow model, (1 - sigma) x0 + sigma eps. noise(sigma, sigma') gives a step's random numbers. announce(sigma_down) gives further options of a step's call:
@@ -84,7 +86,7 @@ def sample_ddim(
     """
     levels = sigmas.tolist()
     for i, (sigma, sigma_next) in enumerate(zip(levels, levels[1:])):
-        down, keep, up = ddim_parts(sigma, sigma_next, 1.0 if sigma < boost_below else eta, flow)
+        down, keep, up = ddim_parts(sigma, sigma_next, 1.0 if at_or_below(sigma, boost_below) else eta, flow)
         extra = announce(down) if announce else options or {}
         denoised = model(x, sigmas[i] * x.new_ones(len(x)), **extra)
         if callback:

@@ -124,6 +124,16 @@ class Pair:
             return cls(target.x, target.x)
         return cls(target.x, target.denoised + source_sigma / sigma * (target.x - target.denoised))
 
+    @classmethod
+    def foreseen(cls, source: Moment, target: Moment, share: float) -> Pair:
+        """From both runs at one noise level and one latent, where they differ in what they foresee alone.
+
+        The target's code is what the latent would be with the target's foreseen picture and the source's noise, x + share (D' - D), with
+        share the part of the picture that is in the latent: 1, in flow models 1 - sigma.
+        """
+        code = source.x + share * (target.denoised - source.denoised)
+        return cls(code, code)
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:

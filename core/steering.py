@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from .steps import Levels, at_or_below, is_ascending, is_descending
+
 Target = Literal["x_t", "x0"]
 Edit = Callable[[Tensor, int], Tensor]  # of a latent, at a step
 Denoiser = Callable[..., Tensor]
@@ -57,10 +59,12 @@ def check_exposes_x_t(sampler_name: str, advice: str = "Choose") -> None:
 def steps_in_window(sigmas: Tensor, start: float, end: float, *, once: bool = False) -> tuple[int, ...]:
     """Indices of the steps that start at a sigma in [end, start], the first of them only if once.
 
-    sigmas: (steps + 1,) descending, the schedule of a run. Raises ValueError if no step lies in the window.
+    sigmas: (steps + 1,), the schedule of a run, down or up. None where the window lies in another part of the whole run. Raises
+    ValueError if this run passes through the window without a step in it.
     """
-    steps = tuple(i for i, sigma in enumerate(sigmas[:-1].tolist()) if end <= sigma <= start)
-    if not steps:
+    levels, window = sigmas.tolist(), Levels(start, end)
+    steps = window.steps(levels)
+    if not steps and not window.misses(levels):
         raise ValueError(
             f"start_percent, end_percent: no step of this run starts at a sigma from {start:.4g} down to {end:.4g}; its "
             f"{len(sigmas) - 1} steps go from {float(sigmas[0]):.4g} to {float(sigmas[-1]):.4g}. Widen the range, or sample more steps."
@@ -69,59 +73,81 @@ def steps_in_window(sigmas: Tensor, start: float, end: float, *, once: bool = Fa
 
 
 class WrappedDenoiser:
-    """Stands in a denoiser's place for one run. Other attributes are the wrapped denoiser's."""
+    """Stands in a denoiser's place for one run. Its attributes are the wrapped denoiser's, no more and no less.
 
-    def __init__(self, model: Denoiser):
-        self.model = model
+    Samplers ask for some by name, to tell the host's denoiser from a bare model: so what is wrapped has a name that none asks for.
+    """
+
+    def __init__(self, denoiser: Denoiser):
+        self._denoiser = denoiser
 
     def __getattr__(self, name: str) -> Any:
-        if name == "model":  # of a copy in the making, which has nothing yet
+        if name == "_denoiser":  # of a copy in the making, which has nothing yet
             raise AttributeError(name)
-        return getattr(self.model, name)
+        return getattr(self._denoiser, name)
 
-    def on(self, model: Denoiser) -> Denoiser:
+    def on(self, denoiser: Denoiser) -> Denoiser:
         """What stands in the place of another denoiser, for a run of its own: nothing, unless the wrapper is an edit."""
-        return model
+        return denoiser
 
 
 class SteeredDenoiser(WrappedDenoiser):
     """The denoiser of one run, with an edit at the chosen steps."""
 
-    def __init__(self, model: Denoiser, edit: Edit, sigmas: Tensor, steps: tuple[int, ...], target: Target, sampler_name: str = ""):
-        super().__init__(model)
-        self.edit, self.target, self.sampler_name = edit, target, sampler_name
-        self.sigmas, self.steps, self.calls = sigmas.tolist(), steps, 0
-        self.firsts = first_calls(sampler_name, len(sigmas) - 1)
+    def __init__(self, denoiser: Denoiser, edit: Edit, sigmas: Tensor, steps: tuple[int, ...], target: Target, sampler_name: str = ""):
+        super().__init__(denoiser)
+        self._edit, self._target, self._sampler_name = edit, target, sampler_name
+        self._schedule, self._steps, self._calls = sigmas.tolist(), steps, 0
+        self._firsts = first_calls(sampler_name, len(sigmas) - 1)
+        self._unconfirmed: dict[int, Tensor] = {}
+        self._up = is_ascending(self._schedule)
+        if target == "x0" and steps and not (self._up or is_descending(self._schedule)):
+            raise ValueError("sigmas: they go up and down, so that a noise level does not tell its step. Edit x_t in place of x0.")
 
     def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
         """Denoised latent of x: (b, ...) at sigma: (b,), edited where the step is one of the chosen."""
         level = float(sigma.flatten()[0])
-        if self.target == "x0":
-            denoised, step = self.model(x, sigma, **options), self._step_around(level)
-            return self.edit(denoised, step) if step in self.steps else denoised
-        step = self.firsts.get(self.calls)
-        self.calls += 1
-        if step in self.steps:
+        if self._target == "x0":
+            denoised, step = self._denoiser(x, sigma, **options), self._step_around(level)
+            return self._edit(denoised, step) if step in self._steps else denoised
+        step = self._firsts.get(self._calls)
+        self._calls += 1
+        if step in self._steps:
             self._edit_in_place(x, step, level)
-        return self.model(x, sigma, **options)
+        return self._denoiser(x, sigma, **options)
 
     def _step_around(self, level: float) -> int:
-        """The step that a sigma belongs to: the last one that starts at or above it."""
-        return max(sum(start >= level for start in self.sigmas[:-1]) - 1, 0)
+        """The step that a sigma belongs to: the last one that starts at it or was passed on the way to it."""
+        passed = (at_or_below(start, level) if self._up else at_or_below(level, start) for start in self._schedule[:-1])
+        return max(sum(passed) - 1, 0)
 
     def _edit_in_place(self, x: Tensor, step: int, level: float) -> None:
-        check_at_step(level, self.sigmas[step])
-        edited = self.edit(x, step)
+        check_at_step(level, self._schedule[step])
+        edited = self._edit(x, step)
         if edited is not x:
             x.copy_(edited)
+        self._unconfirmed[step] = x
 
-    def on(self, model: Denoiser) -> SteeredDenoiser:
+    def confirming(self, callback: Callable[[dict], None] | None) -> Callable[[dict], None]:
+        """The run's callback, which looks whether what was edited is the running latent that the sampler reports.
+
+        It raises ValueError where it is not: an evaluation that was taken for a step's first was of something else.
+        """
+        def confirm(state: dict) -> None:
+            check_reported(state, self._unconfirmed.pop(state["i"], None))
+            if callback:
+                callback(state)
+
+        return confirm
+
+    def on(self, denoiser: Denoiser) -> SteeredDenoiser:
         """The same edits of another denoiser, for a run of its own."""
-        return SteeredDenoiser(model, self.edit, torch.tensor(self.sigmas), self.steps, self.target, self.sampler_name)
+        return SteeredDenoiser(denoiser, self._edit, torch.tensor(self._schedule), self._steps, self._target, self._sampler_name)
 
-    def check_finished(self) -> None:
-        """Raise ValueError if the run ended before a step whose x_t was to be edited."""
-        if self.target == "x_t" and self.calls <= max(call for call, step in self.firsts.items() if step in self.steps):
+    def check_finished(self, *, reported: bool) -> None:
+        """Raise ValueError if the run ended before a step whose x_t was to be edited, or did not report one though it reports steps."""
+        early = self._steps and self._calls <= max(call for call, step in self._firsts.items() if step in self._steps)
+        if self._target == "x_t" and (early or reported and self._unconfirmed):
             raise _not_at_its_steps()
 
 
@@ -131,24 +157,34 @@ def check_at_step(level: float, expected: float) -> None:
         raise _not_at_its_steps()
 
 
+def check_reported(state: dict, x: Tensor | None) -> None:
+    """Raise ValueError if the running latent that a callback reports at a step is not the x that was taken for it; None is none."""
+    if x is not None and state["x"] is not x and not torch.equal(state["x"], x):
+        raise _not_at_its_steps()
+
+
 def _not_at_its_steps() -> ValueError:
     return ValueError(
-        "sampler: it does not evaluate the model once at each step of its schedule, so x_t cannot be edited inside it. "
-        "Choose a sampler such as euler, ddim or dpmpp_2m; Edit During Sampling can also edit x0 in its place."
+        "sampler: it does not evaluate the model once at each step of its schedule, at its running latent, so x_t cannot be edited inside "
+        "it. Choose a sampler such as euler, ddim or dpmpp_2m; Edit During Sampling can also edit x0 in its place."
     )
 
 
 def sample_steered(
     sampler: Callable[..., Tensor], model: Denoiser, x: Tensor, sigmas: Tensor, *,
-    edit: Edit, steps: tuple[int, ...], target: Target, **options: Any,
+    edit: Edit, steps: tuple[int, ...], target: Target, known: bool = False, **options: Any,
 ) -> Tensor:
     """Run sampler(model, x, sigmas, **options) with an edit of x_t or of the predicted x0 at the chosen steps.
 
-    x: (b, ...) noise at sigmas[0]; it is not modified. Raises ValueError if the sampler cannot be steered.
+    x: (b, ...) noise at sigmas[0]; it is not modified. known: how the sampler evaluates the model is known by its name; else its callback
+    has to report each edited latent as its running one. Raises ValueError if the sampler cannot be steered.
     """
     denoiser = SteeredDenoiser(model, edit, sigmas, steps, target, getattr(sampler, "__name__", ""))
+    reported = "callback" in options and not known
+    if reported and target == "x_t":
+        options["callback"] = denoiser.confirming(options["callback"])
     result = sampler(denoiser, x.clone(), sigmas, **options)
-    denoiser.check_finished()
+    denoiser.check_finished(reported=reported)
     return result
 
 
@@ -166,45 +202,74 @@ class _Seen(Exception):
 class _Recorder(WrappedDenoiser):
     """The denoiser of a run that is only looked at, at the first evaluation of the chosen steps."""
 
-    def __init__(self, model: Denoiser, sigmas: Tensor, steps: tuple[int, ...], sampler_name: str):
-        super().__init__(model)
-        self.firsts = first_calls(sampler_name, len(sigmas) - 1)
-        self.sigmas, self.steps, self.calls, self.seen = sigmas.tolist(), steps, 0, {}
+    def __init__(self, denoiser: Denoiser, sigmas: Tensor, steps: tuple[int, ...], sampler_name: str, known: bool):
+        super().__init__(denoiser)
+        self._known = known
+        self._firsts = first_calls(sampler_name, len(sigmas) - 1)
+        self._schedule, self._steps, self._calls = sigmas.tolist(), steps, 0
+        self._seen: dict[int, Moment] = {}
+        self._unconfirmed: dict[int, Tensor] = {}
 
     def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
-        step = self.firsts.get(self.calls)
-        self.calls += 1
-        denoised = self.model(x, sigma, **options)
-        if step in self.steps:
-            check_at_step(float(sigma.flatten()[0]), self.sigmas[step])
-            self.seen[step] = Moment(x.clone(), denoised)
-            if len(self.seen) == len(self.steps):
+        step = self._firsts.get(self._calls)
+        self._calls += 1
+        denoised = self._denoiser(x, sigma, **options)
+        if step in self._steps:
+            check_at_step(float(sigma.flatten()[0]), self._schedule[step])
+            self._seen[step] = Moment(x.clone(), denoised)
+            if not self._known:
+                self._unconfirmed[step] = x
+            elif self._complete:
                 raise _Seen
         return denoised
 
+    def confirming(self, callback: Callable[[dict], None]) -> Callable[[dict], None]:
+        """The run's callback, which looks whether the sampler reports what was seen as its running latent, and ends the run at the last."""
+        def confirm(state: dict) -> None:
+            check_reported(state, self._unconfirmed.pop(state["i"], None))
+            if self._complete:
+                raise _Seen
+            callback(state)
 
-def recorded(sampler: Callable[..., Tensor], model: Denoiser, x: Tensor, sigmas: Tensor, *, steps: Iterable[int], **options: Any) -> dict[int, Moment]:
-    """The moments of sampler(model, x, sigmas, **options) at these steps; the run ends at the last of them.
+        return confirm
 
-    x: (b, ...) noise at sigmas[0]; it is not modified. Raises ValueError if the sampler does not expose its steps.
+    @property
+    def _complete(self) -> bool:
+        return len(self._seen) == len(self._steps) and not self._unconfirmed
+
+    def result(self) -> dict[int, Moment]:
+        """What was seen at all of the steps; ValueError if the run ended before."""
+        if not self._complete:
+            raise _not_at_its_steps()
+        return self._seen
+
+
+def recorded(
+    sampler: Callable[..., Tensor], model: Denoiser, x: Tensor, sigmas: Tensor, *, steps: Iterable[int],
+    callback: Callable[[dict], None] = lambda state: None, known: bool = False, **options: Any,
+) -> dict[int, Moment]:
+    """The moments of sampler(model, x, sigmas, callback=callback, **options) at these steps; the run ends at the last of them.
+
+    x: (b, ...) noise at sigmas[0]; it is not modified. known: as for `sample_steered`. Raises ValueError if the sampler does not expose
+    its steps.
     """
-    recorder = _Recorder(model, sigmas, tuple(set(steps)), getattr(sampler, "__name__", ""))
+    recorder = _Recorder(model, sigmas, tuple(set(steps)), getattr(sampler, "__name__", ""), known)
     try:
-        sampler(recorder, x.clone(), sigmas, **options)
+        sampler(recorder, x.clone(), sigmas, callback=recorder.confirming(callback), **options)
     except _Seen:
-        return recorder.seen
-    raise _not_at_its_steps()
+        pass
+    return recorder.result()
 
 
 class SwitchedDenoiser(WrappedDenoiser):
-    """One denoiser up to a step, another from it on."""
+    """One denoiser up to a step of a descending schedule, another from it on."""
 
     def __init__(self, before: Denoiser, after: Denoiser, sigmas: Tensor, step: int):
         super().__init__(before)
-        self.after, self.level = after, float(sigmas[step]) * (1 + 1e-6)
+        self._after, self._level = after, float(sigmas[step])
 
     def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
-        return (self.model if float(sigma.flatten()[0]) > self.level else self.after)(x, sigma, **options)
+        return (self._after if at_or_below(float(sigma.flatten()[0]), self._level) else self._denoiser)(x, sigma, **options)
 
 
 def check_edited(x: Tensor, edited: Tensor, name: str = "operation") -> Tensor:

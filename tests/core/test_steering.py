@@ -87,7 +87,7 @@ def test_a_recorded_run_is_seen_at_its_steps_and_stops():
     assert sorted(seen) == [1, 2] and len(calls) == 3
     assert torch.equal(seen[2].x, at_2) and torch.equal(seen[2].denoised, denoise(at_2, SIGMAS[2] * torch.ones(2)))
     with pytest.raises(ValueError, match="sampler: it does not evaluate"):
-        recorded(lambda model, x, sigmas: model(x, sigmas[0] * x.new_ones(2)), denoise, NOISE, SIGMAS, steps=(1,))
+        recorded(lambda model, x, sigmas, callback: model(x, sigmas[0] * x.new_ones(2)), denoise, NOISE, SIGMAS, steps=(1,))
 
 
 def test_a_switched_run_starts_like_one_and_goes_on_like_the_other():
@@ -131,6 +131,61 @@ def test_samplers_that_leave_their_schedule_are_refused():
     for sampler in (halfway, early):
         with pytest.raises(ValueError, match="sampler: it does not evaluate"):
             sample_steered(sampler, denoise, NOISE, SIGMAS, edit=double, steps=(2,), target="x_t")
+
+
+def test_a_window_in_another_part_of_the_run_holds_no_step():
+    assert steps_in_window(SIGMAS[2:], 8.0, 4.0) == () == steps_in_window(SIGMAS[:3], 1.0, 0.5)
+
+
+def twice(model, x, sigmas, callback=None):
+    """A step of Heun, which meets the next step's level before its time."""
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i] * x.new_ones(len(x)))
+        if callback:
+            callback({"i": i, "x": x, "denoised": denoised})
+        slope = (x - denoised) / sigmas[i]
+        ahead = x + slope * (sigmas[i + 1] - sigmas[i])
+        if sigmas[i + 1] > 0:
+            slope = (slope + (ahead - model(ahead, sigmas[i + 1] * x.new_ones(len(x)))) / sigmas[i + 1]) / 2
+        x = x + slope * (sigmas[i + 1] - sigmas[i])
+    return x
+
+
+def of_a_copy(model, x, sigmas, callback=None):
+    return euler(lambda x, sigma: model(x.clone(), sigma), x, sigmas, callback)
+
+
+@pytest.mark.parametrize("sampler", [twice, of_a_copy])
+def test_an_unknown_sampler_whose_evaluations_are_not_its_running_latent_is_refused(sampler):
+    """By its name nothing is known of it, and the levels fit: what it reports tells."""
+    ignore = lambda state: None  # noqa: E731
+    with pytest.raises(ValueError, match="sampler: it does not evaluate"):
+        sample_steered(sampler, denoise, NOISE, SIGMAS, edit=double, steps=(1,), target="x_t", callback=ignore)
+    with pytest.raises(ValueError, match="sampler: it does not evaluate"):
+        recorded(twice, denoise, NOISE, SIGMAS, steps=(1,), callback=ignore)
+
+
+def test_a_wrapper_has_its_denoiser_s_names_and_no_others():
+    class Bare:
+        inner_model = "guider"
+
+    wrapped = SteeredDenoiser(Bare(), same, SIGMAS, (0,), "x_t")
+    assert wrapped.inner_model == "guider"
+    assert not any(hasattr(wrapped, name) for name in ("model", "sigmas", "steps", "edit", "calls", "target", "latent_image"))
+
+
+def test_edits_of_x0_find_their_steps_on_a_way_up_and_are_refused_on_one_up_and_down():
+    upwards, levels = SIGMAS.flip(0).clamp(min=1e-3), []
+
+    def spied(x, sigma):
+        levels.append(float(sigma[0]))
+        return denoise(x, sigma)
+
+    edited = []
+    sample_steered(euler, spied, NOISE, upwards, edit=lambda x, step: edited.append(levels[-1]) or x, steps=(2, 3), target="x0")
+    assert edited == [2.0, 4.0]
+    with pytest.raises(ValueError, match="sigmas: they go up and down"):
+        sample_steered(euler, denoise, NOISE, torch.tensor([8.0, 2.0, 4.0, 0.0]), edit=double, steps=(1,), target="x0")
 
 
 def test_targets_and_known_samplers_are_checked():
