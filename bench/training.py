@@ -214,7 +214,7 @@ def consistency(bench: Bench) -> list[str]:
 
 def calibration(bench: Bench) -> list[str]:
     """The shortest window that edits as well as the whole run, the longest boost that changes no label, and the distances there."""
-    from pack.nodes.hspace import percent_of
+    from pack.nodes.denoisers import percent_of
     from pack.nodes.observation import schedule
     from pack.nodes.schedules import distance_of, measured
 

@@ -9,23 +9,23 @@ from typing import Any
 import comfy.sample
 import comfy.samplers
 import torch
-from comfy.samplers import KSAMPLER
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.attribute import Attribute, Mixture, Problem, Recipe, mean_change, scaled
+from ..core.attribute import Attribute, Mixture, Pair, Problem, Recipe, mean_change, scaled
 from ..core.grid import labelled_grid
 from ..core.integration import LossWeights
 from ..core.latent import alike
-from ..core.steering import check_edited, check_exposes_x_t, recorded, sample_steered
+from ..core.steering import check_edited, check_exposes_x_t, sample_steered
+from ..core.steps import at_or_below
 from ..core.value_network import train
-from .feedback import Bar, interruptible
+from .denoisers import levels_of, patcher_of, picture_share, under_prompt
+from .feedback import Bar, tell_once
 from .latents import fitted
 from .node import Node
-from .pairing import Steps, kind_of, paired, same_randomness, target_moments, under_prompt
-from .processes import picture_share
+from .pairing import Steps, check_goes_down, kind_of, paired, source_moments, target_moments
 from .provenance import HIDDEN, prompt_notes
-from .sampling import AroundSampler, inner_function, masks_over, under_masks
+from .sampling import AroundSampler, inner_function, is_the_host_s, masks_over, under_masks, with_function
 from .types import ATTRIBUTE, CATEGORY
 
 
@@ -54,41 +54,83 @@ class AttributeSampler(AroundSampler):
             return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
         edits: dict[int, list[Callable[[Tensor], Tensor]]] = {}
         for use in uses:
-            for step, edit in self._edits(use, model, x, sigmas, extra_args, options):
-                edits.setdefault(step, []).append(edit)
+            for planned in self._planned(use, model, x, sigmas, extra_args, options):
+                edits.setdefault(planned.steps.edited, []).append(planned.change)
 
         def edited(latent: Tensor, step: int) -> Tensor:
-            return check_edited(latent, latent + sum(edit(latent) for edit in edits[step]).to(latent), "attribute")
+            return check_edited(latent, latent + sum(change(latent) for change in edits[step]).to(latent), "attribute")
 
         return sample_steered(self.inner, model, x, sigmas, edit=edited, target="x_t", steps=tuple(sorted(edits)),
-                              extra_args=extra_args, callback=callback, disable=disable, **options)
+                              known=is_the_host_s(self.inner), extra_args=extra_args, callback=callback, disable=disable, **options)
 
-    def _edits(self, use: Use, model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], options: dict[str, Any]):
-        """For each part of a use, the step of its edit and the change that it makes to that step's latent."""
-        patcher = model.inner_model.model_patcher
-        kind, levels = kind_of(patcher), patcher.get_model_object("model_sampling")
+    def _planned(
+        self, use: Use, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], options: dict[str, Any]
+    ) -> list[PlannedEdit]:
+        """The edits of a use in this run, one for each part of its attribute that has its place there."""
+        kind, levels = kind_of(patcher_of(model)), levels_of(model)
         if use.attribute.kind != kind:
             raise ValueError(f"attribute: learned on {use.attribute.kind}, but this model works on {kind}. Latents of different "
                              "families have nothing in common; learn it again on this model, or load one that was.")
-        masks, plans = masks_over(x, use.mask, extra_args.get("denoise_mask")), []
-        for attribute, weight in use.attribute.parts:
-            plans.append((attribute, weight, Steps.of(attribute.recipe, levels, sigmas, learned=True)))
+        check_goes_down(sigmas.tolist())
+        inpainted = extra_args.get("denoise_mask")
+        masks_over(x, use.mask, inpainted)  # a mask that does not fit is refused before anything is drawn
+        parts = [(attribute, weight) for attribute, weight in use.attribute.parts if in_this_run(use, attribute, levels, x, sigmas)]
+        plans = [(attribute, weight, Steps.of(attribute.recipe, levels, sigmas, learned=True)) for attribute, weight in parts]
+        run = dict(extra_args=extra_args, **options)
         seen = {} if use.target is None else {
-            parted: target_moments(self.inner, model, use.target, x, sigmas, parted=parted, extra_args=extra_args,
-                                   steps=[steps.taken for *_, steps in plans if steps.parted == parted], **options)
+            parted: target_moments(self.inner, model, use.target, x, sigmas, parted=parted,
+                                   steps=[steps.taken for *_, steps in plans if steps.parted == parted], **run)
             for parted in {steps.parted for *_, steps in plans}}
+        at_once = {steps.edited for *_, steps in plans if use.target is not None and steps.pairs_at_once}
+        sources = source_moments(self.inner, model, x, sigmas, steps=at_once, **run) if at_once else {}
 
-        for attribute, weight, steps in plans:
-            def edit(latent: Tensor, attribute=attribute, weight=weight, steps=steps) -> Tensor:
-                if use.target is None:
-                    change = whole = picture_share(levels, float(sigmas[steps.edited])) * attribute.stored_change(latent)
-                else:
-                    pair = paired(seen[steps.parted], steps, sigmas)
-                    change, whole = attribute.change(latent, pair), pair.matched - latent
-                change = scaled(change, whole, strength=use.strength * weight, budget=use.budget * abs(weight))
-                return under_masks(latent, latent + change.to(latent), masks) - latent
+        def pair_for(steps: Steps) -> Pair | None:
+            return None if use.target is None else paired(seen[steps.parted], steps, sigmas, sources.get(steps.edited), levels)
 
-            yield steps.edited, edit
+        return [PlannedEdit(use, attribute, weight, steps, inpainted, pair_for(steps), picture_share(levels, float(sigmas[steps.edited])))
+                for attribute, weight, steps in plans]
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedEdit:
+    """A part of an attribute in one run: when it acts, and on what evidence.
+
+    pair: with a target prompt. share: the part of the picture that is in the latent of its step.
+    """
+
+    use: Use
+    attribute: Attribute
+    weight: float
+    steps: Steps
+    inpainted: Tensor | None
+    pair: Pair | None
+    share: float
+
+    def change(self, latent: Tensor) -> Tensor:
+        """What is added to the latent (b, c, ..., h, w) of its step."""
+        if self.pair is None:
+            change = whole = self.share * self.attribute.stored_change(latent)
+        else:
+            change, whole = self.attribute.change(latent, self.pair), self.pair.matched - latent
+        change = scaled(change, whole, strength=self.use.strength * self.weight, budget=self.use.budget * abs(self.weight))
+        return under_masks(latent, latent + change.to(latent), masks_over(latent, self.use.mask, self.inpainted)) - latent
+
+
+def in_this_run(use: Use, attribute: Attribute, levels: Any, x: Tensor, sigmas: Tensor) -> bool:
+    """Whether an attribute has its place in a run, which may be a part of the whole: told in the log if not.
+
+    It has none in a run that ends before its place, and none in one that starts after it with latents of another size than those whose
+    change it holds, as the tiles of upscalers are.
+    """
+    place, other_size = attribute.recipe.percent, tuple(x.shape[1:]) != tuple(attribute.stored.shape[1:])
+    level = levels.percent_to_sigma(place)
+    if not at_or_below(float(sigmas[-1]), level):
+        tell_once(use, f"attribute: a run ends before {place:g} of the whole schedule, where it acts, so it is not edited.")
+    elif use.target is None and other_size and not at_or_below(level, float(sigmas[0])):
+        tell_once(use, f"attribute: a run of another size than it was learned at starts after {place:g}, where it acts, so it is not edited.")
+    else:
+        return True
+    return False
 
 
 class TrainAttribute(Node):
@@ -162,7 +204,7 @@ class TrainAttribute(Node):
                 foreseen[:] = [denoised]
                 bar.tick(torch.cat([*finished, denoised]))
 
-            result = guider.sample(comfy.sample.prepare_noise(empty, seed), empty, replace_function(sampler, function), sigmas,
+            result = guider.sample(comfy.sample.prepare_noise(empty, seed), empty, with_function(sampler, function), sigmas,
                                    callback=on_step, disable_pbar=True, seed=seed)
             finished.extend(foreseen)
             return result
@@ -192,11 +234,6 @@ def exposing_function(sampler: Any) -> Callable[..., Tensor]:
     return inner
 
 
-def replace_function(sampler: KSAMPLER, function: Any) -> KSAMPLER:
-    """The same SAMPLER with another function."""
-    return KSAMPLER(function, sampler.extra_options, sampler.inpaint_options)
-
-
 class Learner(AroundSampler):
     """A sampler function that draws nothing: it looks at the source's and the target's run from the same noise."""
 
@@ -207,14 +244,13 @@ class Learner(AroundSampler):
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
         plan, extra_args = self.plan, extra_args or {}
-        with same_randomness(x):
-            source = recorded(self.inner, model, x, sigmas, steps=(plan.edited,), extra_args=extra_args,
-                              callback=interruptible(self.tick), disable=True, **options)[plan.edited]
+        moments = source_moments(self.inner, model, x, sigmas, steps=(plan.edited,), extra_args=extra_args, tick=self.tick, **options)
+        source = moments[plan.edited]
         target = target_moments(self.inner, model, self.target, x, sigmas, parted=plan.parted, steps=(plan.edited, plan.taken),
                                 extra_args=extra_args, tick=lambda denoised: self.tick(torch.cat([source.denoised, denoised])), **options)
         if alike(target[plan.edited].denoised, source.denoised):
             raise ValueError("target: it draws the same as the source; connect a prompt that differs, or lower branch, where the two runs part.")
-        self.problems.append(Problem.of(source.x, paired(target, plan, sigmas), self.recipe))
+        self.problems.append(Problem.of(source.x, paired(target, plan, sigmas, source, levels_of(model)), self.recipe))
         self.differences.append((target[plan.edited].denoised - source.denoised).float().cpu())
         return x
 
@@ -272,7 +308,7 @@ class ApplyAttribute(Node):
     def execute(cls, sampler, attribute, strength, budget, target=None, mask=None) -> io.NodeOutput:
         inner, use = exposing_function(sampler), Use(attribute, strength, budget, target, mask)
         chained = AttributeSampler(inner.inner, (*inner.uses, use)) if isinstance(inner, AttributeSampler) else AttributeSampler(inner, (use,))
-        return io.NodeOutput(replace_function(sampler, chained))
+        return io.NodeOutput(with_function(sampler, chained))
 
 
 class MixAttributes(Node):

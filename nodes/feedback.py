@@ -1,9 +1,11 @@
-"""What a long node shows while it runs: the host's progress bar, which brings Cancel along, and previews."""
+"""What a node tells its user: the host's progress bar, which brings Cancel along, previews, and lines of the log."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import comfy.model_management
 import comfy.utils
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from ..core.grid import labelled_grid
 
+TOLD: WeakSet[Any] = WeakSet()  # edits of which the log has said that they do not act in a run
 RGB_SIDE, DECODED_SIDE = 512, 128  # of a preview, in latent pixels: taken as colours, or decoded by the host's small decoders
 
 
@@ -74,3 +77,10 @@ def interruptible(tick: Callable[[Tensor], None] = lambda denoised: None) -> Cal
         tick(state["denoised"])
 
     return callback
+
+
+def tell_once(edit: Any, text: str) -> None:
+    """Put into the log, once for each edit however many runs it is in, why it does not act in a run."""
+    if edit not in TOLD:
+        TOLD.add(edit)
+        logging.warning("Semantic Latents: %s", text)

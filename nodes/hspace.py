@@ -21,6 +21,9 @@ from ..core.asyrp import asymmetric_gain, matched_scale
 from ..core.direction import Family
 from ..core.implicit import AnyDirection
 from ..core.injection import Window, mask_for, shifted
+from ..core.steps import Levels, is_descending
+from .denoisers import percent_of
+from .feedback import tell_once
 from .shared_encoder import UNetCall, run_decoder_twice
 
 Branch = Literal["conditional", "unconditional", "both"]
@@ -95,16 +98,6 @@ def check_no_asymmetric_edit(model: ModelPatcher, why: str) -> None:
         raise ValueError(f"model: it carries an asymmetric edit, {why}; connect the model as it is before Apply Direction.")
 
 
-def percent_of(model_sampling: Any, sigma: float) -> float:
-    """The part of the schedule, 0..1, at which a noise level lies: the inverse of the host's percent_to_sigma."""
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        middle = (low + high) / 2
-        earlier = model_sampling.percent_to_sigma(middle) > sigma * (1 + 1e-6)
-        low, high = (middle, high) if earlier else (low, middle)
-    return round(high, 4)
-
-
 class RunPlan:
     """The edits of one run on its noise levels."""
 
@@ -113,17 +106,29 @@ class RunPlan:
         self.parts: dict[uuid.UUID, Part] = {}
         self._percents: dict[float, float] = {}
         self._directions: dict[torch.device, list[AnyDirection]] = {}
+        self.levels = {edit: Levels(*map(model_sampling.percent_to_sigma, (edit.window.start, edit.window.end))) for edit in edits}
         self.strengths = tuple(self._strength_of(edit) for edit in edits)
 
     def _strength_of(self, edit: HEdit) -> float:
         weights = [self.weight(edit, sigma) for sigma in self.sigmas[:-1]]
         if not any(weights):
-            starts = ", ".join(f"{self.percent(sigma):.2f}" for sigma in self.sigmas[:-1][:12])
-            raise ValueError(
-                f"start_percent, end_percent: no step of this run starts between {edit.window.start:g} and {edit.window.end:g} (fades "
-                f"apart); its {len(weights)} steps start at {starts}. Widen the range, or sample more steps."
-            )
+            self._check_outside(edit)
+            return 0.0
         return edit.strength * (matched_scale(self.sigmas, weights) if edit.asymmetric else 1.0)
+
+    def _check_outside(self, edit: HEdit) -> None:
+        """Say in the log that this run, a part of the whole, lies outside of an edit's window.
+
+        Raises ValueError for a run that passes through the window without a step in it.
+        """
+        window = f"{edit.window.start:g} to {edit.window.end:g}"
+        if self.levels[edit].misses(self.sigmas):
+            return tell_once(edit, f"start_percent, end_percent: a run lies outside of {window}, so Apply Direction does not act in it.")
+        starts = ", ".join(f"{self.percent(sigma):.2f}" for sigma in self.sigmas[:-1][:12])
+        raise ValueError(
+            f"start_percent, end_percent: no step of this run starts in {window} (fades apart); its {len(self.sigmas) - 1} steps start at "
+            f"{starts}. Widen the range, or sample more steps."
+        )
 
     def percent(self, sigma: float) -> float:
         """The part of the schedule, 0..1, at which a noise level lies."""
@@ -132,8 +137,10 @@ class RunPlan:
         return self._percents[sigma]
 
     def weight(self, edit: HEdit, sigma: float) -> float:
-        """The window's weight at a noise level."""
-        return edit.window.weight(self.percent(sigma))
+        """The window's weight at a noise level; a level at one of its bounds is inside."""
+        if sigma not in self.levels[edit]:
+            return 0.0
+        return edit.window.weight(min(max(self.percent(sigma), edit.window.start), edit.window.end))
 
     def directions_on(self, device: torch.device) -> list[AnyDirection]:
         """The edits' directions with their networks on a device, for as long as the run lasts."""
@@ -191,7 +198,7 @@ def plan_run(executor, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas
     guider = executor.class_obj
     options, edits = guider.model_options["transformer_options"], guider.model_options["transformer_options"][EDITS]
     for edit in edits:
-        check_edit(edit, guider, sampler, noise.shape[0])
+        check_edit(edit, guider, sampler, sigmas.tolist(), noise.shape[0])
     options[PLAN] = RunPlan(edits, sigmas.tolist(), guider.model_patcher.get_model_object("model_sampling"))
     try:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -207,13 +214,18 @@ def name_parts(executor, guider: Any, sigmas: Tensor, extra_args: dict[str, Any]
     return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
 
-def check_edit(edit: HEdit, guider: Any, sampler: Any, batch: int) -> None:
+def check_edit(edit: HEdit, guider: Any, sampler: Any, sigmas: list[float], batch: int) -> None:
     """Raise ValueError for an edit that this run could not honour."""
     name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
     if edit.asymmetric and name not in FIRST_ORDER:
         raise ValueError(
             f"sampler: the asymmetric form needs a first-order sampler without noise of its own; {name.removeprefix('sample_')} is "
             "not one. Choose euler or ddim, DDIM Sampler (Semantic Latents), or turn asymmetric off."
+        )
+    if edit.asymmetric and not is_descending(sigmas):
+        raise ValueError(
+            "sigmas: they go up (FlipSigmas makes them so), but the asymmetric form takes steps down. Turn asymmetric off, or sample from "
+            "high to low."
         )
     if edit.branch == "unconditional" and type(guider).predict_noise is CFGGuider.predict_noise and guider.cfg == 1.0:
         raise ValueError("branch: at cfg 1 the host skips the unconditional half, so nothing would be edited. Choose conditional or both, or raise cfg.")

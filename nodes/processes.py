@@ -16,15 +16,11 @@ from torch import Tensor
 
 from ..core.asyrp import sample_ddim
 from ..core.inversion import Path, invert, sample_along
+from .denoisers import levels_of, picture_share
 from .hspace import SIGMA_DOWN, check_no_asymmetric_edit
 from .latents import fitted
 from .node import Node
 from .types import CATEGORY
-
-
-def picture_share(levels: Any, sigma: float) -> float:
-    """What part of the picture is in the running latent at a noise level: 1, in flow models 1 - sigma. levels: the model's sampling object."""
-    return float(levels.noise_scaling(torch.tensor(sigma), torch.zeros(1), torch.ones(1)))
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class DDIM:
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
         extra_args = extra_args or {}
-        levels = model.inner_model.model_patcher.get_model_object("model_sampling")
+        levels = levels_of(model)
         boost = levels.percent_to_sigma(self.boost_percent) if self.boost_percent < 1 else 0.0
         noise = default_noise_sampler(x, seed=extra_args.get("seed"))
         return sample_ddim(model, x, sigmas, eta=self.eta, boost_below=boost, flow=picture_share(levels, 0.5) < 1, noise=noise, callback=callback,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from ..core.latent import check_latent, masked
 from ..core.steering import Edit, check_edited, check_target, sample_steered, steps_in_window
+from .denoisers import levels_of
+from .feedback import tell_once
 from .node import Node
 from .types import CATEGORY
 
@@ -27,7 +30,7 @@ class AroundSampler:
         return getattr(self.inner, "__name__", "sampler")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EditedSampler(AroundSampler):
     """The sampler function of a KSAMPLER with an edit inside. Frozen: two runs cannot influence each other."""
 
@@ -43,17 +46,20 @@ class EditedSampler(AroundSampler):
         extra_args = extra_args or {}
         if len(sigmas) <= 1:
             return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
-        levels = model.inner_model.model_patcher.get_model_object("model_sampling")
+        levels = levels_of(model)
         start, end = levels.percent_to_sigma(self.start_percent), levels.percent_to_sigma(self.end_percent)
+        steps = steps_in_window(sigmas, start, end, once=self.once)
+        if not steps:
+            window = f"{self.start_percent:g} to {self.end_percent:g}"
+            tell_once(self, f"start_percent, end_percent: a run lies outside of {window}, so Edit During Sampling does not act in it.")
+        masks_over(x, self.mask, None)  # a mask that does not fit is refused before anything is drawn
         return sample_steered(
-            self.inner, model, x, sigmas, edit=self._edit(x, extra_args.get("denoise_mask")), target=self.target,
-            steps=steps_in_window(sigmas, start, end, once=self.once),
-            extra_args=extra_args, callback=callback, disable=disable, **options)
+            self.inner, model, x, sigmas, edit=self._edit(extra_args.get("denoise_mask")), target=self.target, steps=steps,
+            known=is_the_host_s(self.inner), extra_args=extra_args, callback=callback, disable=disable, **options)
 
-    def _edit(self, like: Tensor, inpainted: Tensor | None) -> Edit:
+    def _edit(self, inpainted: Tensor | None) -> Edit:
         """The operation under the mask, and inside the region that an inpainting run repaints."""
-        masks = masks_over(like, self.mask, inpainted)
-        return lambda x, step: under_masks(x, check_edited(x, self.operation(latent=x)), masks)
+        return lambda x, step: under_masks(x, check_edited(x, self.operation(latent=x)), masks_over(x, self.mask, inpainted))
 
 
 def masks_over(like: Tensor, mask: Tensor | None, inpainted: Tensor | None) -> list[Tensor]:
@@ -73,12 +79,26 @@ def under_masks(x: Tensor, edited: Tensor, masks: list[Tensor]) -> Tensor:
     return edited
 
 
+def is_the_host_s(function: Callable[..., Tensor]) -> bool:
+    """Whether a sampler function, or the one inside of ours, is ComfyUI's own: how those evaluate the model is known by their names."""
+    while isinstance(function, AroundSampler):
+        function = function.inner
+    return getattr(function, "__module__", "").startswith("comfy.")
+
+
 def inner_function(sampler: Any) -> Callable[..., Tensor]:
     """The function of a SAMPLER, to be wrapped; ValueError for one that is not built on the host's KSAMPLER."""
     if not isinstance(sampler, KSAMPLER):
         raise ValueError(f"sampler: {type(sampler).__name__} is not built on the host's KSAMPLER, so nothing can be edited "
                          "inside it. Connect KSamplerSelect, or a sampler node of ComfyUI itself.")
     return sampler.sampler_function
+
+
+def with_function(sampler: KSAMPLER, function: Callable[..., Tensor]) -> KSAMPLER:
+    """The same SAMPLER with another function; what a pack's own kind of KSAMPLER adds stays."""
+    changed = copy.copy(sampler)
+    changed.sampler_function = function
+    return changed
 
 
 class EditDuringSampling(Node):
@@ -120,7 +140,7 @@ class EditDuringSampling(Node):
             raise ValueError(f"start_percent: got {start_percent}, which is after end_percent {end_percent}; exchange them.")
         edited = EditedSampler(inner, operation, target, steps == "first in range", start_percent, end_percent, mask)
         check_target(target, edited.__name__)
-        return io.NodeOutput(KSAMPLER(edited, sampler.extra_options, sampler.inpaint_options))
+        return io.NodeOutput(with_function(sampler, edited))
 
 
 NODES = [EditDuringSampling]

@@ -15,8 +15,9 @@ from torch import Tensor
 from ..core.editing import BOOST_AT, EDIT_AT, Phases
 from ..core.perception import feature_distance, rms, structural_distance
 from ..core.plots import schedule_figure
+from .denoisers import percent_of
 from .feedback import Bar
-from .hspace import percent_of, unet_of
+from .hspace import unet_of
 from .node import Node
 from .observation import schedule
 from .scoring import ImageScorer, text_embedding

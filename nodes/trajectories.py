@@ -11,7 +11,6 @@ import comfy.model_management
 import comfy.utils
 import latent_preview
 import torch
-from comfy.samplers import KSAMPLER
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -19,12 +18,13 @@ from ..core.exploring import numbers_in, variants
 from ..core.latent import check_latent
 from ..core.plots import distance_figure, ranks_figure
 from ..core.steering import check_exposes_x_t, recorded
+from ..core.steps import first_step_from, is_descending
 from ..core.subspace import Trajectory, distance_matrix, followed, random_distance
+from .denoisers import levels_of, patcher_of, percent_of
 from .feedback import Bar, interruptible
-from .hspace import percent_of
 from .latents import fitted
 from .node import Node
-from .sampling import AroundSampler, inner_function
+from .sampling import AroundSampler, inner_function, is_the_host_s, with_function
 from .types import CATEGORY, TRAJECTORY
 
 
@@ -160,15 +160,17 @@ class Explorer(AroundSampler):
     batch: int
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
-        patcher = model.inner_model.model_patcher
-        level = patcher.get_model_object("model_sampling").percent_to_sigma(self.percent)
-        step = next((i for i, sigma in enumerate(sigmas[:-1].tolist()) if sigma <= level), None)
+        patcher = patcher_of(model)
+        if not is_descending(sigmas.tolist()):
+            raise ValueError("sigmas: they go up (FlipSigmas makes them so); singular vectors are explored in a run that goes down.")
+        step = first_step_from(sigmas.tolist(), levels_of(model).percent_to_sigma(self.percent))
         if step is None:
             raise ValueError(f"percent: this run ends before {self.percent:g} of the schedule; lower percent, or sample down to 0.")
         count = len(self.triplets) * len(self.gains)
         size = 1 if draws_noise(self.inner) else self.batch or fitting(patcher, x, count)
         bar, run = Bar(step + -(-count // size) * (len(sigmas) - 1 - step), patcher), dict(extra_args=extra_args, disable=True, **options)
-        moment = recorded(self.inner, model, x, sigmas, steps=(step,), callback=interruptible(bar.tick), **run)[step]
+        moment = recorded(self.inner, model, x, sigmas, steps=(step,), callback=interruptible(bar.tick),
+                          known=is_the_host_s(self.inner), **run)[step]
         latents, shown = variants(moment.x, self.triplets, self.gains), moment.denoised.repeat(count, *[1] * (x.ndim - 1))
         finished = []
         for chunk, cells in zip(latents.split(size), shown.split(size)):
@@ -228,7 +230,7 @@ class ExploreSingularVectors(Node):
             raise ValueError(f"latent_image: got a batch of {len(latent_image['samples'])}; one picture is varied, connect a batch of 1.")
         inner, columns, rows = inner_function(sampler), numbers_in(triplets, "triplets", whole=True), numbers_in(gains, "gains", whole=False)
         check_exposes_x_t(getattr(inner, "__name__", ""))
-        explorer = KSAMPLER(Explorer(inner, columns, rows, percent, batch_size), sampler.extra_options, sampler.inpaint_options)
+        explorer = with_function(sampler, Explorer(inner, columns, rows, percent, batch_size))
         latent = guided_run(noise, guider, explorer, sigmas, latent_image)
         if "batch_index" in latent:  # from which a node after it draws each latent's noise: all variants are of one
             latent["batch_index"] = latent["batch_index"] * len(latent["samples"])

@@ -251,17 +251,17 @@ def test_a_target_with_models_of_its_own_is_refused(demo, run, sampler_of, attri
 
 
 def test_the_positive_prompt_s_control_is_used_in_both_runs(demo, run, sampler_of, attribute, monkeypatch):
-    from pack.nodes import pairing
+    from pack.nodes import denoisers
 
     class Control:
         pass
 
-    guider = type("Guider", (), {"conds": {"positive": [{"control": Control()}], "negative": []}, "inner_model": None})()
+    guider = type("Guider", (), {"conds": {"positive": [{"control": Control()}], "negative": []}, "inner_model": None, "model_patcher": None})()
     model = type("Model", (), {"inner_model": guider})()
-    monkeypatch.setattr(pairing.comfy.samplers, "process_conds", lambda model, x, prompts, device, **more: prompts)
-    other = pairing.under_prompt(model, demo.encode(TARGET), torch.zeros(1), None)
-    assert other.inner_model.conds["positive"][0]["control"] is guider.conds["positive"][0]["control"]
-    assert torch.equal(other.inner_model.conds["positive"][0]["cross_attn"], demo.encode(TARGET)[0][0])
+    monkeypatch.setattr(denoisers.comfy.samplers, "process_conds", lambda model, x, prompts, device, **more: prompts)
+    other = denoisers.under_prompt(model, demo.encode(TARGET), torch.zeros(1), None)._prompts
+    assert other["positive"][0]["control"] is guider.conds["positive"][0]["control"]
+    assert torch.equal(other["positive"][0]["cross_attn"], demo.encode(TARGET)[0][0])
     assert "cross_attn" not in guider.conds["positive"][0]
 
 
