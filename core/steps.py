@@ -32,13 +32,12 @@ class Levels(NamedTuple):
         return tuple(i for i, sigma in enumerate(sigmas[:-1]) if sigma in self)
 
     def misses(self, sigmas: Sequence[float]) -> bool:
-        """Whether the range lies outside of what a run passes through: before its start, or after its end.
+        """Whether a range lies in another part of the whole: before this run starts, or after its steps if it ends above 0.
 
-        Such a run is a part of another (a second pass, a tile of an upscaler, one of two samplers in a row), and the range lies
-        in another part. A range that a run passes through without a step in it is too narrow.
+        Such a run is a second pass, a tile of an upscaler, or one of two samplers in a row. A range between two steps is too narrow.
         """
         starts = sigmas[:-1]
-        return not at_or_below(self.end, max(starts)) or not at_or_below(min(sigmas), self.start)
+        return not at_or_below(self.end, max(starts)) or min(sigmas) > 0 and not at_or_below(min(starts), self.start)
 
 
 def first_step_from(sigmas: Sequence[float], level: float) -> int | None:

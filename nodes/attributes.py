@@ -17,7 +17,7 @@ from ..core.grid import labelled_grid
 from ..core.integration import LossWeights
 from ..core.latent import alike
 from ..core.steering import check_edited, check_exposes_x_t, sample_steered
-from ..core.steps import at_or_below
+from ..core.steps import at_or_below, first_step_from
 from ..core.value_network import train
 from .denoisers import levels_of, patcher_of, picture_share, under_prompt
 from .feedback import Bar, tell_once
@@ -124,7 +124,7 @@ def in_this_run(use: Use, attribute: Attribute, levels: Any, x: Tensor, sigmas: 
     """
     place, other_size = attribute.recipe.percent, tuple(x.shape[1:]) != tuple(attribute.stored.shape[1:])
     level = levels.percent_to_sigma(place)
-    if not at_or_below(float(sigmas[-1]), level):
+    if float(sigmas[-1]) > 0 and first_step_from(sigmas.tolist(), level) is None:
         tell_once(use, f"attribute: a run ends before {place:g} of the whole schedule, where it acts, so it is not edited.")
     elif use.target is None and other_size and not at_or_below(level, float(sigmas[0])):
         tell_once(use, f"attribute: a run of another size than it was learned at starts after {place:g}, where it acts, so it is not edited.")

@@ -33,7 +33,7 @@ def test_a_range_that_a_run_passes_through_is_not_missed():
     assert not Levels(3.5, 2.5).misses(SIGMAS)  # between two steps
     assert not Levels(0.0, 0.0).misses(SIGMAS)  # at the end, where no step starts
     assert Levels(8.0, 4.0).misses(SIGMAS[2:])  # before a second pass
-    assert Levels(1.0, 0.5).misses(SIGMAS[:3])  # after the first of two samplers
+    assert Levels(1.0, 0.5).misses(SIGMAS[:3]) and Levels(2.5, 1.5).misses(SIGMAS[:3])  # after the first of two samplers
     assert not Levels(8.0, 4.0).misses(SIGMAS[::-1])
 
 

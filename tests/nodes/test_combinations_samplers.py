@@ -176,11 +176,19 @@ def test_a_run_split_in_two_is_the_whole_run(one):
     assert differ(in_two(one, "euler", second=one.edited("heun", "x_t")), plain) and differ(in_two(one, one.attributed("euler"), second="euler"), plain)
 
 
-def test_a_window_outside_a_part_of_a_run_is_refused_by_name(one):
-    sigmas = one.sigmas()[2:]
-    refused(lambda: one.draw(model=one.moved(end_percent=0.3), sigmas=sigmas), "start_percent, end_percent: no step of this run")
-    refused(lambda: one.draw(one.edited("euler", "x_t", end_percent=0.3), sigmas=sigmas), "start_percent, end_percent: no step of this run")
-    refused(lambda: one.draw(one.attributed("euler"), sigmas=one.sigmas()[:2]), "attribute: this run ends before")
+def test_a_part_of_a_run_outside_of_a_window_is_drawn_as_it_is(one):
+    early, late = one.sigmas()[:2], one.sigmas()[2:]
+    plain = one.draw(sigmas=late)
+    assert torch.equal(one.draw(model=one.moved(end_percent=0.3), sigmas=late), plain)
+    assert torch.equal(one.draw(one.edited("euler", "x_t", end_percent=0.3), sigmas=late), plain)
+    assert torch.equal(one.draw(one.attributed("euler"), sigmas=early), one.draw(sigmas=early))
+
+
+def test_a_window_between_two_steps_is_refused_by_name(one):
+    narrow = dict(start_percent=0.45, end_percent=0.46)
+    refused(lambda: one.draw(model=one.moved(**narrow)), "start_percent, end_percent: no step of this run")
+    refused(lambda: one.draw(one.edited("euler", "x_t", **narrow)), "start_percent, end_percent: no step of this run")
+    refused(lambda: one.draw(one.attributed("euler"), sigmas=one.sigmas()[[0, -1]]), "attribute: this run ends before")
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
