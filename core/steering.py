@@ -99,7 +99,7 @@ class SteeredDenoiser(WrappedDenoiser):
         self._edit, self._target, self._sampler_name = edit, target, sampler_name
         self._schedule, self._steps, self._calls = sigmas.tolist(), steps, 0
         self._firsts = first_calls(sampler_name, len(sigmas) - 1)
-        self._unconfirmed: dict[int, Tensor] = {}
+        self._reported, self._unconfirmed = False, {}  # whether the run reports its steps; what was edited and not yet reported
         self._up = is_ascending(self._schedule)
         if target == "x0" and steps and not (self._up or is_descending(self._schedule)):
             raise ValueError("sigmas: they go up and down, so that a noise level does not tell its step. Edit x_t in place of x0.")
@@ -122,7 +122,8 @@ class SteeredDenoiser(WrappedDenoiser):
         return max(sum(passed) - 1, 0)
 
     def _edit_in_place(self, x: Tensor, step: int, level: float) -> None:
-        check_at_step(level, self._schedule[step])
+        if not self._reported:
+            check_at_step(level, self._schedule[step])
         edited = self._edit(x, step)
         if edited is not x:
             x.copy_(edited)
@@ -131,8 +132,11 @@ class SteeredDenoiser(WrappedDenoiser):
     def confirming(self, callback: Callable[[dict], None] | None) -> Callable[[dict], None]:
         """The run's callback, which looks whether what was edited is the running latent that the sampler reports.
 
-        It raises ValueError where it is not: an evaluation that was taken for a step's first was of something else.
+        It raises ValueError where it is not: an evaluation that was taken for a step's first was of something else. It takes the place of
+        the look at noise levels, which wrappers may have changed on the way to the model.
         """
+        self._reported = True
+
         def confirm(state: dict) -> None:
             check_reported(state, self._unconfirmed.pop(state["i"], None))
             if callback:
@@ -144,10 +148,10 @@ class SteeredDenoiser(WrappedDenoiser):
         """The same edits of another denoiser, for a run of its own."""
         return SteeredDenoiser(denoiser, self._edit, torch.tensor(self._schedule), self._steps, self._target, self._sampler_name)
 
-    def check_finished(self, *, reported: bool) -> None:
-        """Raise ValueError if the run ended before a step whose x_t was to be edited, or did not report one though it reports steps."""
+    def check_finished(self) -> None:
+        """Raise ValueError if the run ended before a step whose x_t was to be edited, or should have reported one and did not."""
         early = self._steps and self._calls <= max(call for call, step in self._firsts.items() if step in self._steps)
-        if self._target == "x_t" and (early or reported and self._unconfirmed):
+        if self._target == "x_t" and (early or self._reported and self._unconfirmed):
             raise _not_at_its_steps()
 
 
@@ -180,11 +184,10 @@ def sample_steered(
     has to report each edited latent as its running one. Raises ValueError if the sampler cannot be steered.
     """
     denoiser = SteeredDenoiser(model, edit, sigmas, steps, target, getattr(sampler, "__name__", ""))
-    reported = "callback" in options and not known
-    if reported and target == "x_t":
+    if "callback" in options and not known and target == "x_t":
         options["callback"] = denoiser.confirming(options["callback"])
     result = sampler(denoiser, x.clone(), sigmas, **options)
-    denoiser.check_finished(reported=reported)
+    denoiser.check_finished()
     return result
 
 
@@ -215,13 +218,17 @@ class _Recorder(WrappedDenoiser):
         self._calls += 1
         denoised = self._denoiser(x, sigma, **options)
         if step in self._steps:
-            check_at_step(float(sigma.flatten()[0]), self._schedule[step])
-            self._seen[step] = Moment(x.clone(), denoised)
-            if not self._known:
-                self._unconfirmed[step] = x
-            elif self._complete:
-                raise _Seen
+            self._see(step, x, denoised, float(sigma.flatten()[0]))
         return denoised
+
+    def _see(self, step: int, x: Tensor, denoised: Tensor, level: float) -> None:
+        self._seen[step] = Moment(x.clone(), denoised)
+        if not self._known:
+            self._unconfirmed[step] = x
+            return
+        check_at_step(level, self._schedule[step])
+        if self._complete:
+            raise _Seen
 
     def confirming(self, callback: Callable[[dict], None]) -> Callable[[dict], None]:
         """The run's callback, which looks whether the sampler reports what was seen as its running latent, and ends the run at the last."""

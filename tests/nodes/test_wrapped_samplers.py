@@ -88,6 +88,24 @@ def test_two_edits_around_a_wrapper_act_as_without_it(demo, run, sampler_of, att
     assert torch.equal(draw(demo, edit(run, around(applied(run, euler, attribute, target=target)), "x0")), draw(demo, chained))
 
 
+def other_levels(model, x, sigmas, **options):
+    """Asks the model about less noise than there is, which brings out detail."""
+    def lowered(x, sigma, **extra):
+        return model(x, 0.9 * sigma, **extra)
+
+    lowered.inner_model = model.inner_model
+    return k.sample_euler(lowered, x, sigmas, **options)
+
+
+def test_a_wrapper_that_changes_levels_is_edited_at_its_steps(demo, run, attribute):
+    plain, target = draw(demo, KSAMPLER(other_levels)), demo.encode(TARGET)
+    for sampler in (edit(run, KSAMPLER(other_levels), "x_t"), edit(run, KSAMPLER(other_levels), "x0"),
+                    applied(run, KSAMPLER(other_levels), attribute), applied(run, KSAMPLER(other_levels), attribute, target=target)):
+        edited = draw(demo, sampler)
+        assert (edited - plain).square().mean().sqrt() > 0.01 * plain.std()
+        assert torch.equal(draw(demo, sampler), edited)
+
+
 @pytest.mark.parametrize("function", [hidden_heun, of_a_copy, silent])
 def test_what_cannot_be_edited_on_x_t_is_refused_by_name(demo, run, attribute, function):
     """Its name tells nothing, and its levels fit the schedule: without the look at what it reports, another latent would be edited."""
