@@ -7,10 +7,13 @@ from math import ceil
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
+from .typesetting import Typeset
+
 PAPER, INK = (24, 24, 26), (232, 232, 232)
+MARGIN = 4  # pixels between a label and its neighbours
 
 
 def labelled_grid(
@@ -27,17 +30,18 @@ def labelled_grid(
     pictures = [_to_picture(image, factor) for image in images]
     columns = columns or len(pictures)
     width, height = pictures[0].size
-    font = ImageFont.load_default(max(12, width // 10))
-    line = font.getbbox("Hg")[3] + 10
-    cell, head = (height + line if labels else height), (line if title else 0)
+    size = max(12, width // 10)
+    below = Typeset.fitting(labels, max(1, width - 2 * MARGIN), size) if labels else None
+    above = Typeset.fitting([title], max(1, columns * width - 4 * MARGIN), size) if title else None
+    cell, head = height + (below.height if below else 0), above.height if above else 0
     sheet = Image.new("RGB", (columns * width, head + ceil(len(pictures) / columns) * cell), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((8, 4), title, INK, font)
+    if above:
+        sheet.paste(INK, (2 * MARGIN, 0), above.mask(0, centred=False))
     for i, picture in enumerate(pictures):
         left, top = (i % columns) * width, head + (i // columns) * cell
         sheet.paste(picture, (left, top))
-        if labels:
-            pen.text((left + width / 2, top + height + 4), labels[i], INK, font, anchor="ma")
+        if below:
+            sheet.paste(INK, (left + MARGIN, top + height), below.mask(i, centred=True))
     return torch.from_numpy(np.asarray(sheet, np.float32) / 255)[None]
 
 
