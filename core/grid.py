@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .picture import as_rgb
 from .typesetting import Typeset
 
 PAPER, INK = (24, 24, 26), (232, 232, 232)
@@ -19,7 +20,7 @@ MARGIN = 4  # pixels between a label and its neighbours
 def labelled_grid(
     images: Sequence[Tensor], labels: Sequence[str] = (), *, columns: int = 0, tile: int = 192, title: str = ""
 ) -> Tensor:
-    """One picture (1, H, W, 3) in 0..1 of the images (h, w, 3) in 0..1, row by row, each over its label.
+    """One picture (1, H, W, 3) in 0..1 of the images (h, w, 1, 3 or 4) in 0..1, row by row, each over its label.
 
     columns: pictures in a row, 0 for all in one. tile: pictures narrower than this many pixels are enlarged by a whole
     factor, so that pixels stay square. Raises ValueError if there is no image, sizes differ, or the labels are not one
@@ -48,14 +49,15 @@ def labelled_grid(
 def _check(images: Sequence[Tensor], labels: Sequence[str]) -> None:
     if not images:
         raise ValueError("images: got none; connect at least one picture.")
-    sizes = {tuple(image.shape) for image in images}
+    sizes = sorted({(image.shape[1], image.shape[0]) for image in images})
     if len(sizes) > 1:
-        raise ValueError(f"images: got sizes {sorted(sizes)}; a grid needs pictures of one size. Resize them first.")
+        found = " and ".join(f"{width} x {height}" for width, height in sizes)
+        raise ValueError(f"images: got {found} pixels; a grid needs pictures of one size. Resize them first.")
     if labels and len(labels) != len(images):
         raise ValueError(f"labels: got {len(labels)} for {len(images)} pictures; give one label a picture, or none.")
 
 
 def _to_picture(image: Tensor, factor: int) -> Image.Image:
-    pixels = (image[..., :3].detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    pixels = (as_rgb(image, "images").detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     picture = Image.fromarray(pixels)
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

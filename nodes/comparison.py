@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..core.grid import labelled_grid
 from ..core.perception import colour_drift, psnr, ssim
+from ..core.picture import as_rgb
 from .node import Node
 from .scoring import ImageScorer, check_pair, text_embedding
 from .types import CATEGORY
@@ -71,7 +72,7 @@ def pair_of(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"after: got {after.shape[2]} x {after.shape[1]} pixels, before has {before.shape[2]} x {before.shape[1]}; scale one of them.")
     if len(before) not in (1, len(after)):
         raise ValueError(f"after: got {len(after)} pictures for {len(before)} before; connect batches of equal length, or one picture before.")
-    return before[..., :3].expand(len(after), -1, -1, -1).cpu(), after[..., :3].cpu()
+    return as_rgb(before, "before").expand(len(after), -1, -1, -1).cpu(), as_rgb(after, "after").cpu()
 
 
 def scored(clip_vision: Any, clip: Any, before: Tensor, after: Tensor, source: str, target: str) -> tuple[Tensor, Tensor]:

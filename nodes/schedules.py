@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.editing import BOOST_AT, EDIT_AT, Phases
 from ..core.perception import feature_distance, rms, structural_distance
+from ..core.picture import as_rgb
 from ..core.plots import schedule_figure
 from .denoisers import percent_of
 from .feedback import Bar
@@ -108,8 +109,11 @@ def measured(
     """Distances (steps, pictures) from the finished picture of the foreseen and of the noisy one, over runs by euler."""
     latent_format, strengths, deficiencies = model.get_model_object("latent_format"), [], []
 
+    def decoded(latent: Tensor) -> Tensor:
+        return as_rgb(vae.decode(latent), "vae").movedim(-1, 1).float() * 2 - 1
+
     def seen(latent: Tensor) -> Tensor:
-        return vae.decode(latent_format.process_out(latent)).movedim(-1, 1)[:, :3].float() * 2 - 1
+        return decoded(latent_format.process_out(latent))
 
     for one in noise.split(1):
         moments = []
@@ -122,7 +126,7 @@ def measured(
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         result = guider.sample(one, torch.zeros_like(one), comfy.samplers.sampler_object("euler"), sigmas, callback=on_step, disable_pbar=True)
-        finished = vae.decode(result).movedim(-1, 1)[:, :3].float() * 2 - 1
+        finished = decoded(result)
         for distances, latents in zip((strengths, deficiencies), zip(*moments)):
             distances.append([])
             for latent in latents:

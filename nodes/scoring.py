@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..core.picture import as_rgb
 from ..demo import JUDGES, WEIGHTS, scorer
 from .node import Node
 from .shared_encoder import copy_of
@@ -24,7 +25,8 @@ class ImageScorer:
         self.model, self.settings = copy_of(clip_vision.model, clip_vision.load_device), clip_vision
 
     def output(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        """Last hidden states (b, patches, d), hidden states, image embeddings (b, e) of pictures (b, 3, h, w) in 0..1."""
+        """Last hidden states (b, patches, d), hidden states, image embeddings (b, e) of pictures (b, 1, 3 or 4, h, w) in 0..1."""
+        pictures = as_rgb(pictures, "pictures", 1)
         size, device = self.settings.image_size, self.settings.load_device
         scale = size / min(pictures.shape[-2:])
         resized = [round(scale * side) for side in pictures.shape[-2:]]
@@ -40,7 +42,7 @@ class ImageScorer:
 
 
 class PictureDecoder:
-    """A VAE's decoder as a function of latents that gradients pass: (b, c, h, w), as between nodes, to (b, 3, H, W) in 0..1."""
+    """A VAE's decoder as a function of latents that gradients pass: (b, c, h, w), as between nodes, to (b, c, H, W) in 0..1."""
 
     def __init__(self, vae: Any):
         comfy.model_management.load_model_gpu(vae.patcher)
