@@ -11,7 +11,7 @@ help:
 	@echo "make test        run all tests (ARGS='-k name' passes options to pytest)"
 	@echo "make test-long   run the campaigns at their full size (hours); writes docs/hardening"
 	@echo "make ui          serve ComfyUI with this pack (PORT=8188 chooses the port)"
-	@echo "make bench       measure speed"
+	@echo "make bench       measure speed, and what the pack adds to the host's start"
 	@echo "make bench-hspace  measure editing in h-space on the demo model; writes docs/hspace.md"
 	@echo "make bench-attributes  measure attributes (AVI) on the demo model; writes docs/attributes.md"
 	@echo "make bench-training  measure training directions on the demo model; writes docs/training.md"
@@ -39,6 +39,7 @@ ui:
 bench:
 	@$(host) run bench/speed.py $(ARGS)
 	@$(host) run bench/passes.py
+	@$(host) run bench/loading.py
 
 bench-hspace:
 	@$(host) run bench/hspace.py $(ARGS)

@@ -1,27 +1,52 @@
-"""Pictures of what was measured, as image tensors (1, H, W, 3) in 0..1, legible at 300 pixels on a dark canvas."""
+"""Pictures of what was measured, as image tensors (1, H, W, 3) in 0..1, legible at 300 pixels on a dark canvas.
+
+matplotlib takes longer to import than all the rest, and may be missing: it is imported when the first plot is drawn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from einops import reduce
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from PIL import Image
 from torch import Tensor
 
 from .bulk import bulk_edge, noise_level, noise_spectrum
 from .spectrum import LatentSVD
+from .typesetting import Typeset
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PAPER, INK, FAINT, BULK = "#18191d", "#ced3dc", "#343842", "#4a505e"
 ACCENTS = ("#7fb3e8", "#e8a15c")
 LEGEND_ROOM = 6
+SIZE = 640, 460  # pixels of a plot
+NO_PLOT = """No plot: matplotlib is missing, or cannot be loaded ({}).
+
+In custom_nodes, in the folder of this pack, with ComfyUI's Python:
+
+pip install -r requirements.txt"""
 
 
+def plot(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that draws with matplotlib; where that cannot be imported, its picture says so, and what was measured is not lost."""
+    @wraps(draw)
+    def picture(*measured, **options) -> Tensor:
+        try:
+            return draw(*measured, **options)
+        except ImportError as error:
+            return _written(NO_PLOT.format(error))
+
+    return picture
+
+
+@plot
 def spectrum_figure(svd: LatentSVD, *, sigma: float | None = None) -> Tensor:
     """Singular values against rank, a line per channel, before the spectrum that noise alone would have.
 
@@ -45,11 +70,14 @@ def spectrum_figure(svd: LatentSVD, *, sigma: float | None = None) -> Tensor:
     return _picture(figure)
 
 
+@plot
 def explained_variance_figure(shares: Tensor, sigmas: Sequence[float]) -> Tensor:
     """Share of the variance of h along each direction, a line per direction, over the noise levels of a run.
 
     shares: (levels, directions) in 0..1, sigmas: one a level, descending. Returns an image (1, H, W, 3) in 0..1.
     """
+    from matplotlib.ticker import PercentFormatter
+
     figure, axes = _chart("noise level", "share of the variance")
     for i, values in enumerate(shares.T):
         axes.plot(sigmas, values, marker="o" if len(sigmas) == 1 else None, label=f"direction {i + 1}" if i < LEGEND_ROOM else None)
@@ -61,6 +89,7 @@ def explained_variance_figure(shares: Tensor, sigmas: Sequence[float]) -> Tensor
     return _picture(figure)
 
 
+@plot
 def singular_values_figure(values: Tensor) -> Tensor:
     """Singular values (n,) of directions as bars, in order. Returns an image (1, H, W, 3) in 0..1."""
     figure, axes = _chart("direction", "singular value")
@@ -68,6 +97,7 @@ def singular_values_figure(values: Tensor) -> Tensor:
     return _picture(figure)
 
 
+@plot
 def schedule_figure(percents: Sequence[float], curves: dict[str, tuple[Tensor, float, float]]) -> Tensor:
     """Distances over a run, a line for each name with its pictures' spread, its threshold, and where it is passed.
 
@@ -86,6 +116,7 @@ def schedule_figure(percents: Sequence[float], curves: dict[str, tuple[Tensor, f
     return _picture(figure)
 
 
+@plot
 def distance_figure(matrix: Tensor, percents: Sequence[float], random: float) -> Tensor:
     """Distances (steps, steps) between the steps of a run as a map, from 0 to the distance of random subspaces.
 
@@ -101,11 +132,14 @@ def distance_figure(matrix: Tensor, percents: Sequence[float], random: float) ->
     return _picture(figure)
 
 
+@plot
 def ranks_figure(percents: Sequence[float], ranks: Tensor, likeness: Tensor) -> Tensor:
     """Ranks (steps, triplets) over a run, a line a triplet, the fainter the less surely it was followed (likeness 0..1).
 
     Returns an image (1, H, W, 3) in 0..1.
     """
+    from matplotlib import colormaps
+
     figure, axes = _chart("part of the run", "rank of the triplet")
     colours = colormaps["turbo"](np.linspace(0.15, 0.9, ranks.shape[1]))
     for line, sure, colour in zip(ranks.T.tolist(), likeness.T.tolist(), colours):
@@ -145,7 +179,9 @@ def _draw_bulk(axes: Axes, svd: LatentSVD, sigma: float) -> None:
 
 def _chart(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """Axes in the colours of the host's dark canvas; no global state of the plotting library is touched."""
-    figure = Figure(figsize=(6.4, 4.6), dpi=100, facecolor=PAPER, layout="constrained")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), dpi=100, facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot(facecolor=PAPER)
     axes.set_xlabel(x_label, color=INK, fontsize=16)
     axes.set_ylabel(y_label, color=INK, fontsize=16)
@@ -156,6 +192,19 @@ def _chart(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def _picture(figure: Figure) -> Tensor:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float32) / 255)[None]
+    return _tensor(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _written(text: str) -> Tensor:
+    """A text in the place of a plot."""
+    page = Image.new("RGB", SIZE, PAPER)
+    page.paste(INK, (20, 20), Typeset.fitting([text], SIZE[0] - 40, 22).mask(0, centred=False))
+    return _tensor(np.asarray(page))
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.astype(np.float32) / 255)[None]

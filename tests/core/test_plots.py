@@ -1,7 +1,10 @@
 """The picture of the spectrum."""
 
+import sys
+
 import pytest
 import torch
+from pack.core import plots
 from pack.core.plots import BULK, PAPER, spectrum_figure
 from pack.core.spectrum import decompose
 
@@ -43,3 +46,31 @@ def test_bulk_is_left_out_where_the_noise_is_not_known():
 def test_lines_of_many_channels_and_frames():
     image = spectrum_figure(decompose(torch.randn(2, 48, 3, 16, 16)))
     assert torch.isfinite(image).all()
+
+
+FIGURES = {
+    "spectrum": lambda: spectrum_figure(decompose(torch.randn(1, 4, 16, 16))),
+    "explained variance": lambda: plots.explained_variance_figure(torch.rand(3, 2), (4.0, 2.0, 1.0)),
+    "singular values": lambda: plots.singular_values_figure(torch.rand(4)),
+    "schedule": lambda: plots.schedule_figure((0.0, 0.5), {"a": (torch.rand(2, 3), 0.5, 0.5)}),
+    "distance": lambda: plots.distance_figure(torch.rand(3, 3), (0.0, 0.5, 1.0), 1.0),
+    "ranks": lambda: plots.ranks_figure((0.0, 0.5, 1.0), torch.ones(3, 2), torch.ones(3, 2)),
+}
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+@pytest.mark.parametrize("missing", ["matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"])
+def test_without_matplotlib_the_picture_says_what_to_install(draw, missing, monkeypatch):
+    drawn, written = draw(), []
+    monkeypatch.setattr(plots, "_written", lambda text, write=plots._written: written.append(text) or write(text))
+    for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] if missing == "matplotlib" else [missing]:
+        monkeypatch.setitem(sys.modules, module, None)
+    picture = draw()
+    assert picture.shape == drawn.shape and picture.dtype == drawn.dtype and 0.5 < picture.max() <= 1
+    assert "matplotlib" in written[0] and "pip install -r requirements.txt" in written[0]
+
+
+def test_other_errors_of_a_plot_are_raised(monkeypatch):
+    monkeypatch.setattr(plots, "_chart", lambda *labels: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        plots.singular_values_figure(torch.rand(4))
