@@ -26,6 +26,7 @@ from .node import Node
 from .pairing import Steps, check_goes_down, kind_of, paired, source_moments, target_moments
 from .provenance import HIDDEN, prompt_notes
 from .sampling import AroundSampler, inner_function, is_the_host_s, masks_over, under_masks, with_function
+from .seeds import seed_input, seeds_from
 from .types import ATTRIBUTE, CATEGORY
 
 
@@ -155,7 +156,7 @@ class TrainAttribute(Node):
                 io.Sigmas.Input("sigmas", tooltip="The steps that you will draw with, from BasicScheduler."),
                 io.Latent.Input("latent", tooltip="An Empty Latent Image of the size that you will draw; only its size matters."),
                 io.Float.Input("cfg", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the runs, as you will draw with."),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=io.ControlAfterGenerate.fixed, tooltip="The first seed; further ones follow it."),
+                seed_input("The first seed; further ones follow it."),
                 io.Int.Input("seeds", default=8, min=1, max=256, tooltip="How many pairs to learn from. One is enough for use with a target prompt; "
                              "more make the stored form and the network less bound to one picture."),
                 io.Float.Input("percent", default=0.7, min=0.0, max=0.99, step=0.01, tooltip="T_x, the part of the run at which the latent will be edited. "
@@ -210,14 +211,15 @@ class TrainAttribute(Node):
             return result
 
         learner = Learner(inner, target, recipe, plan, bar.tick)
-        for one in range(seed, seed + seeds):
+        numbers = seeds_from(seed, seeds)
+        for one in numbers:
             draw(learner, one)
-        network, losses, reached = learner.solved(solver, steps, seed)
+        network, losses, reached = learner.solved(solver, steps, numbers[0])
         n = recipe.ranks(learner.problems[0].source.matrix)[1]
-        notes = {**prompt_notes(cls, "source", "target"), "seeds": f"{seed} to {seed + seeds - 1}", "cfg": f"{cfg:g}", "steps": str(whole), "solver": solver}
+        notes = {**prompt_notes(cls, "source", "target"), "seeds": f"{numbers[0]} to {numbers[-1]}", "cfg": f"{cfg:g}", "steps": str(whole), "solver": solver}
         attribute = Mixture(((Attribute(recipe, mean_change(learner.differences, n), kind_of(model), network, reached, notes), 1.0),))
         use = Use(attribute, 1.0, 0.0, target, None)
-        drawn = [draw(inner, seed), draw(OnlyTarget(inner, target), seed), draw(AttributeSampler(inner, (use,)), seed)]
+        drawn = [draw(function, numbers[0]) for function in (inner, OnlyTarget(inner, target), AttributeSampler(inner, (use,)))]
         picture = bar.end(labelled_grid([first_picture(vae.decode(x)) for x in drawn], ["source", "target", "edited"]))
         return io.NodeOutput(attribute, {"loss": losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
 

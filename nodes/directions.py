@@ -18,6 +18,7 @@ from .hspace import HEdit, family_of, with_edit
 from .node import Node
 from .observation import SOURCE, TARGET, check_whole, checked_latent, watched_runs
 from .provenance import HIDDEN, prompt_notes
+from .seeds import seed_input
 from .sensitivity import sensitive_directions
 from .types import CATEGORY, DIRECTION
 
@@ -31,7 +32,7 @@ def run_inputs(what: str) -> list[io.Input]:
         io.Int.Input("steps", default=20, min=2, max=200, tooltip="Steps of each run, and noise levels of the direction. Applying it "
                      "works with any other number of steps."),
         io.Float.Input("cfg", default=3.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance of these runs; what you will sample with is a good choice."),
-        io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=io.ControlAfterGenerate.fixed, tooltip="The first seed; the pictures take the seeds from here up."),
+        seed_input("The first seed; the pictures take the seeds from here up."),
     ]
 
 

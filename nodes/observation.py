@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import comfy.sample
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -14,6 +13,7 @@ from torch import Tensor
 from .feedback import Bar
 from .hspace import unet_of
 from .latents import fitted
+from .seeds import noise_of, seeds_from
 
 PROBING = "semantic_latents_probing"  # in the transformer options of calls that are no part of the run itself
 SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; the host's own for the first two
@@ -105,16 +105,15 @@ def watched_runs(
     model: ModelPatcher, prompts: dict[str, Any], cfg: float, latent: Tensor, *, steps: int, seed: int, count: int, batch: int, looked_at: bool = True
 ) -> Iterator[tuple[float, dict[int, Tensor]]]:
     """For each step of each run, the noise level and h by place, if it is looked at; count seeds from seed up, batch of them at a time."""
-    sigmas, bar = schedule(model, steps), Bar(steps * -(-count // batch))
-    for first in range(seed, seed + count, batch):
+    sigmas, bar, seeds = schedule(model, steps), Bar(steps * -(-count // batch)), seeds_from(seed, count)
+    for chunk in [seeds[i:i + batch] for i in range(0, count, batch)]:
         seen: list[tuple[float, dict[int, Tensor]]] = []
 
         def on_step(parts: dict[int, Tensor], sigma: float) -> None:
             seen.append((sigma, {index: part.cpu() for index, part in parts.items()}))
             bar.tick()
 
-        size = min(batch, seed + count - first)
-        noise = torch.cat([comfy.sample.prepare_noise(latent, one) for one in range(first, first + size)])
+        noise = noise_of(latent, chunk)
         guider = WatchedGuider(model, prompts, cfg, on_step, looked_at=looked_at)
-        guider.sample(noise, latent.expand(size, *latent.shape[1:]), comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=first)
+        guider.sample(noise, latent.expand_as(noise), comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=chunk[0])
         yield from seen

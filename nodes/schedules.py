@@ -22,6 +22,7 @@ from .hspace import unet_of
 from .node import Node
 from .observation import schedule
 from .scoring import ImageScorer, text_embedding
+from .seeds import seed_input
 from .training import drawn, inverted
 from .types import CATEGORY
 
@@ -48,7 +49,7 @@ class EditingSchedule(Node):
                 io.Int.Input("images", default=8, min=1, max=256, tooltip="How many pictures are drawn and measured, if pictures is not connected."),
                 io.Int.Input("steps", default=20, min=4, max=200, tooltip="Steps of each run, which are the points of the curves."),
                 io.Float.Input("cfg", default=3.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance of the runs, as you will draw with; 1 for given pictures."),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=io.ControlAfterGenerate.fixed, tooltip="The first seed; the pictures take the seeds from here up."),
+                seed_input("The first seed; the pictures take the seeds from here up."),
                 io.Float.Input("edit_threshold", default=0.0, min=0.0, max=10.0, step=0.001, tooltip="The edit acts for as long as the foreseen picture is this far "
                                "from the finished one. Lower edits longer; 0 for what was found on the demo model."),
                 io.Float.Input("boost_threshold", default=0.0, min=0.0, max=10.0, step=0.001, tooltip="Fresh noise from where the noisy picture is nearer than this "

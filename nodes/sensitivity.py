@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..core.jacobian import Jacobian, leading_right_vectors
 from .observation import PROBING, SOURCE, schedule, watched_runs
+from .seeds import seeds_from
 from .shared_encoder import DECODER, Chunks, Reached, Stop, UNetCall, copies, recording, replaying, twin_of
 
 Method = Literal["Jacobian", "pullback"]
@@ -151,7 +152,7 @@ def sensitive_directions(
     sigmas = schedule(model, steps)[:-1]
     target = model.get_model_object("model_sampling").percent_to_sigma(percent)
     sigma = float(sigmas[(sigmas.log() - torch.tensor(max(target, 1e-9)).log()).abs().argmin()])
-    probe, probed = Probe(sigma, method, count, iterations, region_of(mask), seed), model.clone()
+    probe, probed = Probe(sigma, method, count, iterations, region_of(mask), *seeds_from(seed, 1)), model.clone()
     probed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "semantic_latents_probe", probe)
     for _ in watched_runs(probed, prompts, cfg, latent, steps=steps, seed=seed, count=1, batch=1, looked_at=False):
         pass

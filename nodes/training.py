@@ -28,6 +28,7 @@ from .observation import check_whole, checked_latent, schedule
 from .processes import InvertedNoise, Inversion, run
 from .provenance import HIDDEN, prompt_notes
 from .scoring import ImageScorer, PictureDecoder, check_pair, text_embedding
+from .seeds import noise_of, seed_input, seeds_from
 from .types import CATEGORY, DIRECTION
 
 SHOWN = 4  # pictures in a preview
@@ -64,7 +65,7 @@ class TrainDirection(Node):
                 io.Float.Input("cfg", default=3.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance of the runs, as you will draw with; 1 for given pictures."),
                 io.Float.Input("learning_rate", default=0.002, min=0.000001, max=1.0, step=0.0001, round=0.0000001, tooltip="Lower it if the loss jumps."),
                 io.Float.Input("keep_weight", default=0.3, min=0.0, max=100.0, step=0.01, tooltip="How much pictures are kept as they are (L1 term); more shows less."),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=io.ControlAfterGenerate.fixed, tooltip="The first seed of the training set, which takes the seeds from here up."),
+                seed_input("The first seed of the training set, which takes the seeds from here up."),
                 io.String.Input("source_text", default="a face", tooltip="CLIP directional: what the pictures show."),
                 io.String.Input("target_text", default="a face, smiling", tooltip="CLIP directional: what they shall show."),
                 io.Conditioning.Input("target", optional=True, tooltip="Prompt matching: the prompt with the attribute: a face, smiling."),
@@ -101,7 +102,7 @@ class TrainDirection(Node):
 
         def begin(size: float, device: torch.device) -> Training:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed[0])
+                torch.manual_seed(*seeds_from(seed[0], 1))
                 network = copy.deepcopy(resume.network) if resume else ImplicitNetwork(family.channels, size)
             return Training(network.to(device), learning_rate[0], updates)
 
@@ -160,8 +161,7 @@ def check_weights(**prompts: Any) -> None:
 
 def drawn(model: ModelPatcher, latent: dict[str, Any], count: int, seed: int) -> Tensor:
     """The noise (count, c, h, w) of pictures that the model draws."""
-    empty = checked_latent(model, latent)
-    return torch.cat([comfy.sample.prepare_noise(empty, one) for one in range(seed, seed + count)])
+    return noise_of(checked_latent(model, latent), seeds_from(seed, count))
 
 
 def inverted(model: ModelPatcher, source: Any, pictures: list[dict[str, Any]], sigmas: Tensor) -> Tensor:

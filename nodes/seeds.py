@@ -1,0 +1,27 @@
+"""Seeds as the host counts them, from 0 to 2**64 - 1, and the noise that it draws from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import comfy.sample
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+COUNT = 2**64  # how many seeds there are
+
+
+def seed_input(tooltip: str) -> io.Int.Input:
+    """The input for the first of a node's seeds, which stays as it is from run to run."""
+    return io.Int.Input("seed", default=0, min=0, max=COUNT - 1, control_after_generate=io.ControlAfterGenerate.fixed, tooltip=tooltip)
+
+
+def seeds_from(seed: int, count: int) -> list[int]:
+    """So many seeds from this one up; after the largest comes 0."""
+    return [(seed + i) % COUNT for i in range(count)]
+
+
+def noise_of(latent: Tensor, seeds: Iterable[int]) -> Tensor:
+    """The noise (n, c, h, w) of pictures of one size, one a seed. latent: (1, c, h, w)."""
+    return torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds])
