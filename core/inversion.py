@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +72,23 @@ class Path:
         """The same on another latent's device and in its dtype."""
         return Path(tuple(x.to(like) for x in self.trajectory), tuple(x.to(like) for x in self.stepped))
 
+    def rows(self, rows: list[int]) -> Path:
+        """The runs of some of its pictures, in this order."""
+        if rows == list(range(len(self.trajectory[0]))):
+            return self
+        return Path(tuple(x[rows] for x in self.trajectory), tuple(x[rows] for x in self.stepped))
+
+
+def nearest(latents: Tensor, pictures: Tensor, asked: Sequence[int | None]) -> tuple[list[int], Tensor]:
+    """For each latent (b, ...) the nearest of the pictures (n, ...), and how far it is (b,): the largest difference of a value.
+
+    asked: a picture for each latent, which is kept if none is nearer.
+    """
+    apart = torch.stack([(latents - picture).abs().flatten(1).amax(1) for picture in pictures], 1)
+    least = apart.amin(1)
+    kept = [row is not None and bool(line[row] <= most) for row, line, most in zip(asked, apart, least, strict=True)]
+    return [row if keep else int(line.argmin()) for row, line, keep in zip(asked, apart, kept, strict=True)], least
+
 
 def sample_along(
     model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, path: Path, *, mask: Tensor | None = None,
@@ -81,17 +98,15 @@ def sample_along(
 
     x' = trajectory[i + 1] + (step(x) - step(trajectory[i])): as long as nothing is edited it follows the path bit for
     bit, whatever the inversion's own error; an edit adds its difference. A start that differs from the path's by rounding
-    only is taken for it. mask: (b, 1 or c, h, w), 1 where an edit may act; elsewhere the run is the path itself. model(x,
-    sigma (b,), **options) gives the denoised latent. Raises ValueError if the path has another number of steps or another size.
+    only is taken for it. By their starts, a part of the pictures is known again, in any order and number; a latent that starts
+    elsewhere is taken for the picture of its place. mask: (b, 1 or c, h, w), 1 where an edit may act; elsewhere the run is the
+    path itself. model(x, sigma (b,), **options) gives the denoised latent. Raises ValueError if the path has another number of
+    steps or another size, or if the run has other pictures.
     """
-    if len(path.stepped) != len(sigmas) - 1 or path.trajectory[0].shape != x.shape:
-        raise ValueError(
-            f"sampler: the inversion has {len(path.stepped)} steps at {tuple(path.trajectory[0].shape)}, this run {len(sigmas) - 1} at "
-            f"{tuple(x.shape)}; use the same sigmas and the same latents as Invert."
-        )
     levels = sigmas.tolist()
-    if (x - path.trajectory[0]).abs().max() <= 1e-4 * max(levels[0], 1.0):
-        x = path.trajectory[0]
+    path, known = _path_of(x, path, levels)
+    x = torch.where(known, path.trajectory[0], x)
+
     def masked(x: Tensor, i: int) -> Tensor:
         return x if mask is None else torch.lerp(path.trajectory[i], x, mask.to(x))
 
@@ -102,3 +117,18 @@ def sample_along(
             callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
         x = path.trajectory[i + 1] + (euler_step(x, denoised, sigma, after) - path.stepped[i])
     return masked(x, -1)
+
+
+def _path_of(x: Tensor, path: Path, levels: list[float]) -> tuple[Path, Tensor]:
+    """The path's pictures in the order of the latents that start at them, and which latents do (b, 1, ...)."""
+    start = path.trajectory[0]
+    if len(path.stepped) == len(levels) - 1 and start.shape[1:] == x.shape[1:]:
+        rows, apart = nearest(x, start, [i if i < len(start) else None for i in range(len(x))])
+        known = apart <= 1e-4 * max(levels[0], 1.0)
+        if known.all() or len(x) == len(start):
+            rows = [row if near else i for i, (row, near) in enumerate(zip(rows, known, strict=True))]
+            return path.rows(rows), known.view(-1, *[1] * (x.ndim - 1))
+    raise ValueError(
+        f"sampler: the inversion has {len(path.stepped)} steps at {tuple(start.shape)}, this run {len(levels) - 1} at "
+        f"{tuple(x.shape)}; use the same sigmas and the same latents as Invert."
+    )

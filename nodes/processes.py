@@ -15,12 +15,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.asyrp import sample_ddim
-from ..core.inversion import Path, invert, sample_along
+from ..core.inversion import Path, invert, nearest, sample_along
 from .denoisers import levels_of, picture_share
 from .hspace import SIGMA_DOWN, check_no_asymmetric_edit
 from .latents import fitted
 from .node import Node
 from .types import CATEGORY
+
+SAME = 0.02  # how far a value of two encodings of one picture may be apart, as a share of the picture's largest
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,51 @@ class DDIMSampler(Node):
 
 
 class InvertedNoise:
-    """A NOISE from which a run starts at a given running latent, whatever latent the sampler node is given."""
+    """A NOISE from which a run starts at given running latents (b, ...), whatever latents the sampler node is given.
+
+    inverted: the LATENT that they are of, by which a part of it is known again; None for a single one.
+    """
 
     seed = 0
 
-    def __init__(self, start: Tensor, sigma: float, model_sampling: Any, latent_format: Any):
+    def __init__(self, start: Tensor, sigma: float, model_sampling: Any, latent_format: Any, inverted: dict[str, Any] | None = None):
         self.start, self.sigma, self.model_sampling, self.latent_format = start, sigma, model_sampling, latent_format
+        self.pictures = None if inverted is None else inverted["samples"].cpu()
+        self.indices = None if inverted is None else inverted.get("batch_index")
+
+    def rows(self, latent: dict[str, Any]) -> list[int]:
+        """Which of the inverted pictures each latent is: the one that it equals up to rounding.
+
+        For other latents, such as empty ones, that of its batch_index, by which the host's own noise is found again, or of
+        its place. Raises ValueError for an index that no inverted picture had.
+        """
+        if len(self.start) == 1:
+            return [0] * len(latent["samples"])
+        asked = self._asked(latent)
+        found, apart = nearest(latent["samples"].cpu(), self.pictures, asked)
+        largest = self.pictures.flatten(1).abs().amax(1).tolist()
+        rows = [row if far <= SAME * largest[row] else told for row, far, told in zip(found, apart.tolist(), asked, strict=True)]
+        if None in rows:
+            index = latent["batch_index"][rows.index(None)]
+            raise ValueError(f"latent_image: batch_index {index} is none of the {len(self.start)} pictures that were inverted; "
+                             "connect the latent that went into Invert, or a part of it.")
+        return rows
+
+    def _asked(self, latent: dict[str, Any]) -> list[int | None]:
+        count, indices = len(self.start), latent.get("batch_index")
+        if indices is None or indices == self.indices:
+            return [i % count for i in range(len(latent["samples"]))]
+        own = self.indices or list(range(count))
+        return [own.index(index) if index in own else None for index in indices]
 
     def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
         """Noise (b, c, h, w) that the host scales and adds to the latent; ValueError for a latent of another size."""
         latent = input_latent["samples"].cpu()
         if latent.shape[1:] != self.start.shape[1:]:
             raise ValueError(f"latent_image: got {tuple(latent.shape[1:])}, the inverted picture has {tuple(self.start.shape[1:])}; connect the latent that went into Invert.")
+        start = self.start[self.rows(input_latent)]
         if latent.count_nonzero():
             latent = self.latent_format.process_in(latent)
-        start = comfy.utils.repeat_to_batch_size(self.start, len(latent))
         largest = float(self.model_sampling.sigma_max)
         full = abs(self.sigma - largest) <= 1e-5 * max(self.sigma, largest) or self.sigma > largest
         unit = self.model_sampling.noise_scaling(torch.tensor(self.sigma), torch.ones(1), torch.zeros(1), full)
@@ -149,7 +181,7 @@ class Invert(Node):
         back = run(model, positive, latent["samples"], sigmas, inverse)
         levels, latent_format = model.get_model_object("model_sampling"), model.get_model_object("latent_format")
         start, clean = inverse.path.trajectory[0].cpu(), inverse.path.trajectory[-1].cpu()
-        noise = InvertedNoise(start, float(sigmas[0]), levels, latent_format)
+        noise = InvertedNoise(start, float(sigmas[0]), levels, latent_format, latent)
         exact = KSAMPLER(AlongPath(inverse.path.to(start), tuple(sigmas.tolist())))
         drawn = latent_format.process_in(back.cpu())
         error = (drawn - clean).square().mean().sqrt() / clean.std().clamp(min=1e-12)

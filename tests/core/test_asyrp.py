@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pack.core.asyrp import asymmetric_gain, ddim_levels, matched_scale, sample_ddim
-from pack.core.inversion import Path, euler_step, invert, sample_along
+from pack.core.inversion import Path, euler_step, invert, nearest, sample_along
 
 SIGMAS = torch.tensor([14.6, 9.0, 5.0, 2.5, 1.0, 0.3, 0.03, 0.0], dtype=torch.float64)
 
@@ -109,3 +109,31 @@ def test_a_path_of_other_steps_is_refused():
         sample_along(gaussian, path.trajectory[0], SIGMAS[1:], path)
     with pytest.raises(ValueError, match="same latents"):
         sample_along(gaussian, noise(2, 1, 4, 4), SIGMAS, path)
+
+
+PARTS = {"one": [1], "two in another order": [2, 0], "all in another order": [1, 2, 0], "one three times": [2, 2, 2], "each twice": [0, 1, 2, 0, 1, 2]}
+
+
+@pytest.mark.parametrize("rows", PARTS.values(), ids=PARTS)
+def test_a_part_of_the_pictures_follows_its_own_path(rows):
+    picture = noise(3, 4, 8, 8).float()
+    path = Path.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=0), SIGMAS)
+    assert torch.equal(sample_along(gaussian, path.trajectory[0][rows] * (1 + 1e-7), SIGMAS, path), picture[rows])
+
+
+def test_a_latent_that_starts_elsewhere_has_the_path_of_its_place():
+    picture, shift = noise(3, 4, 8, 8), 0.1
+    path = Path.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=0), SIGMAS)
+    start = path.trajectory[0].clone()
+    start[1] += shift
+    moved = sample_along(gaussian, start, SIGMAS, path)
+    assert torch.equal(moved[[0, 2]], picture[[0, 2]]) and 0 < (moved[1] - picture[1]).abs().max() < shift
+    with pytest.raises(ValueError, match="same latents"):
+        sample_along(gaussian, start[:2], SIGMAS, path)
+
+
+def test_the_nearest_picture_is_found_and_the_one_asked_for_kept_among_equals():
+    pictures = torch.stack([noise(4, 8, 8), 1 + noise(4, 8, 8)])[[0, 1, 0]]
+    latents = torch.cat([pictures, pictures[1:2] + 1e-3])
+    rows, apart = nearest(latents, pictures, [2, 0, None, None])
+    assert rows == [2, 1, 0, 1] and apart[:3].tolist() == [0, 0, 0] and apart[3].item() == pytest.approx(1e-3, rel=1e-3)
