@@ -36,7 +36,7 @@ def register_folder() -> None:
 
 
 def save_whole(tensors, metadata: dict[str, str], prefix: str) -> Path:
-    """Write to the next free name of this prefix; the file appears when it is whole, and never in the place of another.
+    """Write to the next name of this prefix that no folder has; the file appears when it is whole, and never in another's place.
 
     Raises ValueError for a prefix that no file can have, OSError if the folder cannot be written.
     """
@@ -48,21 +48,35 @@ def save_whole(tensors, metadata: dict[str, str], prefix: str) -> Path:
         while True:
             path = Path(folder) / f"{name}_{counter:05}_.safetensors"
             try:
-                give_name(partial, path)
-                return path
-            except FileExistsError:  # taken since the host counted
-                counter += 1
+                if not is_taken(listed_name(path)):
+                    give_name(partial, path)
+                    return path
+            except FileExistsError:
+                pass  # taken since then
+            counter += 1
     finally:
         partial.unlink(missing_ok=True)
 
 
+def listed_name(path: Path) -> str:
+    """The name under which the loaders list a file of the output folder."""
+    return str(path.relative_to(output_folder()))
+
+
+def is_taken(name: str) -> bool:
+    """Whether one of the folders has something of this name: of two files of one name a loader finds the first folder's alone."""
+    return any(os.path.lexists(os.path.join(folder, name)) for folder in folder_paths.get_folder_paths(FOLDER))
+
+
 def check_prefix(prefix: str) -> None:
-    """Raise ValueError for a prefix that cannot be a file's name."""
+    """Raise ValueError for a prefix that cannot be the name of a file that the loaders list."""
     if not prefix or prefix.endswith(("/", "/..")):
         raise ValueError(f"filename_prefix: {prefix!r} has no name after its folder; write one, such as faces/smile.")
     is_text = prefix == prefix.encode(errors="ignore").decode()  # half of a surrogate pair is none
     if not is_text or "\0" in prefix or prefix.count("/") > DEEPEST:
         raise ValueError(f"filename_prefix: {prefix[:50]!r} cannot be a file's name; write plain text, such as faces/smile.")
+    if ".git" in Path(prefix).parts[:-1]:
+        raise ValueError(f"filename_prefix: {prefix!r} lies in a folder .git, into which the loaders do not look; choose another folder.")
 
 
 def give_name(partial: Path, path: Path) -> None:
@@ -96,7 +110,13 @@ class SaveDirection(Node):
     @classmethod
     def execute(cls, direction, filename_prefix) -> io.NodeOutput:
         path = save_whole(*direction_tensors(direction), filename_prefix)
-        return io.NodeOutput(direction, ui={"text": [str(path.relative_to(folder_paths.get_output_directory()))]})
+        return io.NodeOutput(direction, ui={"text": [listed_name(path)]})
+
+
+def fingerprint(file: str) -> tuple[str, str | None, float | None]:
+    """What changes when a loader would read another file, or other contents: the path that a name leads to, and its time."""
+    path = folder_paths.get_full_path(FOLDER, file)
+    return file, path, os.path.getmtime(path) if path else None
 
 
 class LoadDirection(Node):
@@ -118,8 +138,7 @@ class LoadDirection(Node):
 
     @classmethod
     def fingerprint_inputs(cls, file, concept):
-        path = folder_paths.get_full_path(FOLDER, file)
-        return (file, concept, os.path.getmtime(path) if path else None)
+        return (concept, *fingerprint(file))
 
     @classmethod
     def execute(cls, file, concept) -> io.NodeOutput:
@@ -147,7 +166,7 @@ class SaveAttribute(Node):
     @classmethod
     def execute(cls, attribute, filename_prefix) -> io.NodeOutput:
         path = save_whole(*attribute_tensors(attribute), filename_prefix)
-        return io.NodeOutput(attribute, ui={"text": [str(path.relative_to(folder_paths.get_output_directory()))]})
+        return io.NodeOutput(attribute, ui={"text": [listed_name(path)]})
 
 
 class LoadAttribute(Node):
@@ -170,8 +189,7 @@ class LoadAttribute(Node):
 
     @classmethod
     def fingerprint_inputs(cls, file):
-        path = folder_paths.get_full_path(FOLDER, file)
-        return (file, os.path.getmtime(path) if path else None)
+        return fingerprint(file)
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:

@@ -99,7 +99,7 @@ def outcome(client, graph, callback=lambda kind, data: None):
 def saved(host, run):
     """What a run saved with Save Latent and the pack's own nodes for saving: each file's header, and the bytes of its tensors."""
     outputs = run.outputs.values()
-    own = [(host.folder / "output" / name).read_bytes() for output in outputs for name in output.get("text", []) if name.endswith(".safetensors")]
+    own = [(host.folder / "output/semantic_latents" / name).read_bytes() for output in outputs for name in output.get("text", []) if name.endswith(".safetensors")]
     files = [*own, *(host.client.image(reference) for output in outputs for reference in output.get("latents", []))]
     assert files, "it saved nothing"
     ends = [8 + int.from_bytes(file[:8], "little") for file in files]
