@@ -7,6 +7,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 from PIL import Image, ImageDraw
@@ -81,7 +82,7 @@ class Typeset:
                 break
         return cls(tuple(map(shortened, lines)), tuple(faces), width)
 
-    @property
+    @cached_property
     def extent(self) -> tuple[int, int]:
         """Pixels that each line takes above and below its baseline."""
         above, below = zip(*(face.extent() for face in self.faces))
