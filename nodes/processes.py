@@ -20,6 +20,7 @@ from .denoisers import levels_of, picture_share
 from .hspace import SIGMA_DOWN, check_no_asymmetric_edit
 from .latents import fitted
 from .node import Node
+from .seeds import countable
 from .types import CATEGORY
 
 SAME = 0.02  # how far a value of two encodings of one picture may be apart, as a share of the picture's largest
@@ -42,7 +43,7 @@ class DDIM:
         extra_args = extra_args or {}
         levels = levels_of(model)
         boost = levels.percent_to_sigma(self.boost_percent) if self.boost_percent < 1 else 0.0
-        noise = default_noise_sampler(x, seed=extra_args.get("seed"))
+        noise = default_noise_sampler(x, seed=countable(extra_args.get("seed")))
         return sample_ddim(model, x, sigmas, eta=self.eta, boost_below=boost, flow=picture_share(levels, 0.5) < 1, noise=noise, callback=callback,
                            announce=lambda down: announced(extra_args, down))
 

@@ -22,6 +22,11 @@ def seeds_from(seed: int, count: int) -> list[int]:
     return [(seed + i) % COUNT for i in range(count)]
 
 
+def countable(seed: int | None) -> int | None:
+    """A seed for the host's noise samplers, which add 1 to it on a CPU: the largest as -1, which torch takes for the same."""
+    return -1 if seed == COUNT - 1 else seed
+
+
 def noise_of(latent: Tensor, seeds: Iterable[int]) -> Tensor:
     """The noise (n, c, h, w) of pictures of one size, one a seed. latent: (1, c, h, w)."""
     return torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds])

@@ -45,6 +45,21 @@ def test_after_the_largest_comes_the_first(run, place, batch_size):
     assert both.notes["seed"] == str(LARGEST)
 
 
+def test_the_ddim_sampler_draws_its_noise_from_the_largest(demo, run):
+    """On a CPU the host counts up the seed of a sampler by one."""
+    ancestral = run("DDIMSampler", eta=1.0, boost_percent=1.0)[0]
+    ends = [demo.sample(ancestral, seed=seed, steps=4) for seed in (LARGEST, LARGEST, LARGEST - 1)]
+    assert torch.equal(ends[0], ends[1]) and torch.isfinite(ends[0]).all() and not torch.allclose(ends[0], ends[2], atol=1e-2)
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_torch_takes_the_largest_for_minus_one(device):
+    from pack.nodes.seeds import countable
+
+    states = [torch.Generator(device).manual_seed(seed).get_state() for seed in (LARGEST, countable(LARGEST))]
+    assert torch.equal(*states) and countable(7) == 7 and countable(None) is None
+
+
 @pytest.mark.parametrize("method", ["PCA", "Jacobian", "pullback"])
 def test_directions_are_discovered_from_the_largest(run, place, method):
     model, *_, prompt = place
