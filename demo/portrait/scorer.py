@@ -1,0 +1,105 @@
+"""The portraits' image-text scorer: a small vision transformer in the host's own CLIP class, beside their text encoder.
+
+Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the text encoder's pooled embedding of its
+caption, away from those of other captions; meanwhile linear heads, dropped afterwards, name its attributes.
+"""
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from . import config, judge, network, runs, text, vae
+from .data import CAPTIONS, Store, padded
+from .faces import CATEGORICAL, CONTINUOUS
+
+FILE = "portrait_scorer.safetensors"
+
+
+def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Symmetric InfoNCE loss of embeddings (b, d) that belong together row by row."""
+    logits = scale.exp() * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T
+    own = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """As the judge's pictures, and half of them blurred as predictions from much noise are."""
+    blurred, device = images, images.device
+    for _ in range(3):
+        blurred = F.avg_pool2d(F.pad(blurred, (3, 3, 3, 3), mode="replicate"), 7, 1)
+    amount, half = torch.rand(2, len(images), 1, 1, 1, device=device, generator=generator)
+    return judge.disturbed(torch.lerp(images, blurred, amount * (half < 0.5)), generator)
+
+
+def train(store: Store, folder: Path, plan: runs.Plan, device: str, batch: int = 256, rate: float = 2e-3, limit: int = 150_000,
+          tripped: int = 12_000) -> Path:
+    """Train until the plan's end, a third of the pictures as the VAE gives them back; write fp16 weights."""
+    torch.manual_seed(3)
+    faces = judge.Faces(store, device, limit)
+    back = judge.round_trips(store, vae.load(folder, device), device, min(tripped, faces.count))
+    encoder, model = text.load(folder, device), network.scorer().to(device)
+    width = config.SCORER_CONFIG["projection_dim"]
+    heads = torch.nn.ModuleDict({name: torch.nn.Linear(width, len(values)) for name, values in CATEGORICAL.items()}
+                                | {"numbers": torch.nn.Linear(width, len(CONTINUOUS))}).to(device)
+    scale = torch.nn.Parameter(torch.tensor(2.5, device=device))
+    trained = [*model.parameters(), *heads.parameters(), scale]
+    optimiser = torch.optim.AdamW(trained, rate, (0.9, 0.98), weight_decay=0.02, fused=device == "cuda")
+    step = seen = 0
+    told = time.time()
+    while plan.done(seen) < 1:
+        generator = runs.generator_for(device, 3, step)
+        chosen = faces.choose(generator, batch)
+        third = batch // 3
+        chosen[:third] %= len(back)
+        which = torch.randint(CAPTIONS, (batch,), generator=generator, device=device)
+        images = torch.cat([back[chosen[:third]].float() / 127.5 - 1, faces.images(chosen[third:])])
+        with torch.no_grad():
+            texts = encoder.encode(faces.arrays["tokens"][chosen, which].long())[1]
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            embeddings = model(augmented(images, generator))[2].float()
+        named = naming_loss(heads, embeddings, *(faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")))
+        loss = contrast(embeddings, texts, scale.clamp(max=4.6))
+        optimiser.zero_grad(set_to_none=True)
+        (loss + named).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate(seen, step, rate)
+        optimiser.step()
+        step, seen = step + 1, seen + batch
+        if step % 20 == 0:
+            faces.grow(800)
+        if time.time() - told > 10 or step == 1:
+            told = time.time()
+            runs.log(folder / "scorer.csv", step=step, seen=seen, contrast=f"{loss.item():.3f}", named=f"{named.item():.3f}",
+                     seconds=f"{time.time() - plan.start:.0f}")
+    print(f"scorer: {seen} faces, {seen / (time.time() - plan.start):.0f} a second", flush=True)
+    runs.write(folder / FILE, runs.half(model.state_dict()), steps=step)
+    return folder / FILE
+
+
+def naming_loss(heads, embeddings, labels, shown, numbers) -> torch.Tensor:
+    seen = shown.float()
+    named = [(F.cross_entropy(heads[name](embeddings), labels[:, i].long(), reduction="none") * seen[:, i]).mean()
+             for i, name in enumerate(CATEGORICAL)]
+    error = ((heads["numbers"](embeddings) - numbers).square() * seen[:, len(CATEGORICAL):len(CATEGORICAL) + len(CONTINUOUS)]).mean()
+    return sum(named) / len(named) + error
+
+
+def load(folder: Path, device: str = "cpu"):
+    model = network.scorer()
+    tensors, _ = runs.read(folder / FILE)
+    model.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return model.requires_grad_(False).eval().to(device)
+
+
+@torch.no_grad()
+def choices(model, encoder, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    """For each picture (b, 3, h, w) in [-1, 1], the index of the prompt whose embedding is nearest."""
+    tokens = torch.tensor([padded(prompt) for prompt in prompts], device=images.device)
+    texts = F.normalize(encoder.encode(tokens)[1], dim=1)
+    side = config.SCORER_CONFIG["image_size"]
+    embeddings = torch.cat([model(F.interpolate(some, (side, side), mode="area"))[2] for some in images.split(256)])
+    return (F.normalize(embeddings, dim=1) @ texts.T).argmax(1)

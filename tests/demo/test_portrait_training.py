@@ -1,0 +1,146 @@
+"""The portrait models' training: that each part learns, goes on where it stopped, and ends as a checkpoint the host loads."""
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("blend2d", reason="drawing faces needs the vector library")
+from demo.portrait import captions, config, data, diffusion, judge, network, optimiser, runs, text, vae  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faces")
+    drawn = data.Store(folder / "train", 64, 1)
+    data.draw(folder / "train", 0, data.TRAIN_SEED)
+    return drawn
+
+
+def test_a_face_depends_on_its_number_alone(store, tmp_path):
+    other = data.Store(tmp_path / "train", 64, 2)
+    data.draw(tmp_path / "train", 1, data.TRAIN_SEED)
+    assert other.ready() == 0  # the first process's chunk is missing
+    assert np.array_equal(other.pixels[data.CHUNK], store.pixels[data.CHUNK])
+    assert np.array_equal(other.tokens[data.CHUNK], store.tokens[data.CHUNK])
+    data.draw(tmp_path / "train", 0, data.TRAIN_SEED)
+    assert other.ready() == 64 and np.array_equal(other.labels, store.labels)
+
+
+def test_drawing_goes_on_where_it_was_stopped(tmp_path):
+    store = data.Store(tmp_path / "train", 96, 1)
+    (tmp_path / "stop").touch()
+    data.draw(tmp_path / "train", 0, 1)
+    assert store.ready() == 0
+    (tmp_path / "stop").unlink()
+    data.draw(tmp_path / "train", 0, 1)
+    assert store.ready() == 96 and store.pixels[95].any()
+
+
+def test_tokens_are_padded_as_the_host_pads_them():
+    ids = data.padded("a portrait, smiling")
+    assert len(ids) == captions.MAX_TOKENS and ids[0] == captions.START
+    assert ids[1 + len(captions.words_to_ids("a portrait, smiling")):] == [captions.END] * (captions.MAX_TOKENS - 4)
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one():
+    values = torch.linalg.svdvals(optimiser.orthogonalised(torch.randn(3, 8, 20)))
+    assert values.min() > 0.5 and values.max() < 1.4
+    tall = torch.randn(2, 20, 8)
+    assert torch.allclose(optimiser.orthogonalised(tall).mT, optimiser.orthogonalised(tall.mT.contiguous()), atol=1e-5)
+
+
+def test_the_optimiser_finds_a_least_squares_solution_and_restores():
+    torch.manual_seed(0)
+    network_, x = torch.nn.Linear(6, 4), torch.randn(64, 6)
+    target = x @ torch.randn(6, 4)
+    one = optimiser.Optimiser(network_, ema=0.9)
+    losses = []
+    for step in range(300):
+        loss = (network_(x) - target).square().mean()
+        loss.backward()
+        one.step(0.05 * (1 - step / 300))
+        losses.append(loss.item())
+    assert losses[-1] < 0.02 * losses[0]
+    other = optimiser.Optimiser(torch.nn.Linear(6, 4), ema=0.9)
+    other.restore(one.state(), one.count)
+    assert all(torch.equal(a, b) for a, b in zip(other.live, one.live)) and other.count == 300
+
+
+def test_a_plan_cools_down_to_zero_by_samples_and_by_the_clock():
+    plan = runs.Plan(total=1000, warm_up=1)
+    assert plan.rate(0, 5, 2.0) == 2.0 and plan.rate(600, 5, 2.0) == 2.0 and plan.rate(1000, 5, 2.0) == 0.0
+    assert plan.rate(800, 5, 2.0) == pytest.approx(1.0)
+    clock = runs.Plan(end=time.time() - 1, start=time.time() - 2)
+    assert clock.done(0) == 1.0 and clock.rate(0, 500, 1.0) == 0.0
+
+
+def test_folding_the_latents_scale_changes_nothing():
+    model, scaled = network.vae(), vae.Scaled(config.LATENT_CHANNELS)
+    scaled.norm.running_mean.copy_(torch.randn(4))
+    scaled.norm.running_var.copy_(torch.rand(4) + 0.5)
+    scaled.eval()
+    images = torch.rand(2, 3, 32, 32)
+    before = scaled(model.taesd_encoder(images))
+    scaled.fold(model.taesd_encoder[-1])
+    assert torch.allclose(model.taesd_encoder(images), before, atol=1e-5)
+
+
+def test_text_is_encoded_as_the_host_does():
+    model = network.text_model()
+    tokens = torch.tensor([data.padded("a portrait, smiling, red hair"), data.padded("")])
+    context, pooled = model.encode(tokens)
+    with torch.no_grad():
+        hosts = model.text_model(tokens.clone())
+    assert torch.allclose(context, hosts[0], atol=1e-5) and torch.allclose(pooled, hosts[2], atol=1e-5)
+
+
+def test_what_the_picture_cannot_show_teaches_the_judge_nothing(store):
+    reader, count = judge.Judge(), 4
+    images = runs.as_images(torch.from_numpy(np.array(store.pixels[:count])))
+    known = [torch.from_numpy(np.array(getattr(store, name)[:count])) for name in ("labels", "shown", "numbers", "identity")]
+    known[1] = torch.zeros_like(known[1])
+    assert judge.loss_of(reader, images, *known).item() == 0.0
+
+
+@pytest.mark.parametrize("kind", ["unet", "dit"])
+def test_an_untrained_model_predicts_nothing_and_sampling_without_guidance_reads_no_empty_prompt(kind):
+    model = diffusion.KINDS[kind](diffusion.RECIPES[kind], "cpu")
+    context, pooled, noise = torch.randn(1, 32, config.WIDTH), torch.randn(1, config.WIDTH), torch.randn(1, 4, 32, 32)
+    assert model.predict(noise, torch.tensor([0.5]), context, pooled).abs().max() == 0
+    for parameter in model.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    first, second = (model.sample(noise, context, pooled, (empty, pooled), steps=2, cfg=1.0)
+                     for empty in (torch.zeros_like(context), torch.randn_like(context)))
+    assert torch.isfinite(first).all() and torch.allclose(first, second, atol=1e-4)
+
+
+def test_a_perfect_predictor_of_one_picture_draws_it():
+    clean = torch.randn(1, 4, 32, 32)
+    unet, dit = (kind(diffusion.Recipe(), "cpu") for kind in (diffusion.UNet, diffusion.Transformer))
+
+    def v(x, t, *_):
+        a = unet.alpha_bar[t[0]]
+        noise = (x - a.sqrt() * clean) / (1 - a).sqrt()
+        return a.sqrt() * noise - (1 - a).sqrt() * clean
+
+    unet.predict, dit.predict = v, lambda x, sigma, *_: (x - clean) / sigma[0]
+    empty = torch.zeros(1, 32, config.WIDTH), torch.zeros(1, config.WIDTH)
+    for model in (unet, dit):
+        assert torch.allclose(model.sample(torch.randn(1, 4, 32, 32), *empty, empty, steps=5), clean, atol=1e-3)
+
+
+def test_training_goes_on_where_it_stopped(store, tmp_path):
+    model = network.text_model()
+    runs.write(tmp_path / text.FILE, runs.half(model.state_dict()))
+    store.latents[:] = np.random.default_rng(0).normal(size=store.latents.shape)
+    store.encoded[0] = store.count
+    recipe = dataclasses.replace(diffusion.RECIPES["dit"], batch=2)
+    diffusion.train("dit", store, tmp_path, runs.Plan(total=4, warm_up=1), "cpu", recipe, at_least=8)
+    _, counts = runs.read(tmp_path / "dit_state.safetensors")
+    assert counts["step"] == "2"
+    diffusion.train("dit", store, tmp_path, runs.Plan(total=6, warm_up=1), "cpu", recipe, at_least=8)
+    _, counts = runs.read(tmp_path / "dit_state.safetensors")
+    assert counts["step"] == "3" and counts["seen"] == "6"
+    assert all(torch.isfinite(value).all() for value in runs.read(tmp_path / diffusion.FILES["dit"])[0].values())
