@@ -7,7 +7,7 @@ import pytest
 import torch
 
 pytest.importorskip("blend2d", reason="drawing faces needs the vector library")
-from demo.portrait import captions, config, data, diffusion, judge, network, optimiser, runs, text, vae  # noqa: E402
+from pack.demo.portrait import captions, config, data, diffusion, judge, network, optimiser, runs, text, vae  # noqa: E402
 
 
 @pytest.fixture(scope="module")
