@@ -22,7 +22,7 @@ from ..core.value_network import train
 from .denoisers import levels_of, patcher_of, picture_share, under_prompt
 from .feedback import Bar, tell_once
 from .latents import fitted
-from .node import Node
+from .node import checked
 from .pairing import Steps, check_goes_down, kind_of, paired, source_moments, target_moments
 from .provenance import HIDDEN, prompt_notes
 from .sampling import AroundSampler, inner_function, is_the_host_s, masks_over, under_masks, with_function
@@ -134,7 +134,7 @@ def in_this_run(use: Use, attribute: Attribute, levels: Any, x: Tensor, sigmas: 
     return False
 
 
-class TrainAttribute(Node):
+class TrainAttribute(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         weight = dict(default=0.0, min=0.0, max=100.0, step=0.01)
@@ -183,6 +183,7 @@ class TrainAttribute(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, source, target, negative, vae, sampler, sigmas, latent, cfg, seed, seeds, percent, ahead, branch, source_rank, target_rank,
                 solver, target_weight, source_weight, target_values_weight, source_values_weight, residual, steps) -> io.NodeOutput:
         weights = LossWeights(target_weight, source_weight, target_values_weight, source_values_weight)
@@ -282,7 +283,7 @@ class OnlyTarget(AroundSampler):
         return self.inner(other, x, sigmas, extra_args=extra_args, **options)
 
 
-class ApplyAttribute(Node):
+class ApplyAttribute(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -307,13 +308,14 @@ class ApplyAttribute(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, sampler, attribute, strength, budget, target=None, mask=None) -> io.NodeOutput:
         inner, use = exposing_function(sampler), Use(attribute, strength, budget, target, mask)
         chained = AttributeSampler(inner.inner, (*inner.uses, use)) if isinstance(inner, AttributeSampler) else AttributeSampler(inner, (use,))
         return io.NodeOutput(with_function(sampler, chained))
 
 
-class MixAttributes(Node):
+class MixAttributes(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         weight = dict(default=1.0, min=-10.0, max=10.0, step=0.01)
@@ -333,6 +335,7 @@ class MixAttributes(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, first, second, first_weight, second_weight) -> io.NodeOutput:
         parts = [(part, weight * own) for mix, weight in ((first, first_weight), (second, second_weight)) for part, own in mix.parts]
         return io.NodeOutput(Mixture(tuple(parts)))

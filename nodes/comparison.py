@@ -12,12 +12,12 @@ from torch import Tensor
 from ..core.grid import labelled_grid
 from ..core.perception import colour_drift, psnr, ssim
 from ..core.picture import as_rgb
-from .node import Node
+from .node import checked
 from .scoring import ImageScorer, check_pair, text_embedding
 from .types import CATEGORY
 
 
-class CompareEdit(Node):
+class CompareEdit(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -48,6 +48,7 @@ class CompareEdit(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, before, after, source_text, target_text, clip_vision=None, clip=None) -> io.NodeOutput:
         before, after = pair_of(before, after)
         a, b = (pictures.movedim(-1, 1).float() * 2 - 1 for pictures in (before, after))

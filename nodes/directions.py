@@ -15,7 +15,7 @@ from ..core.injection import Window
 from ..core.latent import alike
 from ..core.plots import explained_variance_figure, singular_values_figure
 from .hspace import HEdit, family_of, with_edit
-from .node import Node
+from .node import checked
 from .observation import SOURCE, TARGET, check_whole, checked_latent, watched_runs
 from .provenance import HIDDEN, prompt_notes
 from .seeds import seed_input
@@ -36,7 +36,7 @@ def run_inputs(what: str) -> list[io.Input]:
     ]
 
 
-class DirectionFromPrompts(Node):
+class DirectionFromPrompts(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -58,6 +58,7 @@ class DirectionFromPrompts(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, source, target, negative, latent, images, batch_size, steps, cfg, seed) -> io.NodeOutput:
         check_whole(source=source, target=target, negative=negative)
         prompts, family, means = {"positive": source, "negative": negative, "target": target}, family_of(model), Means()
@@ -73,7 +74,7 @@ class DirectionFromPrompts(Node):
         return io.NodeOutput(Direction(shifts, sigmas, family, "prompt contrast", notes))
 
 
-class DiscoverDirections(Node):
+class DiscoverDirections(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -106,6 +107,7 @@ class DiscoverDirections(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, positive, negative, method, latent, images, batch_size, steps, cfg, seed, count, percent, iterations, mask=None) -> io.NodeOutput:
         check_whole(positive=positive, negative=negative)
         prompts, empty = {"positive": positive, "negative": negative}, checked_latent(model, latent)
@@ -145,7 +147,7 @@ def components_of(runs: Iterable[tuple[float, dict[int, Tensor]]], images: int, 
     return per_level[:, order], shares[:, order], sigmas
 
 
-class ApplyDirection(Node):
+class ApplyDirection(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -178,13 +180,14 @@ class ApplyDirection(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, direction, strength, start_percent, end_percent, ramp, branch, asymmetric, keep_norm, mask=None, form="full") -> io.NodeOutput:
         check_same_family(family_of(model), direction.family, "direction")
         edit = HEdit(in_form(direction, form), strength, Window(start_percent, end_percent, ramp), branch, asymmetric, keep_norm, mask)
         return io.NodeOutput(model if strength == 0 else with_edit(model, edit))
 
 
-class CombineDirections(Node):
+class CombineDirections(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -207,6 +210,7 @@ class CombineDirections(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, first, second, first_weight, second_weight, orthogonalise, keep_size, average_over_time) -> io.NodeOutput:
         mix = mixed([first, second], [first_weight, second_weight], orthogonalise=orthogonalise, keep_size=keep_size)
         return io.NodeOutput(in_form(mix, "global" if average_over_time else "full"))

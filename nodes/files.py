@@ -15,7 +15,7 @@ from ..core.attribute import described
 from ..core.attribute_files import attribute_tensors, load_attribute
 from ..core.direction_files import PUBLISHED_CONCEPTS, direction_tensors, load_direction, load_published
 from ..demo import SLIDERS
-from .node import Node
+from .node import checked
 from .types import ATTRIBUTE, CATEGORY, DIRECTION
 
 FOLDER = "semantic_latents"
@@ -90,7 +90,7 @@ def give_name(partial: Path, path: Path) -> None:
         os.replace(partial, path)
 
 
-class SaveDirection(Node):
+class SaveDirection(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -108,6 +108,7 @@ class SaveDirection(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, direction, filename_prefix) -> io.NodeOutput:
         path = save_whole(*direction_tensors(direction), filename_prefix)
         return io.NodeOutput(direction, ui={"text": [listed_name(path)]})
@@ -119,7 +120,7 @@ def fingerprint(file: str) -> tuple[str, str | None, float | None]:
     return file, path, os.path.getmtime(path) if path else None
 
 
-class LoadDirection(Node):
+class LoadDirection(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -141,12 +142,13 @@ class LoadDirection(Node):
         return (concept, *fingerprint(file))
 
     @classmethod
+    @checked
     def execute(cls, file, concept) -> io.NodeOutput:
         path = Path(folder_paths.get_full_path_or_raise(FOLDER, file))
         return io.NodeOutput(load_published(path, concept) if path.suffix == ".pth" else load_direction(path))
 
 
-class SaveAttribute(Node):
+class SaveAttribute(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -164,12 +166,13 @@ class SaveAttribute(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, attribute, filename_prefix) -> io.NodeOutput:
         path = save_whole(*attribute_tensors(attribute), filename_prefix)
         return io.NodeOutput(attribute, ui={"text": [listed_name(path)]})
 
 
-class LoadAttribute(Node):
+class LoadAttribute(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -192,6 +195,7 @@ class LoadAttribute(Node):
         return fingerprint(file)
 
     @classmethod
+    @checked
     def execute(cls, file) -> io.NodeOutput:
         attribute = load_attribute(Path(folder_paths.get_full_path_or_raise(FOLDER, file)))
         info = described(attribute)

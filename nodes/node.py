@@ -1,42 +1,52 @@
-"""What all nodes of the pack have in common."""
+"""What comes into a node over links, which the host does not look at: numbers beyond an input's range."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from comfy_api.latest import io
 
-FAR = 100  # how many times its range a number may go over a link, where only taste sets the range
+FAR = 100
+Execute = Callable[..., io.NodeOutput]
 
 
-class Node(io.ComfyNode):
-    """A node of the pack. The host looks at the range of what a widget holds, not of what comes over a link: that is looked at here."""
+def checked(execute: Execute) -> Execute:
+    """A node's execute, called as it was written, after check_numbers has looked at its arguments."""
+    signature = inspect.signature(execute)
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "execute" in vars(cls) and not hasattr(cls.execute, "__wrapped__"):  # the host's clone of a node has it already
-            cls.execute = classmethod(checked(vars(cls)["execute"].__func__))
-
-
-def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
-    """A node's execute, with a look at the numbers that it is given; each input is a value, or a list of values."""
     @functools.wraps(execute)
-    def run(cls: type[Node], **inputs: Any) -> io.NodeOutput:
-        for one in cls.define_schema().inputs:
-            if isinstance(one, (io.Int.Input, io.Float.Input)) and one.id in inputs:
-                given = inputs[one.id]
-                for value in given if isinstance(given, list) else [given]:
-                    check_number(value, one.id, one.min, one.max)
-        return execute(cls, **inputs)
+    def run(cls: type[io.ComfyNode], *args: Any, **inputs: Any) -> io.NodeOutput:
+        check_numbers(cls.SCHEMA or cls.GET_SCHEMA(), signature.bind_partial(cls, *args, **inputs).arguments)
+        return execute(cls, *args, **inputs)
 
     return run
 
 
-def check_number(value: float, name: str, least: float, most: float) -> None:
-    """Raise ValueError for one that is none, below a range that begins at 0 or above (a count, a share), beyond one from 0 to 1, or far from any."""
-    widest = FAR * max(most, -least)
-    low, high = (least, most if most <= 1 else widest) if least >= 0 else (-widest, widest)
-    if not low <= value <= high:  # so is nan
-        raise ValueError(f"{name}: got {value:g}; choose {least:g} to {most:g}.")
+def check_numbers(schema: io.Schema, values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a number out of its input's bounds. values: a value, or a list of values, by the input's name."""
+    for port in schema.inputs:
+        if isinstance(port, (io.Int.Input, io.Float.Input)) and port.id in values:
+            given = values[port.id]
+            for value in given if isinstance(given, list) else [given]:
+                check_number(value, port)
+
+
+def bounds(port: io.Int.Input | io.Float.Input) -> tuple[float, float]:
+    """Least and most for an input. Counts and shares keep to their range; the ends of a slider's lie a hundred times as far from 0."""
+    count, share = isinstance(port, io.Int.Input), 0 <= port.min and port.max <= 1
+    return (port.min, port.max) if count or share else (min(port.min, FAR * port.min), FAR * port.max)
+
+
+def check_number(value: float, port: io.Int.Input | io.Float.Input) -> None:
+    """Raise ValueError for a number out of an input's bounds, naming its range and, where they are wider, the bounds."""
+    low, high = bounds(port)
+    if not low <= value <= high:  # a nan fails every comparison
+        wider = "" if (low, high) == (port.min, port.max) else f" Over a link, {told(low)} to {told(high)} is taken."
+        raise ValueError(f"{port.id}: got {told(value)}; choose {told(port.min)} to {told(port.max)}.{wider}")
+
+
+def told(number: float) -> str:
+    return f"{number:g}" if isinstance(number, float) else str(number)

@@ -19,7 +19,7 @@ from ..core.inversion import Path, invert, nearest, sample_along
 from .denoisers import levels_of, picture_share
 from .hspace import SIGMA_DOWN, check_no_asymmetric_edit
 from .latents import fitted
-from .node import Node
+from .node import checked
 from .seeds import countable
 from .types import CATEGORY
 
@@ -55,7 +55,7 @@ def announced(extra_args: dict[str, Any], down: float) -> dict[str, Any]:
     return {**extra_args, "model_options": {**model_options, "transformer_options": told}}
 
 
-class DDIMSampler(Node):
+class DDIMSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -74,6 +74,7 @@ class DDIMSampler(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, eta, boost_percent) -> io.NodeOutput:
         return io.NodeOutput(KSAMPLER(DDIM(eta, boost_percent)))
 
@@ -147,7 +148,7 @@ class AlongPath:
         return sample_along(model, x, sigmas, self.path.to(x), mask=mask, callback=callback, options=options)
 
 
-class Invert(Node):
+class Invert(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -174,6 +175,7 @@ class Invert(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, positive, latent, sigmas, refinements, tolerance) -> io.NodeOutput:
         check_schedule(sigmas)
         check_no_asymmetric_edit(model, "which has no way back")

@@ -16,7 +16,7 @@ from ..core.latent import check_latent, masked
 from ..core.steering import Edit, check_edited, check_target, sample_steered, steps_in_window
 from .denoisers import levels_of
 from .feedback import tell_once
-from .node import Node
+from .node import checked
 from .types import CATEGORY
 
 
@@ -101,7 +101,7 @@ def with_function(sampler: KSAMPLER, function: Callable[..., Tensor]) -> KSAMPLE
     return changed
 
 
-class EditDuringSampling(Node):
+class EditDuringSampling(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -134,6 +134,7 @@ class EditDuringSampling(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, sampler, operation, target, steps, start_percent, end_percent, mask=None) -> io.NodeOutput:
         inner = inner_function(sampler)
         if start_percent > end_percent:

@@ -19,7 +19,7 @@ from ..core.plots import schedule_figure
 from .denoisers import percent_of
 from .feedback import Bar
 from .hspace import unet_of
-from .node import Node
+from .node import checked
 from .observation import schedule
 from .scoring import ImageScorer, text_embedding
 from .seeds import seed_input
@@ -29,7 +29,7 @@ from .types import CATEGORY
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
-class EditingSchedule(Node):
+class EditingSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -69,6 +69,7 @@ class EditingSchedule(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, positive, negative, vae, latent, distance, images, steps, cfg, seed, edit_threshold, boost_threshold, source_text, target_text,
                 clip=None, clip_vision=None, pictures=None) -> io.NodeOutput:
         unet_of(model)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.picture import as_rgb
 from ..demo import JUDGES, WEIGHTS, scorer
-from .node import Node
+from .node import checked
 from .shared_encoder import copy_of
 from .types import CATEGORY
 
@@ -72,7 +72,7 @@ def check_pair(image: Tensor, text: Tensor) -> None:
                          "Connect the two towers of one CLIP model, such as ViT-L/14 with clip_l or ViT-bigG with clip_g.")
 
 
-class DemoScorer(Node):
+class DemoScorer(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -89,6 +89,7 @@ class DemoScorer(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(scorer.load(JUDGES), scorer.text_tower(WEIGHTS))
 

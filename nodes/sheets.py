@@ -6,11 +6,11 @@ from comfy_api.latest import io, ui
 from torch import linspace
 
 from ..core.grid import labelled_grid
-from .node import Node
+from .node import checked
 from .types import CATEGORY
 
 
-class StrengthRange(Node):
+class StrengthRange(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -33,12 +33,13 @@ class StrengthRange(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, minimum, maximum, count) -> io.NodeOutput:
         strengths = [round(value, 6) for value in linspace(minimum, maximum, count).double().tolist()]
         return io.NodeOutput(strengths, [f"{value:+.2f}" if value else "0" for value in strengths])
 
 
-class Grid(Node):
+class Grid(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -61,6 +62,7 @@ class Grid(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, images, columns, tile, title, labels=None) -> io.NodeOutput:
         pictures = [picture for batch in images for picture in batch]
         sheet = labelled_grid(pictures, labels or [], columns=columns[0], tile=tile[0], title=title[0])

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..core import spectrum as latent_svd
 from ..core.operation import Band, CurveGain, Edit, Power, SpectrumOperation, Threshold, Truncate, apply_spectrum, rescale
 from ..core.plots import spectrum_figure
-from .node import Node
+from .node import checked
 from .types import CATEGORY, SVD, DecomposedLatent
 
 MODES = ["gain", "power", "curve", "truncate", "hard threshold", "soft threshold"]
@@ -83,7 +83,7 @@ def rescaling(
     return SpectrumOperation(edits[mode](), strength, keep_energy)
 
 
-class Decompose(Node):
+class Decompose(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -105,13 +105,14 @@ class Decompose(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, samples, layout) -> io.NodeOutput:
         svd = latent_svd.decompose(samples["samples"], layout=layout)
         picture = spectrum_figure(svd)
         return io.NodeOutput(DecomposedLatent.of(svd, samples), picture, ui=ui.PreviewImage(picture, cls=cls))
 
 
-class Compose(Node):
+class Compose(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -125,11 +126,12 @@ class Compose(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, svd) -> io.NodeOutput:
         return io.NodeOutput(svd.latent(latent_svd.compose(svd.svd)))
 
 
-class RescaleSingularValues(Node):
+class RescaleSingularValues(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -144,13 +146,14 @@ class RescaleSingularValues(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, svd, mode, first, last, gain, exponent, threshold, keep_energy, strength, curve=None) -> io.NodeOutput:
         operation = rescaling(mode=mode, first=first, last=last, gain=gain, exponent=exponent, threshold=threshold,
                               keep_energy=keep_energy, strength=strength, curve=curve)
         return io.NodeOutput(DecomposedLatent(rescale(svd.svd, operation), svd.rest))
 
 
-class ExchangeSingularVectors(Node):
+class ExchangeSingularVectors(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -175,12 +178,13 @@ class ExchangeSingularVectors(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, svd, other, take, leading) -> io.NodeOutput:
         mixed = latent_svd.exchange(svd.svd, other.svd, take=take, leading=leading or None)
         return io.NodeOutput(DecomposedLatent(mixed, svd.rest))
 
 
-class SpectrumOperationNode(Node):
+class SpectrumOperationNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -195,6 +199,7 @@ class SpectrumOperationNode(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, mode, first, last, gain, exponent, threshold, keep_energy, strength, layout, curve=None) -> io.NodeOutput:
         operation = rescaling(mode=mode, first=first, last=last, gain=gain, exponent=exponent, threshold=threshold,
                               keep_energy=keep_energy, strength=strength, curve=curve)

@@ -23,7 +23,7 @@ from ..core.training import Training, difference
 from .feedback import Bar
 from .hspace import HEdit, check_no_asymmetric_edit, family_of, with_edit
 from .lessons import Averaging, Course, Directional, Lesson, Matching, Trainer, in_training
-from .node import Node
+from .node import checked
 from .observation import check_whole, checked_latent, schedule
 from .processes import InvertedNoise, Inversion, run
 from .provenance import HIDDEN, prompt_notes
@@ -35,7 +35,7 @@ SHOWN = 4  # pictures in a preview
 MATCHING, DIRECTIONAL = "prompt matching", "CLIP directional"
 
 
-class TrainDirection(Node):
+class TrainDirection(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -82,6 +82,7 @@ class TrainDirection(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, source, negative, vae, latent, objective, images, batch_size, epochs, steps, end_percent, cfg, learning_rate, keep_weight,
                 seed, source_text, target_text, target=(None,), clip_vision=(None,), clip=(None,), pictures=(), resume=(None,)) -> io.NodeOutput:
         model, vae, cfg, batch_size, epochs, resume = model[0], vae[0], cfg[0], batch_size[0], epochs[0], resume[0]

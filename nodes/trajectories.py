@@ -23,7 +23,7 @@ from ..core.subspace import Trajectory, distance_matrix, followed, random_distan
 from .denoisers import levels_of, patcher_of, percent_of
 from .feedback import Bar, interruptible
 from .latents import fitted
-from .node import Node
+from .node import checked
 from .sampling import AroundSampler, inner_function, is_the_host_s, with_function
 from .types import CATEGORY, TRAJECTORY
 
@@ -47,7 +47,7 @@ def guided_run(noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: di
     return {**given, "samples": result.to(comfy.model_management.intermediate_device())}
 
 
-class SampleTrajectory(Node):
+class SampleTrajectory(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -64,6 +64,7 @@ class SampleTrajectory(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, noise, guider, sampler, sigmas, latent_image) -> io.NodeOutput:
         check_latent(latent_image["samples"], "latent_image")
         steps, moments = len(sigmas) - 1, []
@@ -85,7 +86,7 @@ class SampleTrajectory(Node):
         return io.NodeOutput(latent, Trajectory((*noisy, final), (*foreseen, final), tuple(sigmas.tolist()), tuple(percents)))
 
 
-class SubspaceDistance(Node):
+class SubspaceDistance(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -111,6 +112,7 @@ class SubspaceDistance(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, trajectory, rank, side, of) -> io.NodeOutput:
         latents = trajectory.latents(of)
         matrix = distance_matrix(latents, rank, side)
@@ -120,7 +122,7 @@ class SubspaceDistance(Node):
         return io.NodeOutput(picture, float(matrix.diagonal(1).mean()), float(matrix.sum() / (steps * (steps - 1))), random, ui=ui.PreviewImage(picture, cls=cls))
 
 
-class VectorMobility(Node):
+class VectorMobility(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -143,6 +145,7 @@ class VectorMobility(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, trajectory, triplets, channel, of) -> io.NodeOutput:
         paths = followed([latent[:1] for latent in trajectory.latents(of)], channel - 1, triplets)
         picture = ranks_figure(trajectory.percents, paths.ranks, paths.likeness)
@@ -197,7 +200,7 @@ def fitting(model: Any, latent: Tensor, count: int) -> int:
     return count
 
 
-class ExploreSingularVectors(Node):
+class ExploreSingularVectors(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -224,6 +227,7 @@ class ExploreSingularVectors(Node):
         )
 
     @classmethod
+    @checked
     def execute(cls, noise, guider, sampler, sigmas, latent_image, percent, triplets, gains, batch_size) -> io.NodeOutput:
         check_latent(latent_image["samples"], "latent_image")
         if len(latent_image["samples"]) != 1:
