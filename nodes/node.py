@@ -1,13 +1,14 @@
-"""What comes into a node over links, which the host does not look at: numbers beyond an input's range."""
+"""What comes into a node over links, which the host does not look at: numbers beyond an input's range, lists where one value is meant."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 FAR = 100
 Execute = Callable[..., io.NodeOutput]
@@ -50,3 +51,37 @@ def check_number(value: float, port: io.Int.Input | io.Float.Input) -> None:
 
 def told(number: float) -> str:
     return f"{number:g}" if isinstance(number, float) else str(number)
+
+
+def one_value_each(*, but: Sequence[str]) -> Callable[[Execute], Execute]:
+    """For a node that the host gives lists: its execute gets one value for each input, and the list for the inputs named in but."""
+
+    def decorated(execute: Execute) -> Execute:
+        signature = inspect.signature(execute)
+
+        @functools.wraps(execute)
+        def run(cls: type[io.ComfyNode], *args: Any, **inputs: Any) -> io.NodeOutput:
+            _, *given = signature.bind(cls, *args, **inputs).arguments.items()
+            return execute(cls, **{name: values if name in but else only(name, values, but) for name, values in given})
+
+        return run
+
+    return decorated
+
+
+def only(name: str, values: Sequence[Any], but: Sequence[str]) -> Any:
+    """The value of a list that holds nothing else; ValueError that names the input for another list."""
+    if not values or not all(same(values[0], value) for value in values[1:]):
+        raise ValueError(f"{name}: got a list of {len(values)} values; connect one value. Of this node's inputs only {' and '.join(but)} may be a list.")
+    return values[0]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values of a list are equal, as those of a node that ran several times on equal inputs."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool((one == other).all())
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one is other or (isinstance(one, (int, float, str)) and one == other)

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 from torch import linspace
 
 from ..core.grid import labelled_grid
-from .node import checked
+from .node import checked, one_value_each
 from .types import CATEGORY
 
 
@@ -63,9 +63,10 @@ class Grid(io.ComfyNode):
 
     @classmethod
     @checked
+    @one_value_each(but=("images", "labels"))
     def execute(cls, images, columns, tile, title, labels=None) -> io.NodeOutput:
         pictures = [picture for batch in images for picture in batch]
-        sheet = labelled_grid(pictures, labels or [], columns=columns[0], tile=tile[0], title=title[0])
+        sheet = labelled_grid(pictures, labels or [], columns=columns, tile=tile, title=title)
         return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))
 
 

@@ -23,7 +23,7 @@ from ..core.training import Training, difference
 from .feedback import Bar
 from .hspace import HEdit, check_no_asymmetric_edit, family_of, with_edit
 from .lessons import Averaging, Course, Directional, Lesson, Matching, Trainer, in_training
-from .node import checked
+from .node import checked, one_value_each
 from .observation import check_whole, checked_latent, schedule
 from .processes import InvertedNoise, Inversion, run
 from .provenance import HIDDEN, prompt_notes
@@ -83,29 +83,29 @@ class TrainDirection(io.ComfyNode):
 
     @classmethod
     @checked
+    @one_value_each(but=("pictures",))
     def execute(cls, model, source, negative, vae, latent, objective, images, batch_size, epochs, steps, end_percent, cfg, learning_rate, keep_weight,
-                seed, source_text, target_text, target=(None,), clip_vision=(None,), clip=(None,), pictures=(), resume=(None,)) -> io.NodeOutput:
-        model, vae, cfg, batch_size, epochs, resume = model[0], vae[0], cfg[0], batch_size[0], epochs[0], resume[0]
+                seed, source_text, target_text, target=None, clip_vision=None, clip=None, pictures=(), resume=None) -> io.NodeOutput:
         family = family_of(model)
         check_no_asymmetric_edit(model, "through which no direction is trained")
         check_resumed(resume, family)
-        goal = goal_of(objective[0], keep_weight[0], model, vae, target[0], clip_vision[0], clip[0], source_text[0], target_text[0])
-        sigmas = schedule(model, steps[0])
+        goal = goal_of(objective, keep_weight, model, vae, target, clip_vision, clip, source_text, target_text)
+        sigmas = schedule(model, steps)
         for check in (check_whole, check_weights):
-            check(source=source[0], negative=negative[0], target=target[0])
-        prompts = {"positive": source[0], "negative": negative[0], **({"target": target[0]} if objective[0] == MATCHING else {})}
-        lowest = model.get_model_object("model_sampling").percent_to_sigma(end_percent[0])
+            check(source=source, negative=negative, target=target)
+        prompts = {"positive": source, "negative": negative, **({"target": target} if objective == MATCHING else {})}
+        lowest = model.get_model_object("model_sampling").percent_to_sigma(end_percent)
         course = Course(Lesson(model), prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
-        noise = inverted(model, source[0], pictures, sigmas) if pictures else drawn(model, latent[0], images[0], seed[0])
+        noise = inverted(model, source, pictures, sigmas) if pictures else drawn(model, latent, images, seed)
         check_set(noise)
         updates = epochs * course.steps * -(-len(noise) // batch_size)
         bar = Bar(updates + updates // epochs + 2)
 
         def begin(size: float, device: torch.device) -> Training:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(*seeds_from(seed[0], 1))
+                torch.manual_seed(*seeds_from(seed, 1))
                 network = copy.deepcopy(resume.network) if resume else ImplicitNetwork(family.channels, size)
-            return Training(network.to(device), learning_rate[0], updates)
+            return Training(network.to(device), learning_rate, updates)
 
         trainer, averaging = Trainer(course, bar.tick, goal, begin), Averaging(course, bar.tick, Means())
         with in_training():
@@ -116,12 +116,12 @@ class TrainDirection(io.ComfyNode):
         course.lesson.network = network = trainer.training.average
         for batch in noise.split(batch_size):
             course.run(averaging, batch)
-        notes = {**prompt_notes(cls, "source", "target"), "objective": objective[0], "images": str(len(noise)), "steps": str(steps[0]), "seed": str(seed[0]),
-                 "updates": str(updates + int(resume.notes.get("updates", 0) if resume else 0)), "end_percent": f"{end_percent[0]:g}"}
-        if objective[0] == DIRECTIONAL:
-            notes |= {"source": source_text[0], "target": target_text[0]}
+        notes = {**prompt_notes(cls, "source", "target"), "objective": objective, "images": str(len(noise)), "steps": str(steps), "seed": str(seed),
+                 "updates": str(updates + int(resume.notes.get("updates", 0) if resume else 0)), "end_percent": f"{end_percent:g}"}
+        if objective == DIRECTIONAL:
+            notes |= {"source": source_text, "target": target_text}
         direction = TrainedDirection(network.cpu(), Direction(*averaging.means.result(), family, "training", notes))
-        picture = before_and_after(course, model, vae, direction, noise[:SHOWN], end_percent[0], bar)
+        picture = before_and_after(course, model, vae, direction, noise[:SHOWN], end_percent, bar)
         return io.NodeOutput(direction, {"loss": trainer.training.losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
 
 
