@@ -135,7 +135,7 @@ def network_table(bench: Bench) -> list[str]:
             """Problems of the bench's own seeds under an attribute's recipe."""
             recipe = attribute.parts[0][0].recipe
             plan = Steps.of(recipe, bench.model.get_model_object("model_sampling"), bench.sigmas)
-            learner = Learner(bench.euler.sampler_function, bench.encode(bench.prompt(name)), recipe, plan, lambda: None)
+            learner = Learner(bench.euler.sampler_function, bench.encode(bench.prompt(name)), recipe, plan, lambda *latents: None)
             bench.draw(KSAMPLER(learner))
             return learner.problems[0]
 

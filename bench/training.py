@@ -135,9 +135,9 @@ def homogeneity(bench: Bench) -> list[str]:
     for name, way in product(TARGETS, (PROMPTS, *SETTINGS)):
         rise = bench.odds(bench.draw(bench.edited(bench.found(name, way), 1.0)), name) - bench.odds(bench.base, name)
         rows.append(f"| {name} | {way} | {(rise > 0).float().mean():.0%} | {rise.mean():.1f} | {rise.std():.1f} |")
-    direction = bench.found("glasses", MATCHING)
-    drawn = bench.draw(bench.edited(direction, 1.0), seeds=8)
-    save_sheet([([bench.base[:8]], ["unedited"] * 8), ([drawn], ["glasses"] * 8)], ROOT / "docs/homogeneity.jpg")
+    direction, shown = bench.found("glasses", MATCHING), min(8, bench.seeds)
+    drawn = bench.draw(bench.edited(direction, 1.0), seeds=shown)
+    save_sheet([([bench.base[:shown]], ["unedited"] * shown), ([drawn], ["glasses"] * shown)], ROOT / "docs/homogeneity.jpg")
     return [*rows, "", "![eight faces, without and with one direction](homogeneity.jpg)"]
 
 
@@ -215,6 +215,7 @@ def consistency(bench: Bench) -> list[str]:
 def calibration(bench: Bench) -> list[str]:
     """The shortest window that edits as well as the whole run, the longest boost that changes no label, and the distances there."""
     from pack.nodes.denoisers import percent_of
+    from pack.nodes.feedback import Bar
     from pack.nodes.observation import schedule
     from pack.nodes.schedules import distance_of, measured
 
@@ -232,7 +233,7 @@ def calibration(bench: Bench) -> list[str]:
     sigmas, levels = schedule(bench.model, 20), bench.model.get_model_object("model_sampling")
     percents = [percent_of(levels, sigma) for sigma in sigmas[:-1].tolist()]
     for name in ("SSIM", "RMS", "CLIP vision"):
-        curves = measured(bench.model, bench.encode(SOURCE), bench.encode(""), CFG, bench.vae, bench.noise(8, TUNED_ON), sigmas, distance_of(name, bench.scorer))
+        curves = measured(bench.model, bench.encode(SOURCE), bench.encode(""), CFG, bench.vae, bench.noise(8, TUNED_ON), sigmas, distance_of(name, bench.scorer), Bar(1))
         rows.append(f"| {name} | " + " | ".join(f"{np.interp(at, percents, curve.mean(1)):.3f}" for at, curve in zip((end, boost), curves)) + " |")
     return rows
 
@@ -254,7 +255,7 @@ def boosting(bench: Bench, count: int = 96) -> list[str]:
         for at in (1.0, boost, max(0.3, boost - 0.2)):
             drawn[at] = bench.draw(model, seeds=count, boost=at)
             rows.append(f"| {name} | {'none' if at == 1 else f'from {at:.2f}'} | {bench.has(drawn[at], name):.0%} | {bench.kept(drawn[at], drawn[1.0]):.0%} | {frechet(bench.features(drawn[at]), real):.1f} |")
-        blocks += [([x[:6]], [f"{name}, {'no boost' if at == 1 else f'from {at:.2f}'}"] * 6) for at, x in drawn.items()]
+        blocks += [([x[:6]], [f"{name}, {'no boost' if at == 1 else f'from {at:.2f}'}"] * len(x[:6])) for at, x in drawn.items()]
     save_sheet(blocks, ROOT / "docs/boosting.jpg")
     return [*rows, "", "![no boost, the proposed one, an earlier one](boosting.jpg)"]
 
