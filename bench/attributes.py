@@ -1,6 +1,6 @@
 """What AVI does on the demo model, measured: `docs/attributes.md` and its picture.
 
-    COMFYUI=<host's folder> python bench/attributes.py [--seeds 24]
+    COMFYUI=<host's folder> python bench/attributes.py [--seeds 24] [--out docs] [--smallest]
 
 Attributes are learned on seeds from 600 000 up and judged on seeds from 900 000 up by the attribute classifier, through
 the pack's own nodes. The defaults were chosen on seeds from 500 000 up.
@@ -21,12 +21,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from stage import FIRST_SEED, ROOT, SOURCE, Point, Stage, cell, mean, save_sheet, start_host, write_report  # noqa: E402
+from sizes import DOCS, fewer, parsed, size  # noqa: E402
+from stage import FIRST_SEED, SOURCE, Point, Stage, cell, mean, save_sheet, start_host, write_report  # noqa: E402
 
-LEARNED_ON, TUNED_ON, STEPS, CFG = 600_000, 500_000, 16, 3.0
+LEARNED_ON, TUNED_ON, STEPS, CFG = 600_000, 500_000, size(16, 4), 3.0
 TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat", "shirt": "red", "hair": "blue"}
-FEW = ("skin", "glasses", "beard", "style")  # where every attribute would take too long
-STRENGTHS = {"paired": (0.5, 1.0, 1.5), "stored": (0.5, 1.0, 1.5, 2.0)}
+FEW = fewer(("skin", "glasses", "beard", "style"))  # where every attribute would take too long
+STRENGTHS = {"paired": fewer((0.5, 1.0, 1.5)), "stored": fewer((0.5, 1.0, 1.5, 2.0))}
+SEEDS = size(16, 1)  # that a stored attribute is learned on
 READING = {
     "The network": "The exact solver finds each new pair's optimum in milliseconds, so the network is never needed for quality; it is the paper's form.",
 }
@@ -43,7 +45,7 @@ class Bench(Stage):
         self.start, self.euler = self.noise(seeds, first), sampler_object("euler")
         self.sigmas = BasicScheduler.execute(self.model, "normal", STEPS, 1.0).args[0]
         self.base = self.draw()
-        self.prompted = {name: self.draw(prompt=self.prompt(name)) for name in tqdm(TARGETS, "prompts")}
+        self.prompted = {name: self.draw(prompt=self.prompt(name)) for name in tqdm(fewer(TARGETS), "prompts")}
 
     def draw(self, sampler: Any = None, prompt: str = SOURCE, latent: Tensor | None = None, denoise: float = 1.0) -> Tensor:
         """Pictures (n, 3, h, w) in [-1, 1] of the bench's seeds, from nothing or from given ones."""
@@ -71,8 +73,8 @@ def success_table(bench: Bench) -> list[str]:
     head = [f"{form} {s:+g}" for form, strengths in STRENGTHS.items() for s in strengths]
     rows = [f"| attribute | unedited | {' | '.join(head)} | prompt |", "|---|---|" + "---|" * (len(head) + 1)]
     curves = []
-    for name in tqdm(TARGETS, "strengths"):
-        attribute = bench.learn(name, seeds=16)
+    for name in tqdm(fewer(TARGETS), "strengths"):
+        attribute = bench.learn(name, seeds=SEEDS)
         drawn = [bench.edited(attribute, s, name if form == "paired" else None) for form, strengths in STRENGTHS.items() for s in strengths]
         curves.append([bench.point(images, name) for images in (bench.base, *drawn, bench.prompted[name])])
         rows.append(f"| {name}: {TARGETS[name]} | {curves[-1][0][0]:.0%} | " + " | ".join(map(cell, curves[-1][1:])) + " |")
@@ -87,9 +89,9 @@ def map_table(bench: Bench) -> list[str]:
                "source_rank": (2, 4, 6, 10, 16), "target_rank": (2, 4, 6, 10, 16), "source_weight": (0.0, 0.25, 1.0)}
     defaults = {"percent": 0.7, "ahead": 0.0, "branch": 0.25, "source_rank": 6, "target_rank": 6, "source_weight": 0.25}
     rows, known = ["| input | success / others kept |", "|---|---|"], {}
-    for key, values in tqdm(changes.items(), "map"):
+    for key, values in tqdm(fewer(changes.items(), 2), "map"):
         cells = []
-        for value in values:
+        for value in fewer(values):
             setting = tuple({**defaults, key: value}.items())
             if setting not in known:
                 known[setting] = mean(bench.point(bench.edited(bench.learn(name, **dict(setting)), 1.0, name), name) for name in FEW)
@@ -110,7 +112,7 @@ def ablation_table(bench: Bench) -> list[str]:
         pixels = ((images + 1) / 2).clamp(0, 1)
         return float((pixels.amax(1) - pixels.amin(1)).mean()), float(pixels.std())
 
-    for label, weights in tqdm(variants.items(), "ablation"):
+    for label, weights in tqdm(fewer(variants.items()), "ablation"):
         figures = []
         for name in FEW:
             images = bench.edited(bench.learn(name, **weights), 1.0, name)
@@ -143,8 +145,8 @@ def network_table(bench: Bench) -> list[str]:
         problem = unseen(exact)
         best = float(problem.loss(problem.loss.solution()).sum())
         figures.setdefault("exact solver", []).append([1.0, 1.0, *bench.point(bench.edited(exact, 1.0, name), name)])
-        for seeds in (1, 4, 16):
-            learned = bench.learn(name, seeds=seeds, solver="MLP", steps=200)
+        for seeds in fewer((1, 4, 16)):
+            learned = bench.learn(name, seeds=seeds, solver="MLP", steps=size(200, 2))
             attribute = learned.parts[0][0]
             new = float(problem.loss(problem.values(attribute.network)).sum()) / best
             figures.setdefault(f"MLP, {seeds} {'seed' if seeds == 1 else 'seeds'}", []).append(
@@ -158,7 +160,7 @@ def network_table(bench: Bench) -> list[str]:
 def seeds_table(bench: Bench) -> list[str]:
     """The stored form, learned on more and more seeds, at strength 1.5."""
     rows = ["| learned on | success / others kept, stored at 1.5 |", "|---|---|"]
-    for seeds in tqdm((1, 2, 4, 8, 16, 32), "stored"):
+    for seeds in tqdm(fewer((1, 2, 4, 8, 16, 32)), "stored"):
         rows.append(f"| {seeds} {'seed' if seeds == 1 else 'seeds'} | {cell(mean(bench.point(bench.edited(bench.learn(name, seeds=seeds), 1.5), name) for name in FEW))} |")
     return rows
 
@@ -168,9 +170,9 @@ def time_table() -> list[str]:
     from pack.core.attribute import Pair, Problem, Recipe
     from pack.core.value_network import train
 
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 4, 64, 64, generator=generator)
-    z = x + 0.5 * torch.randn(1, 4, 64, 64, generator=generator)
+    generator, side, steps = torch.Generator().manual_seed(0), size(64, 8), size(60, 1)
+    x = torch.randn(1, 4, side, side, generator=generator)
+    z = x + 0.5 * torch.randn(1, 4, side, side, generator=generator)
 
     def milliseconds(work, rounds: int) -> float:
         work()
@@ -186,39 +188,38 @@ def time_table() -> list[str]:
         return problem.edited(problem.values(None))
 
     problem = Problem.of(x, Pair(z, z), Recipe())
-    network, losses = train([problem.both.S], [problem.loss], [problem.both.shape], steps=60, seed=0)
+    network, losses = train([problem.both.S], [problem.loss], [problem.both.shape], steps=steps, seed=0)
     reached = float(problem.loss(problem.values(network)).sum() / problem.loss(problem.loss.solution()).sum())
-    span = milliseconds(lambda: train([problem.both.S], [problem.loss], [problem.both.shape], steps=60, seed=0), 3)
-    return ["| on a 4 x 64 x 64 pair | time |", "|---|---|", f"| exact: decompose both, solve, compose | {milliseconds(exact, 15):.1f} ms |",
-            f"| MLP, 60 steps; its loss is {reached:.4f} of the optimum | {span / 1e3:.2f} s |"]
+    span = milliseconds(lambda: train([problem.both.S], [problem.loss], [problem.both.shape], steps=steps, seed=0), size(3, 1))
+    return [f"| on a 4 x {side} x {side} pair | time |", "|---|---|", f"| exact: decompose both, solve, compose | {milliseconds(exact, size(15, 1)):.1f} ms |",
+            f"| MLP, {steps} steps; its loss is {reached:.4f} of the optimum | {span / 1e3:.2f} s |"]
 
 
 def picture(bench: Bench, path: Path) -> None:
     """Held-out seeds over strength, for three attributes, paired."""
     start, bench.start = bench.start, bench.start[:2]
-    blocks = []
-    for name in ("glasses", "background", "beard"):
-        attribute = bench.learn(name, seeds=16)
-        drawn = [bench.edited(attribute, s, name) for s in (-1.0, 0.0, 0.5, 1.0, 1.5)] + [bench.edited(attribute, 1.5)]
-        blocks.append((list(zip(*drawn)), [f"{name} {s}" for s in ("-1", "0", "+0.5", "+1", "+1.5")] + ["stored +1.5"]))
+    shown, blocks = fewer((-1.0, 0.0, 0.5, 1.0, 1.5), 2), []
+    for name in fewer(("glasses", "background", "beard")):
+        attribute = bench.learn(name, seeds=SEEDS)
+        drawn = [bench.edited(attribute, s, name) for s in shown] + [bench.edited(attribute, 1.5)]
+        blocks.append((list(zip(*drawn)), [f"{name} {s:+g}" if s else f"{name} 0" for s in shown] + ["stored +1.5"]))
     bench.start = start
     save_sheet(blocks, path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=24, help="held-out seeds a cell")
-    options = parser.parse_args()
-    sys.argv[1:] = []
+    parser.add_argument("--seeds", type=int, default=size(24, 1), help="held-out seeds a cell")
+    options = parsed(parser, DOCS)
     start_host()
     with torch.inference_mode():
         bench = Bench(options.seeds)
-        picture(bench, ROOT / "docs/attributes.jpg")
+        picture(bench, options.out / "attributes.jpg")
         parts = {
             "Success and preservation over strength": lambda: success_table(bench), "The network": lambda: network_table(bench), "What each term of the loss buys": lambda: ablation_table(bench),
-            "Seeds for the stored form": lambda: seeds_table(bench), "What each input does": lambda: map_table(Bench(16, TUNED_ON)), "Time": time_table,
+            "Seeds for the stored form": lambda: seeds_table(bench), "What each input does": lambda: map_table(Bench(size(16, 1), TUNED_ON)), "Time": time_table,
         }
-        write_report(ROOT / "docs/attributes.md", head(options.seeds), {title: with_reading(title, measure) for title, measure in parts.items()})
+        write_report(options.out / "attributes.md", head(options.seeds), {title: with_reading(title, measure) for title, measure in parts.items()})
 
 
 def with_reading(title: str, measure: Callable[[], list[str]]) -> Callable[[], list[str]]:

@@ -1,6 +1,7 @@
 """What editing an attribute costs of the rest, for this pack and for what a user would do instead; and the page of evidence, `docs/evidence.md`.
 
     COMFYUI=<host's folder> python bench/evidence.py [--seeds 96] [--minutes 60] [--ways AVI,guidance] [--cost] [--report]
+                                              [--out docs] [--smallest]
 
 Every way draws the same held-out seeds (from 900 000 up) with the same sampler and steps, at several settings, for the
 same attributes. Learned things come from seeds from 600 000 up; the settings listed were chosen on seeds from 500 000 up.
@@ -18,6 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +27,35 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from stage import FIRST_SEED, ROOT, SOURCE, start_host  # noqa: E402
+from sizes import DOCS, SMALLEST, parsed, size  # noqa: E402
+from stage import FIRST_SEED, SOURCE, start_host  # noqa: E402
 from outcomes import EQUAL, Outcomes, attribute_rows, figure, frontier_rows  # noqa: E402
 from ways import CACHE, CFG, CHUNK, LEARNED_ON, STEPS, TARGETS, WAYS, Bench  # noqa: E402
 
-DATA, PAGE, FIGURE = (ROOT / "docs" / f"evidence.{suffix}" for suffix in ("json", "md", "png"))
 ALSO_LEARNED = ("the same, asymmetric", "AVI, stored")  # what the way above them learns
 SHARED = ("the target prompt", "the prompt switched", "a blend of the latents")  # drawn from runs that serve several ways here
+
+
+@dataclass(frozen=True)
+class Data:
+    """The outcome of each picture, by way, setting, attribute and seed, in a folder's file. cache: for what waits for the next run."""
+
+    folder: Path
+    cache: Path
+
+    def read(self) -> dict[str, dict[str, list]]:
+        path = self.folder / "evidence.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def keep(self, key: str, outcome: dict[str, list]) -> None:
+        """Add to the data on disk; of several processes one at a time."""
+        self.cache.mkdir(exist_ok=True)
+        with (self.cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted((self.read() | {key: outcome}).items())]
+            partial = self.folder / "evidence.partial"
+            partial.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            partial.replace(self.folder / "evidence.json")
 
 
 def judged(bench: Bench, pictures: Tensor, name: str, first: int) -> dict[str, list]:
@@ -42,39 +66,24 @@ def judged(bench: Bench, pictures: Tensor, name: str, first: int) -> dict[str, l
     return {"hit": (now[name] == at).int().tolist(), "kept": kept.tolist(), "before": (then[name] == at).int().tolist()}
 
 
-def measure(seeds: int, minutes: float, ways: list[str]) -> None:
+def measure(data: Data, seeds: int, minutes: float, ways: list[str]) -> None:
     """Draw what is not in the data yet, chunk by chunk over all ways, so that an early stop leaves them equally far."""
-    bench, ends = Bench(), time.monotonic() + 60 * minutes
+    bench, ends = Bench(data.cache), time.monotonic() + 60 * minutes
     for first in range(FIRST_SEED, FIRST_SEED + seeds, CHUNK):
         for name in TARGETS:
             for way, (_, settings, draw) in WAYS.items():
                 if any(part in way for part in ways):
                     for setting in settings:
                         key = f"{way}|{setting:g}|{name}|{first}"
-                        if key not in read():
+                        if key not in data.read():
                             if time.monotonic() > ends:
                                 return
-                            keep(key, judged(bench, draw(bench, name, setting, first), name, first))
+                            data.keep(key, judged(bench, draw(bench, name, setting, first), name, first))
 
 
-def read() -> dict[str, dict[str, list]]:
-    return json.loads(DATA.read_text()) if DATA.exists() else {}
-
-
-def keep(key: str, outcome: dict[str, list]) -> None:
-    """Add to the data on disk; of several processes one at a time."""
-    CACHE.mkdir(exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted((read() | {key: outcome}).items())]
-        partial = DATA.with_suffix(".partial")
-        partial.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-        partial.replace(DATA)
-
-
-def costs() -> None:
+def costs(data: Data) -> None:
     """How long each way takes to prepare and to draw, beside drawing the same pictures plainly, into the data."""
-    bench, name, first = Bench(), "glasses", FIRST_SEED - CHUNK
+    bench, name, first = Bench(data.cache), "glasses", FIRST_SEED - CHUNK
 
     def seconds(work: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -94,9 +103,9 @@ def costs() -> None:
         if way not in SHARED:
             learning = seconds(prepare[way]) if way in prepare else 0.0
             draw(bench, name, settings[0], first)
-            rounds = [(plain(), seconds(lambda: draw(bench, name, settings[-1], first)), plain()) for _ in range(3)]
+            rounds = [(plain(), seconds(lambda: draw(bench, name, settings[-1], first)), plain()) for _ in range(size(3, 1))]
             plainly = float(np.median([(before + after) / 2 for before, _, after in rounds]))
-            keep(f"cost|{way}", {"pictures": [learning / plainly * CHUNK], "draw": [float(np.median([2 * at / (before + after) for before, at, after in rounds]))]})
+            data.keep(f"cost|{way}", {"pictures": [learning / plainly * CHUNK], "draw": [float(np.median([2 * at / (before + after) for before, at, after in rounds]))]})
 
 
 def cost_rows(data: dict[str, dict[str, list]]) -> list[str]:
@@ -111,7 +120,7 @@ def cost_rows(data: dict[str, dict[str, list]]) -> list[str]:
 
 def section(page: str, title: str) -> str:
     """A section of another bench's page, without its title."""
-    sections = dict(part.split("\n\n", 1) for part in (ROOT / "docs" / page).read_text().split("\n## ")[1:])
+    sections = dict(part.split("\n\n", 1) for part in (DOCS / page).read_text().split("\n## ")[1:])
     return sections[title].strip()
 
 
@@ -154,13 +163,12 @@ def mobility() -> str:
             f"they **do not** {told(not_held)}.\n\n{text}")
 
 
-def page() -> str:
-    """Everything, from the data and from the other benches' pages."""
-    data = read()
+def page(folder: Path, data: dict[str, dict[str, list]]) -> str:
+    """Everything, from the data and from the other benches' pages; its figure goes to a folder."""
     outcomes = Outcomes(data)
     if not outcomes.firsts:
         raise SystemExit("evidence: no chunk of seeds is there for all ways yet")
-    figure(outcomes, FIGURE)
+    figure(outcomes, folder / "evidence.png")
     sections = {
         "The frontier": FRONTIER.format(widest=outcomes.widest()) + "\n\n![success against preservation](evidence.png)\n\n" + "\n".join(frontier_rows(outcomes)),
         "Which attributes": f"Success, each way at its setting nearest to {EQUAL:.0%}.\n\n" + "\n".join(attribute_rows(outcomes)),
@@ -189,18 +197,20 @@ COST = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=96, help="held-out seeds for each attribute and setting")
+    parser.add_argument("--seeds", type=int, default=size(96, CHUNK), help="held-out seeds for each attribute and setting")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop drawing after this long; the next run goes on")
     parser.add_argument("--ways", default="", help="draw only the ways whose names have one of these parts, with commas between")
     parser.add_argument("--cost", action="store_true", help="time every way instead")
     parser.add_argument("--report", action="store_true", help="write the page from what was drawn")
-    options, sys.argv[1:] = parser.parse_args(), []
+    options = parsed(parser, DOCS)
+    data = Data(options.out, options.out / ".cache" if SMALLEST else CACHE)
     if not options.report:
         start_host()
         with torch.inference_mode():
-            costs() if options.cost else measure(options.seeds, options.minutes, options.ways.split(","))
-    PAGE.write_text(page())
-    print(PAGE.read_text())
+            costs(data) if options.cost else measure(data, options.seeds, options.minutes, options.ways.split(","))
+    text = page(options.out, data.read())
+    (options.out / "evidence.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What editing in h-space does on the demo model, measured: `docs/hspace.md` and its picture.
 
-    COMFYUI=<host's folder> python bench/hspace.py [--seeds 60]
+    COMFYUI=<host's folder> python bench/hspace.py [--seeds 60] [--out docs] [--smallest]
 
 Directions are found on seeds 0 to 15 and judged on seeds from 900 000 up by the attribute classifier, through the
 pack's own nodes.
@@ -19,12 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from stage import FIRST_SEED, ROOT, SOURCE, Stage, kept_at, save_sheet, start_host, write_report  # noqa: E402
+from sizes import DOCS, fewer, parsed, size  # noqa: E402
+from stage import FIRST_SEED, SOURCE, Stage, kept_at, save_sheet, start_host, write_report  # noqa: E402
 
-FOUND_ON, STEPS, CFG = 16, 15, 3.0
+FOUND_ON, STEPS, CFG = size(16, 1), size(15, 2), 3.0
 UNSEEN = 1_000_003  # drawn faces from a random stream that the demo model was not trained on
 TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat"}
-STRENGTHS = (0.5, 1.0, 1.5, 3.0)
+STRENGTHS = fewer((0.5, 1.0, 1.5, 3.0))
+STEP_COUNTS = size((15, 30, 60), (2, 3, 4))  # compared with the one in the middle
 EQUAL = 0.8
 FORMS = {"conditional": ("conditional", False), "both halves": ("both", False), "both, asymmetric": ("both", True)}
 
@@ -54,7 +56,7 @@ class Bench(Stage):
 def measured(bench: Bench, base: Tensor) -> dict[tuple[str, str], list[tuple[float, float]]]:
     """Success and kept share of each attribute and form: unedited, at each strength, and last by the prompt itself."""
     curves = {}
-    for name in tqdm(TARGETS, "strengths"):
+    for name in tqdm(fewer(TARGETS), "strengths"):
         prompted = bench.draw(bench.model, bench.prompt(name))
         for form in FORMS:
             drawn = [base, *(bench.draw(bench.edited(name, s, form)) for s in STRENGTHS), prompted]
@@ -74,31 +76,33 @@ def frontier(curves: dict[tuple[str, str], list[tuple[float, float]]]) -> list[s
 def at_equal_success(curves: dict[tuple[str, str], list[tuple[float, float]]]) -> list[str]:
     """Kept share where success first reaches EQUAL, read off straight lines between the strengths measured."""
     rows = ["| attribute | " + " | ".join(FORMS) + " | the prompt itself, at its own success |", "|---|" + "---|" * (len(FORMS) + 1)]
-    table = {name: [kept_at(EQUAL, curves[name, form][:-1]) for form in FORMS] + [curves[name, "both halves"][-1][1]] for name in TARGETS}
+    table = {name: [kept_at(EQUAL, curves[name, form][:-1]) for form in FORMS] + [curves[name, "both halves"][-1][1]] for name in fewer(TARGETS)}
     rows += [f"| {name}: {TARGETS[name]} | " + " | ".join(f"{kept:.0%}" for kept in row) + " |" for name, row in table.items()]
     return [*rows, "| mean | " + " | ".join(f"{kept:.0%}" for kept in np.mean(list(table.values()), axis=0)) + " |"]
 
 
 def steps_table(bench: Bench) -> list[str]:
-    """How far an edit at other step counts is from the edit at 30, as a share of its size."""
-    rows = ["| form | 15 against 30 steps | 60 against 30 steps | unedited pictures, 15 against 30 |", "|---|---|---|---|"]
-    base = {n: bench.draw(bench.model, steps=n, seeds=8) for n in (15, 30, 60)}
-    size = (base[15] - base[30]).norm()
+    """How far an edit at other step counts is from the edit at the middle one, as a share of its size."""
+    few, middle, many = STEP_COUNTS
+    rows = [f"| form | {few} against {middle} steps | {many} against {middle} steps | unedited pictures, {few} against {middle} |",
+            "|---|---|---|---|"]
+    base = {n: bench.draw(bench.model, steps=n, seeds=size(8, 1)) for n in STEP_COUNTS}
+    unedited = (base[few] - base[middle]).norm()
     for form in FORMS:
-        shares, plain = {15: [], 60: []}, []
-        for name in ("glasses", "background"):
-            edit = {n: bench.draw(bench.edited(name, 1.0, form), steps=n, seeds=8) - base[n] for n in (15, 30, 60)}
+        shares, plain = {few: [], many: []}, []
+        for name in fewer(("glasses", "background")):
+            edit = {n: bench.draw(bench.edited(name, 1.0, form), steps=n, seeds=size(8, 1)) - base[n] for n in STEP_COUNTS}
             for n, share in shares.items():
-                share.append(float((edit[n] - edit[30]).norm() / edit[30].norm()))
-            plain.append(float(size / edit[30].norm()))
-        rows.append(f"| {form} | {np.mean(shares[15]):.0%} | {np.mean(shares[60]):.0%} | {np.mean(plain):.0%} |")
+                share.append(float((edit[n] - edit[middle]).norm() / edit[middle].norm()))
+            plain.append(float(unedited / edit[middle].norm()))
+        rows.append(f"| {form} | {np.mean(shares[few]):.0%} | {np.mean(shares[many]):.0%} | {np.mean(plain):.0%} |")
     return rows
 
 
 def pairs_table(bench: Bench, base: Tensor) -> list[str]:
     """Two directions at once, both forms of the question: do both appear, and does the rest stay."""
     rows = ["| directions at strength 1 | first | second | both | others kept |", "|---|---|---|---|---|"]
-    for one, two in (("skin", "glasses"), ("background", "beard"), ("glasses", "hat")):
+    for one, two in fewer((("skin", "glasses"), ("background", "beard"), ("glasses", "hat"))):
         drawn = bench.draw(bench.edited(two, 1.0, model=bench.edited(one, 1.0)))
         labels = bench.judge.label(drawn)
         hits = [labels[n] == bench.faces.ATTRIBUTES[n].index(TARGETS[n]) for n in (one, two)]
@@ -110,14 +114,14 @@ def pairs_table(bench: Bench, base: Tensor) -> list[str]:
 def opposite_table(bench: Bench) -> list[str]:
     """What a negative strength takes away from pictures whose prompt asks for the attribute."""
     rows = ["| attribute asked for | shown, unedited | at -0.5 | at -1 | at -1.5 |", "|---|---|---|---|---|"]
-    for name in ("glasses", "beard", "hat", "skin"):
+    for name in fewer(("glasses", "beard", "hat", "skin")):
         prompt = bench.prompt(name)
         shares = [bench.has(bench.draw(bench.edited(name, s) if s else bench.model, prompt), name) for s in (0, -0.5, -1.0, -1.5)]
         rows.append(f"| {name}: {TARGETS[name]} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
     return rows
 
 
-def inversion_table(bench: Bench, count: int = 8) -> list[str]:
+def inversion_table(bench: Bench, count: int = size(8, 1)) -> list[str]:
     """PSNR of drawn faces, inverted and drawn again by plain ddim at cfg 1, and by the exact sampler."""
     from comfy_extras.nodes_custom_sampler import BasicGuider, BasicScheduler, SamplerCustomAdvanced
     from comfy.samplers import sampler_object
@@ -128,7 +132,7 @@ def inversion_table(bench: Bench, count: int = 8) -> list[str]:
     faces = [bench.faces.sample_face(np.random.default_rng([UNSEEN, i])) for i in range(count)]
     captions = [bench.prompts.prompt_for({k: v for k, v in f.labels.items() if k != "hair" or bench.faces.hair_is_visible(f.labels)}) for f in faces]
     looks = {"drawn": [bench.faces.render(f) for f in faces], "photograph-like": [photographed(f) for f in faces]}
-    for look, steps in product(looks, (20, 50, 100)):
+    for look, steps in product(looks, size((20, 50, 100), (2,))):
         pictures = [(torch.from_numpy(pixels.copy())[None].float() / 255, caption) for pixels, caption in zip(looks[look], captions)]
         sigmas = BasicScheduler.execute(bench.model, "normal", steps, 1.0).args[0]
         values: dict[str, list[float]] = {}
@@ -147,8 +151,8 @@ def inversion_table(bench: Bench, count: int = 8) -> list[str]:
 
 def picture(bench: Bench, path: Path) -> None:
     """Held-out seeds over strength, for three attributes."""
-    strengths, blocks = (-1.0, 0.0, 0.5, 1.0, 1.5), []
-    for name in ("glasses", "skin", "beard"):
+    strengths, blocks = fewer((-1.0, 0.0, 0.5, 1.0, 1.5), 2), []
+    for name in fewer(("glasses", "skin", "beard")):
         drawn = [bench.draw(bench.edited(name, s) if s else bench.model, seeds=2) for s in strengths]
         blocks.append((list(zip(*drawn)), [f"{name} {s:+g}" if s else "unedited" for s in strengths]))
     save_sheet(blocks, path)
@@ -156,12 +160,12 @@ def picture(bench: Bench, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=60, help="held-out seeds a cell")
-    count, sys.argv[1:] = parser.parse_args().seeds, []
+    parser.add_argument("--seeds", type=int, default=size(60, 2), help="held-out seeds a cell")
+    options = parsed(parser, DOCS)
     start_host()
     with torch.inference_mode():
-        bench = Bench(count)
-        picture(bench, ROOT / "docs/hspace.jpg")
+        bench = Bench(options.seeds)
+        picture(bench, options.out / "hspace.jpg")
         base = bench.draw(bench.model)
         curves = measured(bench, base)
         parts = {
@@ -170,7 +174,7 @@ def main() -> None:
             "Inversion": lambda: inversion_table(bench), "Independence of the number of steps": lambda: steps_table(bench),
             "Negative strengths": lambda: opposite_table(bench),
         }
-        write_report(ROOT / "docs/hspace.md", head(count), parts)
+        write_report(options.out / "hspace.md", head(options.seeds), parts)
 
 
 def head(count: int) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from sizes import size  # noqa: E402
 from stage import kept_at  # noqa: E402
 from ways import CHUNK, TARGETS, WAYS  # noqa: E402
 
 EQUAL = 0.8
-RESAMPLES = 1000
+RESAMPLES = size(1000, 10)
 
 
 class Outcomes:

@@ -1,6 +1,6 @@
 """Time of an edit in h-space, as a ratio to a plain UNet call, on an SD 1.5-shaped model (batch 2 as with cfg, 64 x 64).
 
-    COMFYUI=<host's folder> python bench/passes.py [--rounds 3] [--device cpu]
+    COMFYUI=<host's folder> python bench/passes.py [--rounds 3] [--device cpu] [--smallest]
 
 Rounds go through all variants in turn. Two full passes are what the asymmetric form would cost without sharing.
 """
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from sizes import parsed, size  # noqa: E402
 from speed import SD15, import_pack, seconds, unet_step  # noqa: E402
 
 
@@ -49,10 +50,9 @@ def variants(device: torch.device) -> dict[str, Callable[[], Tensor]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=size(3, 1), help="rounds behind each median")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    sys.argv[1:] = []
+    options = parsed(parser)
     import_pack()
     device = torch.device(options.device)
     with torch.inference_mode():

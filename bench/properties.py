@@ -1,6 +1,6 @@
 """The three properties of Wang et al. 2025 on the demo model, measured: `docs/properties.md` and its pictures.
 
-    COMFYUI=<host's folder> python bench/properties.py [--seeds 24]
+    COMFYUI=<host's folder> python bench/properties.py [--seeds 24] [--out docs] [--smallest]
 
 Held-out seeds from 900 000 up, through the pack's own nodes and core; labels by the attribute classifier.
 """
@@ -17,23 +17,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from stage import FIRST_SEED, ROOT, SOURCE, Stage, save_sheet, start_host, write_report  # noqa: E402
+from sizes import DOCS, fewer, parsed, size  # noqa: E402
+from stage import FIRST_SEED, SOURCE, Stage, save_sheet, start_host, write_report  # noqa: E402
 
-STEPS, CFG = 20, 3.0
-RANKS, PERCENTS, TRIPLETS, GAINS = (1, 2, 4, 8), (0.15, 0.3, 0.5, 0.7), (1, 2, 3, 4, 6, 8, 12), (0.0, 2.0)
+STEPS, CFG = size(20, 6), 3.0
+RANKS, PERCENTS, TRIPLETS, GAINS = (1, 2, 4, 8), size((0.15, 0.3, 0.5, 0.7), (0.3,)), (1, 2, 3, 4, 6, 8, 12), (0.0, 2.0)
 COARSE, FINE = ("background", "skin", "shirt", "hair"), ("smile", "mouth", "glasses", "gaze")
 
 
 class Bench(Stage):
-    """Trajectories of the held-out seeds, and runs gone on with from a step."""
+    """Trajectories of the held-out seeds, and runs gone on with from a step; pictures go to a folder."""
 
-    def __init__(self, seeds: int):
+    def __init__(self, seeds: int, folder: Path):
         from comfy.samplers import sampler_object
         from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider
         from pack.nodes.trajectories import SampleTrajectory
 
         super().__init__({})
-        self.seeds, self.euler = seeds, sampler_object("euler")
+        self.seeds, self.folder, self.euler = seeds, folder, sampler_object("euler")
         self.sigmas = BasicScheduler.execute(self.model, "normal", STEPS, 1.0).args[0]
         self.guider = CFGGuider.execute(self.model, self.encode(SOURCE), self.encode(""), CFG).args[0]
         start = self.noise(seeds)
@@ -80,7 +81,7 @@ def neighbourhood(bench: Bench) -> list[str]:
         rows.append(f"| {of} | {rank} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |")
         if rank == 4:
             picture = distance_figure(matrix, bench.trajectory.percents, random)
-            Image.fromarray((picture[0] * 255).round().to(torch.uint8).numpy()).save(ROOT / f"docs/neighbourhood_{of}.png", optimize=True)
+            Image.fromarray((picture[0] * 255).round().to(torch.uint8).numpy()).save(bench.folder / f"neighbourhood_{of}.png", optimize=True)
     return [*rows, "", "![distances between all steps, noisy latents](neighbourhood_x_t.png) ![the same, foreseen latents](neighbourhood_x0.png)"]
 
 
@@ -108,7 +109,7 @@ def encoded(bench: Bench) -> list[str]:
     for (percent, triplet), shares in changed.items():
         rows.append(f"| {percent:g} | {triplet} | " + " | ".join(f"{share:.0%}" for share in shares) + f" | {shares.mean():.0%} |")
     shown = min(6, bench.seeds)
-    save_sheet([([bench.final[:6]], ["unedited"] * shown), *(([drawn], [f"without triplet {i}"] * shown) for i, drawn in zip((1, 2, 3, 4, 6), blocks))], ROOT / "docs/encoded.jpg")
+    save_sheet([([bench.final[:6]], ["unedited"] * shown), *(([drawn], [f"without triplet {i}"] * shown) for i, drawn in zip((1, 2, 3, 4, 6), blocks))], bench.folder / "encoded.jpg")
     bench.centres = {(percent, kind): centre([changed[percent, t][[names.index(n) for n in group]].mean() for t in TRIPLETS])
                      for percent in PERCENTS for kind, group in (("coarse", COARSE), ("fine", FINE))}
     return [*rows, "", "Mean of taking the triplet out and of doubling it, in all channels.", "", "![faces without one triplet, taken out at 0.3](encoded.jpg)"]
@@ -144,13 +145,13 @@ def head(seeds: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=24, help="held-out seeds")
-    options, sys.argv[1:] = parser.parse_args(), []
+    parser.add_argument("--seeds", type=int, default=size(24, 1), help="held-out seeds")
+    options = parsed(parser, DOCS)
     start_host()
     with torch.inference_mode():
-        bench = Bench(options.seeds)
+        bench = Bench(options.seeds, options.out)
         parts = {"Small neighbourhood": neighbourhood, "Encoded attributes": encoded, "Mobility in order": mobility}
-        write_report(ROOT / "docs/properties.md", head(options.seeds), {title: lambda part=part: part(bench) for title, part in parts.items()})
+        write_report(options.out / "properties.md", head(options.seeds), {title: lambda part=part: part(bench) for title, part in parts.items()})
 
 
 if __name__ == "__main__":

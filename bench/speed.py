@@ -1,6 +1,6 @@
 """Time of the latent SVD beside one step of an SD 1.5-shaped UNet, in the same run with the same threads.
 
-    COMFYUI=<host's folder> python bench/speed.py [--json rows.json] [--repeats 9] [--device cpu]
+    COMFYUI=<host's folder> python bench/speed.py [--json rows.json] [--repeats 9] [--device cpu] [--smallest]
 
 Prints medians in milliseconds, as a share of one UNet step (batch 2 as with cfg, 64 x 64 latent), and as a speed beside
 the plain way: torch.linalg.svd in the latent's float32, the edit, and the product back. Rounds go through all
@@ -24,18 +24,21 @@ from statistics import median
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from sizes import fewer, parsed, size  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = {
+SIZES = fewer({
     "4x64x64": (1, 4, 64, 64),
     "4x128x128": (1, 4, 128, 128),
     "16x128x128": (1, 16, 128, 128),
     "4x512x512": (1, 4, 512, 512),
     "16x21x60x104": (1, 16, 21, 60, 104),
-}
+})
 # A slow machine stops early: no further round, no further UNet step, once they took this long together.
-SIZE_SECONDS, UNET_SECONDS = 15, 40
+SIZE_SECONDS, UNET_SECONDS = size((15, 40), (0, 0))
 SD15 = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": size(320, 32), "num_res_blocks": [2, 2, 2, 2],
     "channel_mult": [1, 2, 4, 4], "num_heads": 8, "use_spatial_transformer": True, "context_dim": 768,
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "use_linear_in_transformer": False, "legacy": False,
@@ -75,7 +78,8 @@ def unet_step(device: torch.device) -> Step:
     model = UNetModel(**SD15, dtype=dtype, device=device, operations=comfy.ops.disable_weight_init).eval()
     for weight in model.parameters():
         weight.data.fill_(1) if weight.ndim == 1 else weight.data.uniform_(-0.01, 0.01)
-    x, context = torch.randn(2, 4, 64, 64, device=device, dtype=dtype), torch.randn(2, 77, 768, device=device, dtype=dtype)
+    side = size(64, 16)
+    x, context = torch.randn(2, 4, side, side, device=device, dtype=dtype), torch.randn(2, 77, 768, device=device, dtype=dtype)
     timesteps = torch.full((2,), 500.0, device=device)
     return Step(model, x, timesteps, context)
 
@@ -180,9 +184,9 @@ def main() -> None:
     """Measure, print, and write the rows if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--repeats", type=int, default=9, help="rounds behind each median (default 9; fewer on a slow machine)")
+    parser.add_argument("--repeats", type=int, default=size(9, 1), help="rounds behind each median (default 9; fewer on a slow machine)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
+    options = parsed(parser)
     if "COMFYUI" not in os.environ:
         parser.error("set COMFYUI to the host's folder, or use make bench")
     device = torch.device(options.device)

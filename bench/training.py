@@ -1,6 +1,6 @@
 """What training a direction gives on the demo model, measured: `docs/training.md` and its pictures.
 
-    COMFYUI=<host's folder> python bench/training.py [--seeds 24]
+    COMFYUI=<host's folder> python bench/training.py [--seeds 24] [--only "Forms"] [--out docs] [--smallest]
 
 Directions are found and trained on seeds from 600 000 up, thresholds calibrated on seeds from 500 000 up, and all is
 judged on seeds from 900 000 up by the attribute classifier, through the pack's own nodes.
@@ -20,35 +20,39 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from stage import FIRST_SEED, ROOT, SOURCE, Point, Stage, cell, kept_at, mean, save_sheet, start_host, write_report  # noqa: E402
+from sizes import DOCS, SMALLEST, fewer, parsed, size  # noqa: E402
+from stage import FIRST_SEED, SOURCE, Point, Stage, cell, kept_at, mean, save_sheet, start_host, write_report  # noqa: E402
 
-STEPS, CFG, END = 16, 3.0, 0.8
+STEPS, CFG, END = size(16, 2), 3.0, 0.8
 TRAINED_ON, TUNED_ON = 600_000, 500_000
 TARGETS = {"smile": "smiling", "glasses": "sunglasses", "beard": "beard", "hat": "hat"}
-STRENGTHS, EQUAL, IMAGES = (0.5, 1.0, 1.5), 0.8, 16
+STRENGTHS, EQUAL, IMAGES, EPOCHS = fewer((0.5, 1.0, 1.5)), 0.8, size(16, 2), size(3, 1)
 PROMPTS, MATCHING, DIRECTIONAL = "from two prompts", "prompt matching", "CLIP directional"
-SETTINGS = {MATCHING: dict(epochs=3, learning_rate=2e-3, keep_weight=1.0), DIRECTIONAL: dict(epochs=3, learning_rate=3e-3, keep_weight=0.3)}
-WINDOWS, BOOSTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0), (0.5, 0.6, 0.7, 0.8, 0.9)
+SETTINGS = {MATCHING: dict(epochs=EPOCHS, learning_rate=2e-3, keep_weight=1.0), DIRECTIONAL: dict(epochs=EPOCHS, learning_rate=3e-3, keep_weight=0.3)}
+WINDOWS, BOOSTS = size((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0), (0.5, 1.0)), fewer((0.5, 0.6, 0.7, 0.8, 0.9))
+LOOKED_AT = dict(images=size(8, 2), steps=size(20, 4))  # by Editing Schedule
+DRAWN = size(1000, 4)  # faces that distances are measured to
 
 
 class Bench(Stage):
-    """The demo model with directions for each attribute: from two prompts, and trained for both objectives."""
+    """The demo model with directions for each attribute: from two prompts, and trained for both objectives. Pictures go to a folder."""
 
-    def __init__(self, seeds: int):
+    def __init__(self, seeds: int, folder: Path):
         from pack.nodes.scoring import DemoScorer
 
         super().__init__(TARGETS)
-        self.seeds, self.scorer = seeds, DemoScorer.execute().args[0]
+        self.seeds, self.folder, self.scorer = seeds, folder, DemoScorer.execute().args[0]
         self.base, self.losses, self._found = self.draw(self.model), {}, {}
 
     def found(self, name: str, way: str):
         """The direction of an attribute's target value, found or trained when it is first asked for."""
         if (name, way) not in self._found:
             if way == PROMPTS:
-                direction = self.find_direction(name, IMAGES, 16, 20, CFG, TRAINED_ON)
+                direction = self.find_direction(name, IMAGES, 16, size(20, STEPS), CFG, TRAINED_ON)
             else:
                 scored = dict(clip_vision=self.scorer, clip=self.clip, source_text=SOURCE, target_text=self.prompt(name)) if way == DIRECTIONAL else {}
-                direction, losses, _ = self.train_direction(name, objective=way, images=IMAGES, seed=TRAINED_ON, **scored, **SETTINGS[way])
+                given = dict(objective=way, images=IMAGES, steps=size(20, STEPS), seed=TRAINED_ON)
+                direction, losses, _ = self.train_direction(name, **given, **scored, **SETTINGS[way])
                 self.losses[name, way] = losses["loss"]
             self._found[name, way] = direction
         return self._found[name, way]
@@ -92,7 +96,7 @@ def frontier(bench: Bench) -> list[str]:
     head = " | ".join(f"{s:g}" for s in STRENGTHS)
     rows = [f"| attribute | way | unedited | {head} | kept at {EQUAL:.0%} success |", "|---|---|---|" + "---|" * (len(STRENGTHS) + 1)]
     curves: dict[str, list[list[Point]]] = {way: [] for way in (PROMPTS, *SETTINGS)}
-    for name in tqdm(TARGETS, "strengths"):
+    for name in tqdm(fewer(TARGETS), "strengths"):
         for way in curves:
             points = [bench.point(bench.base, name), *(bench.point(bench.draw(bench.edited(bench.found(name, way), s)), name) for s in STRENGTHS)]
             curves[way].append(points)
@@ -112,7 +116,7 @@ def never(share: float) -> str:
 def losses(bench: Bench) -> list[str]:
     """How far each objective comes: mean loss of the first and the last twenty updates."""
     rows = ["| attribute | " + " | ".join(f"{way}, first, last" for way in SETTINGS) + " |", "|---|---|---|"]
-    for name in TARGETS:
+    for name in fewer(TARGETS):
         for way in SETTINGS:
             bench.found(name, way)
         ends = [(np.mean(bench.losses[name, way][:20]), np.mean(bench.losses[name, way][-20:])) for way in SETTINGS]
@@ -124,7 +128,7 @@ def forms(bench: Bench) -> list[str]:
     """A trained direction as it is, its mean, its global form, and by the asymmetric process, at strength 1."""
     ways = {"full": {}, "mean over pictures": {"form": "mean"}, "global": {"form": "global"}, "asymmetric": {"asymmetric": True}}
     rows = ["| attribute | " + " | ".join(ways) + " |", "|---|" + "---|" * len(ways)]
-    for name in tqdm(TARGETS, "forms"):
+    for name in tqdm(fewer(TARGETS), "forms"):
         rows.append(f"| {name} | " + " | ".join(cell(bench.point(bench.draw(bench.edited(bench.found(name, MATCHING), 1.0, **way)), name)) for way in ways.values()) + " |")
     return rows
 
@@ -132,28 +136,28 @@ def forms(bench: Bench) -> list[str]:
 def homogeneity(bench: Bench) -> list[str]:
     """One direction, many pictures: how alike the judge's log-odds move, and the share of pictures in which they rise."""
     rows = ["| attribute | way | rises in | mean rise of the log-odds | its deviation over pictures |", "|---|---|---|---|---|"]
-    for name, way in product(TARGETS, (PROMPTS, *SETTINGS)):
+    for name, way in product(fewer(TARGETS), (PROMPTS, *SETTINGS)):
         rise = bench.odds(bench.draw(bench.edited(bench.found(name, way), 1.0)), name) - bench.odds(bench.base, name)
         rows.append(f"| {name} | {way} | {(rise > 0).float().mean():.0%} | {rise.mean():.1f} | {rise.std():.1f} |")
     direction, shown = bench.found("glasses", MATCHING), min(8, bench.seeds)
     drawn = bench.draw(bench.edited(direction, 1.0), seeds=shown)
-    save_sheet([([bench.base[:shown]], ["unedited"] * shown), ([drawn], ["glasses"] * shown)], ROOT / "docs/homogeneity.jpg")
+    save_sheet([([bench.base[:shown]], ["unedited"] * shown), ([drawn], ["glasses"] * shown)], bench.folder / "homogeneity.jpg")
     return [*rows, "", "![eight faces, without and with one direction](homogeneity.jpg)"]
 
 
 def linearity(bench: Bench) -> list[str]:
     """R^2 of a straight line through the judge's log-odds over strength, of the mean and of single pictures."""
-    strengths = (-1.0, -0.5, 0.0, 0.5, 1.0)
+    strengths = fewer((-1.0, -0.5, 0.0, 0.5, 1.0), 2)
     rows = ["| attribute | way | log-odds at " + ", ".join(f"{s:g}" for s in strengths) + " | R^2 of the mean | median R^2 of a picture |", "|---|---|---|---|---|"]
     blocks = []
-    for name, way in ((name, way) for name in ("glasses", "beard", "hat") for way in (PROMPTS, MATCHING)):
+    for name, way in product(fewer(("glasses", "beard", "hat")), (PROMPTS, MATCHING)):
         drawn = [bench.draw(bench.edited(bench.found(name, way), s)) for s in strengths]
         odds = torch.stack([bench.odds(x, name) for x in drawn]).numpy()
         single = [np.corrcoef(strengths, column)[0, 1] ** 2 for column in odds.T]
         rows.append(f"| {name} | {way} | {', '.join(f'{v:.1f}' for v in odds.mean(1))} | {np.corrcoef(strengths, odds.mean(1))[0, 1] ** 2:.2f} | {np.median(single):.2f} |")
         if way == MATCHING:
             blocks.append(([[x[0] for x in drawn]], [f"{name} {s:g}" for s in strengths]))
-    save_sheet(blocks, ROOT / "docs/linearity.jpg")
+    save_sheet(blocks, bench.folder / "linearity.jpg")
     return [*rows, "", "![one face over strength, for three attributes](linearity.jpg)"]
 
 
@@ -161,7 +165,7 @@ def compositionality(bench: Bench) -> list[str]:
     """Two trained directions at once: both shown, and how far the change is from the sum of the two changes."""
     rows = ["| directions | first alone | second alone | first of both | second of both | both | kept | distance from the sum of changes |", "|---|---|---|---|---|---|---|---|"]
     blocks = []
-    for one, two in combinations(("glasses", "beard", "hat"), 2):
+    for one, two in fewer(combinations(("glasses", "beard", "hat"), 2)):
         first, second = (bench.found(name, MATCHING) for name in (one, two))
         alone = [bench.draw(bench.edited(direction, 1.0)) for direction in (first, second)]
         both = bench.draw(bench.edited(second, 1.0, model=bench.edited(first, 1.0)))
@@ -171,15 +175,15 @@ def compositionality(bench: Bench) -> list[str]:
         shares = [bench.has(alone[0], one), bench.has(alone[1], two), *(float(hit.float().mean()) for hit in (*hits, hits[0] & hits[1])), bench.kept(both, bench.base, one, two), float(apart)]
         rows.append(f"| {one} + {two} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
         blocks.append(([[bench.base[i], alone[0][i], alone[1][i], both[i]] for i in range(1)], ["unedited", one, two, "both"]))
-    save_sheet(blocks, ROOT / "docs/compositionality.jpg")
+    save_sheet(blocks, bench.folder / "compositionality.jpg")
     return [*rows, "", "![each direction alone and both](compositionality.jpg)"]
 
 
-def robustness(bench: Bench, count: int = 4) -> list[str]:
+def robustness(bench: Bench, count: int = size(4, 1)) -> list[str]:
     """Random directions as long as a found one, at each noise level: do pictures stay whole, do attributes stay."""
     from dataclasses import replace
 
-    real = bench.features(torch.stack([torch.from_numpy(bench.faces.render(bench.faces.sample_face(np.random.default_rng([71, i]))).copy()) for i in range(1000)]).movedim(-1, 1) / 127.5 - 1)
+    real = bench.features(torch.stack([torch.from_numpy(bench.faces.render(bench.faces.sample_face(np.random.default_rng([71, i]))).copy()) for i in range(DRAWN)]).movedim(-1, 1) / 127.5 - 1)
     table = bench.found("glasses", MATCHING).mean()
     generator, drawn = torch.Generator().manual_seed(1), []
     for _ in range(count):
@@ -192,7 +196,7 @@ def robustness(bench: Bench, count: int = 4) -> list[str]:
             f"| unedited | 100% | {frechet(bench.features(bench.base), real):.1f} | {bench.has(bench.base, 'glasses'):.0%} |",
             f"| {count} random directions, mean | {np.mean(kept):.0%} | {np.mean([frechet(bench.features(x), real) for x in drawn]):.1f} | {np.mean([bench.has(x, 'glasses') for x in drawn]):.0%} |",
             f"| the direction itself, its mean form | {bench.kept(along, bench.base):.0%} | {frechet(bench.features(along), real):.1f} | {bench.has(along, 'glasses'):.0%} |"]
-    save_sheet([(list(zip(bench.base[:2], *(x[:2] for x in drawn), along[:2])), ["unedited", *[f"random {i + 1}" for i in range(count)], "glasses"])], ROOT / "docs/robustness.jpg")
+    save_sheet([(list(zip(bench.base[:2], *(x[:2] for x in drawn), along[:2])), ["unedited", *[f"random {i + 1}" for i in range(count)], "glasses"])], bench.folder / "robustness.jpg")
     return [*rows, "", "![random directions of equal length](robustness.jpg)"]
 
 
@@ -200,7 +204,7 @@ def consistency(bench: Bench) -> list[str]:
     """Cosines of the mean shift between noise levels, and what one shift for all levels does."""
     rows = ["| attribute | way | cosine of neighbouring levels | of the first and the last | edit: full | mean | global |", "|---|---|---|---|---|---|---|"]
     blocks = []
-    for name, way in ((name, way) for name in ("glasses", "beard", "hat") for way in (PROMPTS, MATCHING)):
+    for name, way in product(fewer(("glasses", "beard", "hat")), (PROMPTS, MATCHING)):
         direction = bench.found(name, way)
         unit = torch.nn.functional.normalize(direction.mean().shifts.flatten(1), dim=1)
         unit = unit[:int(END * len(unit))] if way == PROMPTS else unit
@@ -208,7 +212,7 @@ def consistency(bench: Bench) -> list[str]:
         rows.append(f"| {name} | {way} | {(unit[1:] * unit[:-1]).sum(1).mean():.2f} | {float(unit[0] @ unit[-1]):.2f} | " + " | ".join(cell(bench.point(x, name)) for x in drawn) + " |")
         if way == MATCHING:
             blocks.append(([[bench.base[i], *(x[i] for x in drawn)] for i in range(1)], ["unedited", f"{name}: full", "mean", "global"]))
-    save_sheet(blocks, ROOT / "docs/consistency.jpg")
+    save_sheet(blocks, bench.folder / "consistency.jpg")
     return [*rows, "", "![full, mean and global form](consistency.jpg)"]
 
 
@@ -220,7 +224,7 @@ def calibration(bench: Bench) -> list[str]:
     from pack.nodes.schedules import distance_of, measured
 
     base = bench.draw(bench.model, first=TUNED_ON)
-    success = {end: np.mean([bench.has(bench.draw(bench.edited(bench.found(n, PROMPTS), 1.0, end=end), first=TUNED_ON), n) for n in ("glasses", "beard", "hat")])
+    success = {end: np.mean([bench.has(bench.draw(bench.edited(bench.found(n, PROMPTS), 1.0, end=end), first=TUNED_ON), n) for n in fewer(("glasses", "beard", "hat"))])
                for end in tqdm(WINDOWS, "windows")}
     kept = {boost: bench.kept(bench.draw(bench.model, first=TUNED_ON, boost=boost), base) for boost in tqdm(BOOSTS, "boosts")}
     end = min(window for window, share in success.items() if share >= 0.95 * success[1.0])
@@ -230,33 +234,34 @@ def calibration(bench: Bench) -> list[str]:
             "| boost starts at | " + " | ".join(f"{b:g}" for b in BOOSTS) + " |", "|---|" + "---|" * len(BOOSTS), "| labels kept | " + " | ".join(f"{share:.0%}" for share in kept.values()) + " |", "",
             f"t_edit: the shortest window with 95 % of the whole run's success, {end:g}. t_boost: the earliest start that keeps 95 % of the labels, {boost:g}. The distances there:", "",
             "| distance | editing strength at t_edit | quality deficiency at t_boost |", "|---|---|---|"]
-    sigmas, levels = schedule(bench.model, 20), bench.model.get_model_object("model_sampling")
+    sigmas, levels = schedule(bench.model, LOOKED_AT["steps"]), bench.model.get_model_object("model_sampling")
     percents = [percent_of(levels, sigma) for sigma in sigmas[:-1].tolist()]
     for name in ("SSIM", "RMS", "CLIP vision"):
-        curves = measured(bench.model, bench.encode(SOURCE), bench.encode(""), CFG, bench.vae, bench.noise(8, TUNED_ON), sigmas, distance_of(name, bench.scorer), Bar(1))
+        curves = measured(bench.model, bench.encode(SOURCE), bench.encode(""), CFG, bench.vae, bench.noise(LOOKED_AT["images"], TUNED_ON), sigmas, distance_of(name, bench.scorer), Bar(1))
         rows.append(f"| {name} | " + " | ".join(f"{np.interp(at, percents, curve.mean(1)):.3f}" for at, curve in zip((end, boost), curves)) + " |")
     return rows
 
 
-def boosting(bench: Bench, count: int = 96) -> list[str]:
+def boosting(bench: Bench, count: int = size(96, 2)) -> list[str]:
     """Edited pictures at strength 1.5 with and without quality boosting at the proposed t_boost, and earlier and later."""
     from pack.nodes.schedules import EditingSchedule
 
-    _, end, boost, picture = EditingSchedule.execute(bench.model, bench.encode(SOURCE), bench.encode(""), bench.vae, {"samples": bench.empty()}, "SSIM", 8, 20, CFG, TUNED_ON, 0.0, 0.0, "", "").args
-    save_picture(picture, ROOT / "docs/schedule.png")
-    rows = [f"Editing Schedule (SSIM, 8 pictures) proposes to edit up to {end:.2f} and to boost from {boost:.2f}.", "", "![the curves](schedule.png)", "",
-            f"Strength 1.5, {count} seeds; the distance is to 1000 drawn faces that have the attribute.", "",
+    world = (bench.model, bench.encode(SOURCE), bench.encode(""), bench.vae, {"samples": bench.empty()})
+    _, end, boost, picture = EditingSchedule.execute(*world, "SSIM", *LOOKED_AT.values(), CFG, TUNED_ON, 0.0, 0.0, "", "").args
+    save_picture(picture, bench.folder / "schedule.png")
+    rows = [f"Editing Schedule (SSIM, {LOOKED_AT['images']} pictures) proposes to edit up to {end:.2f} and to boost from {boost:.2f}.", "", "![the curves](schedule.png)", "",
+            f"Strength 1.5, {count} seeds; the distance is to {DRAWN} drawn faces that have the attribute.", "",
             "| attribute | boost | shown | labels kept, against no boost | Frechet distance |", "|---|---|---|---|---|"]
     blocks = []
-    for name in ("glasses", "beard"):
-        faces = [bench.faces.sample_face(np.random.default_rng([73, i]), **{name: TARGETS[name]}) for i in range(1000)]
+    for name in fewer(("glasses", "beard")):
+        faces = [bench.faces.sample_face(np.random.default_rng([73, i]), **{name: TARGETS[name]}) for i in range(DRAWN)]
         real = bench.features(torch.stack([torch.from_numpy(bench.faces.render(face).copy()) for face in faces]).movedim(-1, 1) / 127.5 - 1)
         model, drawn = bench.edited(bench.found(name, MATCHING), 1.5, end=end), {}
         for at in (1.0, boost, max(0.3, boost - 0.2)):
             drawn[at] = bench.draw(model, seeds=count, boost=at)
             rows.append(f"| {name} | {'none' if at == 1 else f'from {at:.2f}'} | {bench.has(drawn[at], name):.0%} | {bench.kept(drawn[at], drawn[1.0]):.0%} | {frechet(bench.features(drawn[at]), real):.1f} |")
         blocks += [([x[:6]], [f"{name}, {'no boost' if at == 1 else f'from {at:.2f}'}"] * len(x[:6])) for at, x in drawn.items()]
-    save_sheet(blocks, ROOT / "docs/boosting.jpg")
+    save_sheet(blocks, bench.folder / "boosting.jpg")
     return [*rows, "", "![no boost, the proposed one, an earlier one](boosting.jpg)"]
 
 
@@ -266,8 +271,8 @@ def cost(bench: Bench) -> list[str]:
 
     rows = ["One epoch, 20 steps, edits up to 0.8, prompt matching, cfg 1, on one CPU thread; random weights for the SD 1.5 shape at 512 x 512.", "",
             "| model | batch | a denoising step | an update | in steps | 100 latents | memory before | peak |", "|---|---|---|---|---|---|---|---|"]
-    for name in ("demo", "sd15"):
-        command = [sys.executable, "-P", str(Path(__file__).with_name("training_cost.py")), name]
+    for name in fewer(("demo", "sd15")):
+        command = [sys.executable, "-P", str(Path(__file__).with_name("training_cost.py")), name, *(["--smallest"] if SMALLEST else [])]
         rows += [line for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines() if line.startswith("|")]
     return [*rows, "", "The yardstick published for Asyrp: 475 s for 100 latents, on a GPU."]
 
@@ -288,16 +293,16 @@ def head(seeds: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=24, help="held-out seeds a cell")
+    parser.add_argument("--seeds", type=int, default=size(24, 2), help="held-out seeds a cell")
     parser.add_argument("--only", help="measure this section alone, and keep the page's others")
-    options, sys.argv[1:] = parser.parse_args(), []
+    options = parsed(parser, DOCS)
     start_host()
     with torch.inference_mode():
-        bench = Bench(options.seeds)
+        bench = Bench(options.seeds, options.out)
         parts = {"Calibration of Editing Schedule": calibration, "Against directions from two prompts": frontier, "What the objectives reach": losses, "Forms": forms,
                  "Homogeneity": homogeneity, "Linearity": linearity, "Compositionality": compositionality, "Robustness": robustness,
                  "Consistency over time": consistency, "Quality boosting": boosting, "Time and memory": cost}
-        write_report(ROOT / "docs/training.md", head(options.seeds), {title: lambda part=part: part(bench) for title, part in parts.items()}, options.only)
+        write_report(options.out / "training.md", head(options.seeds), {title: lambda part=part: part(bench) for title, part in parts.items()}, options.only)
 
 
 if __name__ == "__main__":

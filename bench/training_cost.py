@@ -1,6 +1,6 @@
 """Time and peak memory of training a direction: on the demo model for 100 latents, and on an SD 1.5-shaped model of random weights.
 
-    COMFYUI=<host's folder> python bench/training_cost.py demo|sd15
+    COMFYUI=<host's folder> python bench/training_cost.py demo|sd15 [--smallest]
 
 Prints a row of a table. One model a process, as the peak is the process's. The SD 1.5-shaped run is stopped after two updates;
 its time for 100 latents is that of the second times the number of updates.
@@ -8,6 +8,7 @@ its time for 100 latents is that of the second times the number of updates.
 
 from __future__ import annotations
 
+import argparse
 import resource
 import sys
 import time
@@ -16,10 +17,11 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from sizes import parsed, size  # noqa: E402
 from speed import SD15  # noqa: E402
 from stage import SOURCE, Stage, start_host  # noqa: E402
 
-LATENTS, STEPS, END = 100, 20, 0.8
+LATENTS, STEPS, END = size(100, 4), size(20, 2), 0.8
 CONTEXT = 768
 
 
@@ -44,7 +46,8 @@ class Shaped:
             weight.normal_(std=1 / max(1, weight[0].numel()) ** 0.5) if weight.ndim > 1 else weight.fill_(1e-2)
         device = comfy.model_management.get_torch_device()
         self.model = comfy.model_patcher.CoreModelPatcher(network, device, torch.device("cpu"))
-        self.settings = dict(batch_size=1, images=2, latent={"samples": torch.zeros(1, 4, 64, 64)}, vae=self, cfg=1.0, steps=4)
+        latent = {"samples": torch.zeros(1, 4, *size((64, 64), (16, 16)))}
+        self.settings = dict(batch_size=1, images=2, latent=latent, vae=self, cfg=1.0, steps=4)
 
     def decode(self, latents):
         return latents[:, :3].movedim(1, -1).clamp(0, 1)
@@ -59,11 +62,16 @@ class Demo(Stage):
         self.settings = dict(batch_size=4, images=LATENTS, latent={"samples": self.empty()}, vae=self.vae, cfg=1.0, steps=STEPS)
 
 
+MODELS = {"demo": Demo, "sd15": Shaped}
+
+
 def main() -> None:
-    name, sys.argv[1:] = sys.argv[1], []
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=list(MODELS))
+    name = parsed(parser).model
     start_host()
     with torch.inference_mode():
-        print(row({"demo": Demo, "sd15": Shaped}[name](), name))
+        print(row(MODELS[name](), name))
 
 
 def row(world, name: str) -> str:
@@ -98,6 +106,8 @@ def row(world, name: str) -> str:
         TrainDirection.execute(**{key: [value] for key, value in whole.items()})
     except Enough:
         pass
+    finally:
+        Trainer.step = updates
     total = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     update = spent[-1] if name == "sd15" else sorted(spent)[len(spent) // 2]

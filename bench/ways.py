@@ -13,22 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from sizes import fewer, size  # noqa: E402
 from stage import ROOT, SOURCE, Stage  # noqa: E402
 
-LEARNED_ON, STEPS, CFG, CHUNK = 600_000, 16, 3.0, 24
+LEARNED_ON, STEPS, CFG, CHUNK = 600_000, size(16, 3), 3.0, size(24, 1)
 TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat", "shirt": "red", "smile": "smiling"}
+TARGETS = size(TARGETS, {"glasses": "sunglasses"})
 CACHE = ROOT / "bench/.cache"
 PAPER = {"branch": 0.0, "ahead": 0.12, "residual": False, "percent": 0.5}
 
 
 class Bench(Stage):
-    """The ways, on a chunk of seeds at a time."""
+    """The ways, on a chunk of seeds at a time. Trained directions wait in a folder for the next run."""
 
-    def __init__(self):
+    def __init__(self, cache: Path = CACHE):
         from comfy.samplers import sampler_object
 
         super().__init__(TARGETS)
-        self.euler, self.sigmas = sampler_object("euler"), self.schedule()
+        self.cache, self.euler, self.sigmas = cache, sampler_object("euler"), self.schedule()
         self.levels = self.model.get_model_object("model_sampling")
 
     @cached_property
@@ -77,21 +79,23 @@ class Bench(Stage):
         from safetensors.torch import save_file
 
         if not objective:
-            return self.find_direction(name, 16, 16, 20, CFG, LEARNED_ON)
-        kept = CACHE / f"{objective} {name}.safetensors"
+            return self.find_direction(name, size(16, 2), 16, size(20, 2), CFG, LEARNED_ON)
+        kept = self.cache / f"{objective} {name}.safetensors"
         if not kept.exists():
-            CACHE.mkdir(exist_ok=True)
+            self.cache.mkdir(exist_ok=True)
             tensors, notes = direction_tensors(self.trained(name, objective))
             save_file(tensors, kept, notes)
         return load_direction(kept)
 
     def trained(self, name: str, objective: str):
         scored = dict(clip_vision=self.scorer[0], clip=self.clip, source_text=SOURCE, target_text=self.prompt(name), learning_rate=3e-3) if objective == "CLIP directional" else {}
-        return self.train_direction(name, objective=objective, images=16, epochs=3, seed=LEARNED_ON, **scored)[0]
+        given = dict(objective=objective, images=size(16, 2), epochs=size(3, 1), steps=size(20, 2), seed=LEARNED_ON)
+        return self.train_direction(name, **given, **scored)[0]
 
     @lru_cache(maxsize=None)
     def attribute(self, name: str, paper: bool = False):
-        return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=1 if paper else 16, **(PAPER if paper else {}))
+        form = {"seeds": 1, **PAPER} if paper else {"seeds": size(16, 1)}
+        return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, **form)
 
     def step_at(self, percent: float) -> int:
         level = self.levels.percent_to_sigma(percent)
@@ -182,17 +186,17 @@ def classifier_guidance(bench: Bench, name: str, scale: float, first: int) -> Te
 
 
 WAYS: dict[str, tuple[str, tuple[float, ...], Callable[..., Tensor]]] = {
-    "direction from two prompts": ("strength", (1.0, 1.5, 2.0), h_space()),
-    "the same, asymmetric": ("strength", (1.0, 1.5, 3.0), h_space(asymmetric=True)),
-    "direction trained by prompt matching": ("strength", (0.5, 1.0, 1.5), h_space("prompt matching")),
-    "direction trained by CLIP": ("strength", (0.5, 1.0, 1.5), h_space("CLIP directional")),
-    "AVI, paired": ("strength", (0.5, 1.0, 1.5), avi()),
-    "AVI, stored": ("strength", (1.0, 1.5, 2.0), avi(paired=False)),
-    "AVI, the paper's form": ("strength", (0.5, 1.0, 1.5), avi(paper=True)),
+    "direction from two prompts": ("strength", fewer((1.0, 1.5, 2.0)), h_space()),
+    "the same, asymmetric": ("strength", fewer((1.0, 1.5, 3.0)), h_space(asymmetric=True)),
+    "direction trained by prompt matching": ("strength", fewer((0.5, 1.0, 1.5)), h_space("prompt matching")),
+    "direction trained by CLIP": ("strength", fewer((0.5, 1.0, 1.5)), h_space("CLIP directional")),
+    "AVI, paired": ("strength", fewer((0.5, 1.0, 1.5)), avi()),
+    "AVI, stored": ("strength", fewer((1.0, 1.5, 2.0)), avi(paired=False)),
+    "AVI, the paper's form": ("strength", fewer((0.5, 1.0, 1.5)), avi(paper=True)),
     "the target prompt": ("", (1.0,), target_prompt),
-    "the prompt switched": ("part of the run", (0.4, 0.25, 0.15), prompt_switched),
-    "a blend of the latents": ("weight", (0.5, 0.75, 1.0), blended),
-    "image-to-image": ("denoise", (0.5, 0.7, 0.85), image_to_image),
-    "image guidance": ("shrunk by", (2.0, 4.0, 8.0), image_guidance),
-    "classifier guidance": ("length of a step", (12.0, 25.0, 50.0), classifier_guidance),
+    "the prompt switched": ("part of the run", fewer((0.4, 0.25, 0.15)), prompt_switched),
+    "a blend of the latents": ("weight", fewer((0.5, 0.75, 1.0)), blended),
+    "image-to-image": ("denoise", fewer((0.5, 0.7, 0.85)), image_to_image),
+    "image guidance": ("shrunk by", fewer((2.0, 4.0, 8.0)), image_guidance),
+    "classifier guidance": ("length of a step", fewer((12.0, 25.0, 50.0)), classifier_guidance),
 }

@@ -1,7 +1,7 @@
 """What the demo model draws when it is asked, judged by the attribute classifier: a table and a sheet of samples.
 
 Runs the checkpoint through the host's own nodes, as a user would. Seeds from 100 000 up are used nowhere else.
-`python demo/evaluate.py --samples 200` (with COMFYUI set) rewrites the measured part of the model card.
+`python demo/evaluate.py [--samples 200] [--out demo] [--smallest]` (with COMFYUI set) rewrites the measured part of the model card.
 """
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [os.environ["COMFYUI"], str(ROOT)]
-ARGUMENTS, sys.argv[1:] = sys.argv[1:], []  # the host parses the command line when it is imported
+from bench.sizes import fewer, parsed, size  # noqa: E402
+
+PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PARSER.add_argument("--samples", type=int, default=size(200, 1), help="seeds a prompt")
+OPTIONS = parsed(PARSER, ROOT / "demo")  # before the host, which parses the command line when it is imported
 from comfy.cli_args import args as host_args  # noqa: E402
 
 host_args.cpu = not torch.cuda.is_available()
@@ -27,7 +31,8 @@ import nodes  # noqa: E402
 import demo  # noqa: E402
 from demo import classifier, faces, prompts  # noqa: E402
 
-FIRST_SEED, CFG, STEPS, SAMPLER, SCHEDULER = 100_000, 5.0, 16, "dpmpp_2m", "normal"
+FIRST_SEED, CFG, STEPS, SAMPLER, SCHEDULER = 100_000, 5.0, size(16, 2), "dpmpp_2m", "normal"
+UNSEEN, CODED = size(4000, 20), size(500, 4)  # drawn faces for the judge, and through the VAE
 # Each prompt asks for several attributes, so that all values are asked for with few runs.
 QUESTIONS = (
     dict(smile="smiling", hair="black", style="short", skin="tan", background="white"),
@@ -72,7 +77,7 @@ def success(checkpoint: Checkpoint, judge: classifier.AttributeClassifier, count
     return {key: float(np.mean(hits)) for key, hits in found.items()}
 
 
-def judge_accuracy(judge: classifier.AttributeClassifier, count: int = 4000) -> dict[str, float]:
+def judge_accuracy(judge: classifier.AttributeClassifier, count: int = UNSEEN) -> dict[str, float]:
     """Accuracy per attribute on drawn faces that were in no training set."""
     rng = np.random.default_rng(987_654)
     shown = [faces.sample_face(rng) for _ in range(count)]
@@ -80,7 +85,7 @@ def judge_accuracy(judge: classifier.AttributeClassifier, count: int = 4000) -> 
     return {name: float((labels[name] == target)[target >= 0].float().mean()) for name, target in targets.items()}
 
 
-def codec_agreement(checkpoint: Checkpoint, judge: classifier.AttributeClassifier, count: int = 500) -> tuple[float, float]:
+def codec_agreement(checkpoint: Checkpoint, judge: classifier.AttributeClassifier, count: int = CODED) -> tuple[float, float]:
     """Share of labels that stay the same through VAE Encode and Decode, and the largest change of a pixel (0..1)."""
     rng = np.random.default_rng(555)
     images = as_images([faces.sample_face(rng) for _ in range(count)])
@@ -98,7 +103,8 @@ def as_images(shown: list[faces.Face]) -> torch.Tensor:
 
 def sheet(checkpoint: Checkpoint, path: Path) -> None:
     """64 samples, eight prompts in rows by eight seeds in columns."""
-    rows = [checkpoint.draw(prompts.prompt_for(wanted), list(range(FIRST_SEED, FIRST_SEED + 8))) for wanted in QUESTIONS[:8]]
+    seeds = list(range(FIRST_SEED, FIRST_SEED + size(8, 1)))
+    rows = [checkpoint.draw(prompts.prompt_for(wanted), seeds) for wanted in fewer(QUESTIONS[:8])]
     grid = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
     pixels = ((grid.movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy()
     Image.fromarray(pixels).resize((1024, 1024), Image.Resampling.NEAREST).save(path, quality=88)
@@ -114,25 +120,21 @@ def report(shares: dict, accuracy: dict, codec: tuple[float, float], count: int)
         mine = {value: share for (attribute, value), share in shares.items() if attribute == name}
         values = ", ".join(f"{value} {share:.0%}" for value, share in mine.items())
         lines.append(f"| {name} | {values} | {np.mean(list(mine.values())):.1%} | {accuracy[name]:.2%} |")
-    lines += ["", f"Classifier: mean accuracy **{np.mean(list(accuracy.values())):.2%}** on 4000 unseen drawn faces. "
-              f"Codec (the host's pixel-space VAE): **{codec[0]:.2%}** of its labels on 500 drawn faces stay the same through "
+    lines += ["", f"Classifier: mean accuracy **{np.mean(list(accuracy.values())):.2%}** on {UNSEEN} unseen drawn faces. "
+              f"Codec (the host's pixel-space VAE): **{codec[0]:.2%}** of its labels on {CODED} drawn faces stay the same through "
               f"VAE Encode and Decode; the largest change of a pixel is {codec[1]:.1g}.", "", "Prompts:", ""]
     return "\n".join(lines + [f"- `{prompts.prompt_for(wanted)}`" for wanted in QUESTIONS]) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=200, help="seeds a prompt")
-    options = parser.parse_args(ARGUMENTS)
     judge = classifier.load(demo.JUDGES)
     with torch.inference_mode():
         checkpoint = Checkpoint()
-        sheet(checkpoint, ROOT / "demo/samples.jpg")
-        shares = success(checkpoint, judge, options.samples)
-        text = report(shares, judge_accuracy(judge), codec_agreement(checkpoint, judge), options.samples)
-    card = ROOT / "demo/MODEL_CARD.md"
-    head = card.read_text().split("## Measured\n")[0] if card.exists() else ""
-    card.write_text(f"{head}## Measured\n\n{text}")
+        sheet(checkpoint, OPTIONS.out / "samples.jpg")
+        shares = success(checkpoint, judge, OPTIONS.samples)
+        text = report(shares, judge_accuracy(judge), codec_agreement(checkpoint, judge), OPTIONS.samples)
+    head = (ROOT / "demo/MODEL_CARD.md").read_text().split("## Measured\n")[0]
+    (OPTIONS.out / "MODEL_CARD.md").write_text(f"{head}## Measured\n\n{text}")
     print(text)
 
 

@@ -1,11 +1,14 @@
 """A drawn face as a camera would see it: light from one side, a soft lens, falling-off corners and grain.
 
-    python -m demo.photograph    writes demo/pictures/
+    python -m demo.photograph [--out demo/pictures]
 
 The demo model was trained on flat drawings only, so such a picture is foreign to it, as a photograph is.
 """
 
 from __future__ import annotations
+
+import argparse
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -27,10 +30,13 @@ def photographed(face: faces.Face, size: int = faces.SIZE, seed: int = 0) -> np.
 
 
 def main() -> None:
-    PICTURES.mkdir(exist_ok=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=PICTURES, help="the folder to write to, demo/pictures/ if left out")
+    folder = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
     face = faces.sample_face(np.random.default_rng(20), glasses="none", beard="none", hat="none", style="short", background="green")
-    Image.fromarray(faces.render(face)).save(PICTURES / "semantic_latents_face_drawn.png")
-    Image.fromarray(photographed(face)).save(PICTURES / "semantic_latents_face_photograph_like.png")
+    Image.fromarray(faces.render(face)).save(folder / "semantic_latents_face_drawn.png")
+    Image.fromarray(photographed(face)).save(folder / "semantic_latents_face_photograph_like.png")
     print(*(f"{name}: {value}" for name, value in face.labels.items()), sep="\n")
 
 

@@ -62,7 +62,7 @@ def train(pictures, encode, folder: Path, device: str, steps: int = 700, batch: 
     import numpy as np
 
     torch.manual_seed(3)
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((Path(__file__).parent / "judges" / CONFIG).read_text())
     model = comfy.clip_model.CLIPVisionModelProjection(config, torch.float32, device, comfy.ops.disable_weight_init)
     for name, weight in model.named_parameters():
         torch.nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else torch.nn.init.constant_(weight, float("norm" in name and "weight" in name))

@@ -1,9 +1,10 @@
 """Finds the directions and learns the attribute that ship with the demo model (`demo/sliders`), through the pack's own nodes.
 
-`python demo/sliders.py` (with COMFYUI set); run it after training.
+`python demo/sliders.py [--out demo/sliders] [--smallest]` (with COMFYUI set); run it after training.
 """
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -11,16 +12,18 @@ import torch
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+from sizes import fewer, parsed, size  # noqa: E402
 from stage import SOURCE, Stage, start_host  # noqa: E402
 
-DIRECTIONS = {"glasses": "sunglasses", "skin": "dark", "beard": "beard"}
+HOME = Path(__file__).resolve().parent / "sliders"
+DIRECTIONS = fewer({"glasses": "sunglasses", "skin": "dark", "beard": "beard"})
 ATTRIBUTES = {"glasses": "sunglasses"}
 
 
 def direction(stage: Stage, name: str):
     from pack.core.direction_files import direction_tensors
 
-    found = stage.find_direction(name, 32, 16, 12, 3.0, 0)
+    found = stage.find_direction(name, size(32, 2), 16, size(12, 2), 3.0, 0)
     found.notes.update(source=SOURCE, target=stage.prompt(name))
     return direction_tensors(found)
 
@@ -29,24 +32,21 @@ def attribute(stage: Stage, name: str):
     from comfy_extras.nodes_custom_sampler import BasicScheduler
     from pack.core.attribute_files import attribute_tensors
 
-    mix = stage.learn_attribute(name, BasicScheduler.execute(stage.model, "normal", 20, 1.0).args[0], seeds=32)
+    mix = stage.learn_attribute(name, BasicScheduler.execute(stage.model, "normal", size(20, 6), 1.0).args[0], seeds=size(32, 2))
     mix.parts[0][0].notes.update(source=SOURCE, target=stage.prompt(name))
     return attribute_tensors(mix)
 
 
 def main() -> None:
-    sys.argv[1:] = []  # the host parses the command line when it is imported
+    folder = parsed(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter), HOME).out
     start_host()
-    from pack import demo
-
-    demo.SLIDERS.mkdir(exist_ok=True)
     with torch.inference_mode():
         for kind, targets, find in (("", DIRECTIONS, direction), ("attribute_", ATTRIBUTES, attribute)):
             stage = Stage(targets)
             for name in targets:
                 tensors, metadata = find(stage, name)
                 words = stage.prompt(name).removeprefix(f"{SOURCE}, ").replace(" ", "_")
-                save_file(tensors, demo.SLIDERS / f"demo_{kind}{words}.safetensors", metadata)
+                save_file(tensors, folder / f"demo_{kind}{words}.safetensors", metadata)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Train the demo model: its UNet and text encoder on drawn faces, the attribute classifier that judges them, and the scorer.
 
 `make demo-model` runs it; it goes on from its last checkpoint (`demo/.cache`) when it was stopped, and ends with the
-weights in `demo/weights` and `demo/judges`, the log in `demo/training.csv`. On a GPU it uses the GPU.
+weights in `demo/weights` and `demo/judges`, the log in `demo/training.csv`. On a GPU it uses the GPU. `--out` chooses
+another folder than `demo`, `--smallest` goes through all of it in seconds.
 """
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [os.environ["COMFYUI"], str(ROOT)]
-ARGUMENTS, sys.argv[1:] = sys.argv[1:], []  # the host parses the command line when it is imported
+from bench.sizes import parsed, size  # noqa: E402
+
+PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PARSER.add_argument("part", choices=["all", "diffusion", "classifier", "scorer"], nargs="?", default="all")
+PARSER.add_argument("--seconds-between-saves", type=float, default=120.0)
+OPTIONS = parsed(PARSER, ROOT / "demo")  # before the host, which parses the command line when it is imported
 from comfy.cli_args import args as host_args  # noqa: E402
 
 host_args.cpu = not torch.cuda.is_available()
@@ -35,7 +41,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E4
 from demo import classifier, faces, prompts, scorer  # noqa: E402
 from demo.family import MAX_TOKENS, TEXT_CONFIG, UNET_CONFIG, DemoFaces, PixelLatents, TextModel  # noqa: E402
 
-CACHE, WEIGHTS, JUDGES, LOG = (ROOT / "demo" / name for name in (".cache", "weights", "judges", "training.csv"))
+CACHE, WEIGHTS, JUDGES, LOG = (OPTIONS.out / name for name in (".cache", "weights", "judges", "training.csv"))
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    stages: tuple[Stage, ...] = (Stage(faces.SIZE, 200_000, 32, 5e-3),)
-    faces: int = 60_000
+    stages: tuple[Stage, ...] = (Stage(faces.SIZE, size(200_000, 8), size(32, 4), 5e-3),)
+    faces: int = size(60_000, 8)
     seed: int = 1
-    text_steps: int = 1_000
+    text_steps: int = size(1_000, 1)
     empty_prompts: float = 0.1
     cooldown: float = 0.4  # the last part of the last stage, over which the learning rate falls to zero
     ema: float = 0.999
@@ -343,17 +349,14 @@ def log_row(training: Training, loss: float, seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["all", "diffusion", "classifier", "scorer"], nargs="?", default="all")
-    parser.add_argument("--seconds-between-saves", type=float, default=120.0)
-    options = parser.parse_args(ARGUMENTS)
     recipe, device = Recipe(), "cuda" if torch.cuda.is_available() else "cpu"
-    if options.part in ("all", "diffusion"):
-        train_diffusion(recipe, device, options.seconds_between_saves)
-    if options.part in ("all", "classifier"):
-        classifier.train(Pictures(recipe.faces, recipe.seed), JUDGES, device)
-    if options.part in ("all", "scorer"):
-        scorer.train(Pictures(recipe.faces, recipe.seed), text_encoder(device), JUDGES, device)
+    few = size({}, {"steps": 2, "batch": 4})
+    if OPTIONS.part in ("all", "diffusion"):
+        train_diffusion(recipe, device, OPTIONS.seconds_between_saves)
+    if OPTIONS.part in ("all", "classifier"):
+        classifier.train(Pictures(recipe.faces, recipe.seed), JUDGES, device, **few)
+    if OPTIONS.part in ("all", "scorer"):
+        scorer.train(Pictures(recipe.faces, recipe.seed), text_encoder(device), JUDGES, device, **few)
 
 
 def text_encoder(device: str):

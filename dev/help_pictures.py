@@ -1,10 +1,9 @@
 """Draws the pictures of the nodes' help pages, from real results on the demo model, to nodes/web/docs/images.
 
-    python -m dev.help_pictures [name ...]     all of them without a name; COMFYUI is the host's folder
+    python -m dev.help_pictures [name ...] [--out folder] [--smallest]     all of them without a name; COMFYUI is the host's folder
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -12,11 +11,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from bench.sizes import parsed, size
 from bench.stage import start_host
-from dev.studio import FACES, Studio, as_image, as_picture, kept_sheet, labels_of, left_half, sheet, table, written
+from dev.studio import FACES, STEPS, Studio, as_image, as_picture, kept_sheet, labels_of, left_half, sheet, table, written
 
 FOLDER = Path(__file__).resolve().parent.parent / "nodes/web/docs/images"
-LARGEST = 40_000
+LARGEST, INVERTED = 40_000, size(50, 4)
 
 
 class Pages(Studio):
@@ -91,7 +91,7 @@ class Pages(Studio):
         return sheet([self.draw("capped"), *(self.edited("capped", self.shipped(name)) for name in names)], ["unedited", *names], title="the demo model's own: demo_beard.safetensors, ...")
 
     def train_direction(self):
-        return super().train_direction("glasses", images=16, seed=900_000)[2][0][:, :3 * 192]
+        return super().train_direction("glasses", images=size(16, 3), **size({}, {"steps": 4, "epochs": 1}), seed=900_000)[2][0][:, :3 * 192]
 
     def editing_schedule(self):
         return self.node("EditingSchedule", positive=self.encode("a face"), vae=self.vae, **self.runs())[3][0]
@@ -112,7 +112,7 @@ class Pages(Studio):
 
         pixels = as_picture(Image.open(GIVEN / "semantic_latents_face_photograph_like.png").convert("RGB"))
         latent, prompt = {"samples": self.vae.encode(pixels[None])}, self.encode("a face")
-        sigmas = BasicScheduler.execute(self.model, "normal", 50, 1.0).args[0]
+        sigmas = BasicScheduler.execute(self.model, "normal", INVERTED, 1.0).args[0]
         noise, _, _, error = self.node("Invert", model=self.model, positive=prompt, latent=latent, sigmas=sigmas)
 
         def again(model):
@@ -122,10 +122,10 @@ class Pages(Studio):
             return self.picture({"samples": guider.sample(noise.generate_noise(latent), latent["samples"], self.euler, sigmas, disable_pbar=True, seed=0)})
 
         edited = [self.node("ApplyDirection", model=self.model, direction=self.shipped(name), strength=strength)[0] for name, strength in (("sunglasses", 1.5), ("beard", 1.0))]
-        return sheet([pixels, *map(again, (self.model, *edited))], ["given", "drawn again", "sunglasses", "beard"], title=f"50 steps, 5 refinements: error {error:.4f}")
+        return sheet([pixels, *map(again, (self.model, *edited))], ["given", "drawn again", "sunglasses", "beard"], title=f"{INVERTED} steps, 5 refinements: error {error:.4f}")
 
     def sample_trajectory(self):
-        steps = (0, 6, 12, 20)
+        steps = (0, 3 * STEPS // 10, 3 * STEPS // 5, STEPS)
         moments = [{"samples": self.model.get_model_object("latent_format").process_out(latents[i])} for latents in (self.trajectory.latents("x_t"), self.trajectory.latents("x0")) for i in steps]
         return sheet([self.picture(moment) for moment in moments], [f"{name}, {self.trajectory.percents[i]:.2f}" for name in ("noisy", "foreseen") for i in steps], 4)
 
@@ -189,17 +189,16 @@ def main():
     """Draw the pictures of the command line, and say how long each took."""
     parser, every = argparse.ArgumentParser(prog="dev.help_pictures", description=__doc__.splitlines()[0]), [name for name in vars(Pages) if name[0] != "_"]
     parser.add_argument("names", nargs="*", help=f"all of them if left out: {', '.join(every)}")
-    names = parser.parse_args().names or every
+    options = parsed(parser, FOLDER)
+    names = options.names or every
     if set(names) - set(every):
         parser.error(f"no page has the picture {', '.join(set(names) - set(every))}")
-    sys.argv[1:] = []  # the host parses the command line when it is imported
     start_host()
-    FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         pages = Pages(folder)
         for name in names:
             start = time.monotonic()
-            quality = save(getattr(pages, name)(), FOLDER / f"{name}.jpg")
+            quality = save(getattr(pages, name)(), options.out / f"{name}.jpg")
             print(f"{name}: {time.monotonic() - start:.0f} s, quality {quality}", flush=True)
 
 
