@@ -18,6 +18,7 @@ help:
 	@echo "make bench-properties  measure the latent space's three properties; writes docs/properties.md"
 	@echo "make bench-evidence  measure all ways to edit against each other (hours, resumes); writes docs/evidence.md"
 	@echo "make bench-quality  all of the measurements of edits, one after another; writes docs/"
+	@echo "                 ARGS='--smallest --out folder' goes through any of them in seconds"
 	@echo "make help-pictures  draw the pictures of the help pages (ARGS=name for one)"
 	@echo "make demo-model  train the demo model (resumes)"
 	@echo "make where       set up, then print the interpreter and the host's folder"
@@ -38,7 +39,7 @@ ui:
 
 bench:
 	@$(host) run bench/speed.py $(ARGS)
-	@$(host) run bench/passes.py
+	@$(host) run bench/passes.py $(filter --smallest,$(ARGS))
 	@$(host) run bench/loading.py
 
 bench-hspace:
@@ -55,7 +56,7 @@ bench-properties:
 
 bench-evidence:
 	@$(host) run bench/evidence.py $(ARGS)
-	@$(host) run bench/evidence.py --cost
+	@$(host) run bench/evidence.py --cost $(ARGS)
 
 bench-quality: bench-hspace bench-attributes bench-training bench-properties bench-evidence
 

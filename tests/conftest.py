@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOST = os.environ.get("COMFYUI")
 FIGURES = pytest.StashKey()
-collect_ignore = [] if HOST else ["nodes", "workflows"]
+collect_ignore = [] if HOST else ["bench", "nodes", "workflows"]
 
 
 def import_pack():
