@@ -156,7 +156,7 @@ def inverted(desk, positive):
 
 
 def scheduled(desk, **prompts):
-    settings = dict(model=desk.model, vae=desk.world.vae, latent=desk.world.empty(), distance="RMS", images=1, steps=3, cfg=2.0, seed=0, edit_threshold=0.1, boost_threshold=0.1,
+    settings = dict(model=desk.model, vae=desk.world.vae, latent=desk.world.empty(), distance="RMS", images=1, steps=4, cfg=2.0, seed=0, edit_threshold=0.1, boost_threshold=0.1,
                     source_text="", target_text="")
     return torch.tensor(desk.run("EditingSchedule", **settings, **prompts)[:3])
 
