@@ -2,11 +2,9 @@
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -48,11 +46,10 @@ def device_arguments():
     return [] if torch.cuda.is_available() else ["--cpu"]
 
 
-def die_with_parent():
-    """Have the kernel stop the server when its parent is killed."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def with_parent(command):
+    """The command line, changed so that the kernel stops the program when its parent is killed, where the system can do that."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", *command] if setpriv else command
 
 
 class Host:
@@ -110,8 +107,8 @@ class Host:
         with contextlib.ExitStack() as stack:
             log = None if self.echo else stack.enter_context(open(self.log_file, "w"))
             self.process = subprocess.Popen(
-                self.command(), cwd=self.tree, stdout=log, stderr=subprocess.STDOUT if log else None,
-                stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
+                with_parent(self.command()), cwd=self.tree, stdout=log, stderr=subprocess.STDOUT if log else None,
+                stdin=subprocess.DEVNULL,
             )
 
     def _wait_until_ready(self, seconds=240):

@@ -2,12 +2,14 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pack.dev.server import failed_import
+from pack.dev.server import failed_import, with_parent
 from pack.dev.workflow import to_prompt
 
 pytestmark = pytest.mark.timeout(1200)
@@ -53,3 +55,12 @@ def test_gives_the_same_pictures_each_time(workflow_file, server, object_info):
     assert expected, "no picture was saved"
     for found in others:
         assert all(map(np.array_equal, expected, found)) and len(found) == len(expected)
+
+
+def test_a_server_ends_with_its_parent():
+    sleeper = [sys.executable, "-c", "import time; print('asleep', flush=True); time.sleep(60); print('awake')"]
+    parent = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *with_parent(sleeper)]
+    with subprocess.Popen(parent, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "asleep\n"
+        running.kill()
+        assert running.stdout.read() == "", "it slept on"
