@@ -190,7 +190,6 @@ def test_operations_go_to_the_leading_triplets_alone():
         (Truncate(17), "last: got 17.* 16 triplets"),
         (CurveGain(lambda i: i * np.nan), "curve: "),
     ],
-    ids=str,
 )
 def test_out_of_range_states_the_rank_of_the_latent(edit, said):
     x = torch.randn(1, 4, 16, 24)
