@@ -32,7 +32,7 @@ test:
 	@$(host) --browser run -P -m pytest --import-mode=importlib $(TESTS) $(ARGS)
 
 test-long:
-	@$(host) --browser run -P -m pytest --import-mode=importlib $(TESTS) -m campaign --long $(ARGS)
+	@$(host) --browser run -P -m pytest --import-mode=importlib $(TESTS) -m campaign --long -o faulthandler_timeout=0 $(ARGS)
 
 ui:
 	@$(host) run -m dev.server $(if $(PORT),--port $(PORT)) $(ARGS)

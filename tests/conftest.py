@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOST = os.environ.get("COMFYUI")
 FIGURES = pytest.StashKey()
-collect_ignore = [] if HOST else ["bench", "nodes", "workflows"]
+HOURS = 14_000  # seconds
+collect_ignore = [] if HOST else ["bench", "demo", "nodes", "workflows"]
 
 
 def import_pack():
@@ -32,6 +33,14 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "campaign: many cases of one kind; all of them with --long, a share of them without")
     config.addinivalue_line("markers", "quick: a campaign whose share fits into every run")
     config.stash[FIGURES] = {}
+
+
+def pytest_collection_modifyitems(config, items):
+    """A campaign at its full size may take hours."""
+    if config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("campaign"):
+                item.add_marker(pytest.mark.timeout(HOURS), append=False)
 
 
 @pytest.fixture

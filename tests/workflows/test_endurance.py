@@ -12,7 +12,7 @@ import pytest
 from pack.dev.server import Host
 from pack.tests.workflows.graphs import DemoGraph, base_directory, outcome, saved, with_ours
 
-pytestmark = [pytest.mark.timeout(14_000), pytest.mark.campaign]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.campaign]
 MB = 2**20
 KEEPER = """
 KEPT = []

@@ -15,7 +15,7 @@ from pack.tests.workflows import checkpoints
 from pack.tests.workflows.conftest import WORKFLOWS
 from pack.tests.workflows.graphs import base_directory, with_ours
 
-pytestmark = pytest.mark.timeout(14_000)
+pytestmark = pytest.mark.timeout(900)
 SIZE = 64  # stands for a model's usual size
 LESS = {"steps": 4, "images": 3, "seeds": 1, "epochs": 1, "batch_size": 2, "refinements": 1}  # a test's share of the work, in any node
 FEWER = {"SemanticLatents_DiscoverDirections": {"count": 2}, "SemanticLatents_ExploreSingularVectors": {"triplets": "1, 2", "gains": "0, 2"}}

@@ -13,7 +13,7 @@ import pytest
 from pack.dev.server import Host, failed_import
 from pack.tests.workflows.graphs import PREFIX, ROOT, DemoGraph, base_directory, latents, with_ours
 
-pytestmark = [pytest.mark.timeout(3600), pytest.mark.campaign]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.campaign]
 LOW_VRAM = """
 import comfy.model_management
 
