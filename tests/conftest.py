@@ -1,6 +1,7 @@
 """Imports the pack as ComfyUI does, named "pack"; leaves out what needs ComfyUI where there is none."""
 
 import importlib.util
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = os.environ.get("COMFYUI")
-FIGURES = pytest.StashKey()
 HOURS = 14_000  # seconds
 collect_ignore = [] if HOST else ["bench", "demo", "nodes", "workflows"]
 
@@ -32,7 +32,6 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "campaign: many cases of one kind; all of them with --long, a share of them without")
     config.addinivalue_line("markers", "quick: a campaign whose share fits into every run")
-    config.stash[FIGURES] = {}
 
 
 def pytest_collection_modifyitems(config, items):
@@ -50,9 +49,9 @@ def rounds(request):
 
 
 @pytest.fixture
-def figures(request):
+def figures(record_property):
     """`figures("damaged files", "10 000 tried, all refused")`: a line for the summary, and for docs/hardening with --long or --figures."""
-    return request.config.stash[FIGURES].__setitem__
+    return lambda name, text: record_property("figures", (name, text))
 
 
 def write_figures(found):
@@ -68,7 +67,8 @@ def write_figures(found):
 
 def pytest_terminal_summary(terminalreporter, config):
     """Say what the campaigns found, and what was left out."""
-    found = config.stash[FIGURES]
+    reports = itertools.chain(*terminalreporter.stats.values())
+    found = dict(value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "figures")
     for name, text in found.items():
         terminalreporter.write_line(f"{name}: {text}")
     if found and (config.getoption("--long") or config.getoption("--figures")):
