@@ -31,7 +31,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "campaign: many cases of one kind; all of them with --long, a share of them without")
-    config.addinivalue_line("markers", "quick: a campaign whose share fits into every run")
+    config.addinivalue_line("markers", "slow: takes minutes even as a share; left out unless it is asked for (-m slow, or --long with -m campaign)")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -33,7 +33,6 @@ def tried(rounds):
 
 
 @pytest.mark.campaign
-@pytest.mark.quick
 def test_a_damaged_file_is_refused_by_name_or_still_sound(tried, figures):
     cases = tried["cases"]
     verdicts = Counter((case["kind"], case["verdict"]) for case in cases)

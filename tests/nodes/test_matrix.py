@@ -390,7 +390,6 @@ def matrix():
 
 
 @pytest.mark.campaign
-@pytest.mark.quick
 @pytest.mark.parametrize("name", GROUPS)
 def test_every_cell_works_or_is_refused_by_name(name, matrix, world_of, run, sampler_of, rounds, figures):
     cells = [cell for cell in rounds(*matrix) if cell.group == name]

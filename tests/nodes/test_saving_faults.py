@@ -128,7 +128,6 @@ def test_leftovers_are_not_listed_and_do_not_hinder(saved):
 # --- a disk that is full, a folder that cannot be written
 
 @pytest.mark.campaign
-@pytest.mark.quick
 def test_a_full_disk_leaves_nothing_and_says_so(saved, savers, rounds, figures):
     """A process that may write no more than so many bytes to one file."""
     rng, size = random.Random(1), (saved.folder / "smile_00001_.safetensors").stat().st_size
@@ -234,7 +233,6 @@ def both_at_once(savers, folder, seeds, **faults):
 
 
 @pytest.mark.campaign
-@pytest.mark.quick
 @pytest.mark.parametrize(("met", "where"), [(met, "in one system") for met in MEETINGS] + [pytest.param("with one number, both written", "in two containers")])
 def test_two_savers_at_the_same_moment_both_save_or_say_to_try_again(saved, savers, rounds, figures, met, where):
     alike = {"process_id": 1} if where == "in two containers" else {}

@@ -22,7 +22,7 @@ FEWER = {"SemanticLatents_DiscoverDirections": {"count": 2}, "SemanticLatents_Ex
 STRONGER = 4  # random weights answer little to an edit
 
 
-@pytest.fixture(scope="module", params=["SD15", pytest.param("SDXL", marks=pytest.mark.campaign)])
+@pytest.fixture(scope="module", params=["SD15", pytest.param("SDXL", marks=[pytest.mark.campaign, pytest.mark.slow])])
 def host(request, tmp_path_factory):
     """A server that has a checkpoint of a family, of its real size with --long, and a photograph."""
     base = tmp_path_factory.mktemp("base")

@@ -6,7 +6,7 @@ from pack.tests.workflows.graphs import PREFIX, outcome
 from pack.tests.workflows.growing import Grower, inputs_of
 from pack.tests.workflows.test_random_graphs import check_end
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.campaign]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.campaign, pytest.mark.slow]
 SOURCES = {"int": "PrimitiveInt", "float": "PrimitiveFloat"}
 COSTLY = {"images", "batch_size", "epochs", "seeds", "steps", "iterations", "refinements", "count", "tile", "columns"}  # a large one is long work, not a mistake
 
