@@ -26,21 +26,10 @@ SETTINGS = {
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test that takes a workflow for each of the example workflows."""
+    """Run a test that takes a workflow for each of the example workflows, and all tests of one before those of the next."""
     if "workflow_file" in metafunc.fixturenames:
         assert WORKFLOWS, f"no workflows in {ROOT / 'workflows'}"
-        metafunc.parametrize("workflow_file", WORKFLOWS, ids=lambda path: path.stem)
-
-
-def pytest_collection_modifyitems(items):
-    """One workflow after another, in the page before over the API: the server still has the page's results then."""
-    def key(item):
-        workflow = getattr(item, "callspec", None) and item.callspec.params.get("workflow_file")
-        return (str(workflow), item.path.stem) if workflow else ("", "")
-
-    mine = [place for place, item in enumerate(items) if Path(__file__).parent in item.path.parents]
-    for place, item in zip(mine, sorted((items[place] for place in mine), key=key)):
-        items[place] = item
+        metafunc.parametrize("workflow_file", WORKFLOWS, ids=lambda path: path.stem, scope="module")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,15 +1,23 @@
-"""The example workflows in the real frontend, in a browser."""
+"""The example workflows: in the real frontend, in a browser, and over the server's API."""
 
+import io
 import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pack.dev.workflow import to_prompt
 
 pytestmark = pytest.mark.timeout(1200)
 PACK = "semantic_latents"
+PREFIX = "SemanticLatents_"
+SMALLEST = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 1, "height": 1, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}
 HOST = Path(os.environ["COMFYUI"]).parent
 OPEN = """async ([address, name]) => {
     const workflow = await (await fetch(address)).json()
@@ -52,25 +60,21 @@ def test_is_offered_as_a_template(workflow_file, server):
     assert picture.startswith(b"\xff\xd8"), "a template's picture is a JPEG"
 
 
-def test_opens_and_converts_as_the_frontend_does(workflow_file, page, object_info):
-    open_template(page, workflow_file.stem)
-    assert page.evaluate(MISSING) == []
-    theirs = page.evaluate("async () => (await app.graphToPrompt()).output")
-    ours = to_prompt(json.loads(workflow_file.read_text()), object_info)
-    for prompt in (theirs, ours):
-        for node in prompt.values():
-            del node["_meta"]
-    assert ours == theirs
-    assert problems_of_the_pack(page) == []
-
-
 def savers(workflow):
     """The nodes that save a picture when the workflow runs."""
     return [node["id"] for node in workflow["nodes"] if node["type"] == "SaveImage" and node.get("mode", 0) == 0]
 
 
-def test_runs_from_the_page(workflow_file, page):
+def converted(prompt):
+    """A prompt without what is not run."""
+    return {name: {key: value for key, value in node.items() if key != "_meta"} for name, node in prompt.items()}
+
+
+def test_opens_converts_and_runs_in_the_page(workflow_file, page, object_info):
     open_template(page, workflow_file.stem)
+    assert page.evaluate(MISSING) == []
+    theirs = page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert converted(to_prompt(json.loads(workflow_file.read_text()), object_info)) == converted(theirs)
     page.evaluate(WATCH)
     page.locator("#graph-canvas").press("Control+Enter")
     page.wait_for_function("() => window.ended", timeout=900_000)
@@ -80,3 +84,37 @@ def test_runs_from_the_page(workflow_file, page):
     screenshot(page, workflow_file.stem)
     assert page.evaluate(OVERLAPS) == [], "nodes lie over each other"
     assert problems_of_the_pack(page) == []
+
+
+# Over the API: the server still has the results of the page
+
+def pictures(client, run):
+    return [np.asarray(Image.open(io.BytesIO(client.image(reference)))) for reference in run.images()]
+
+
+def run_afresh(client, prompt):
+    """Run with nothing left in the server's cache of results."""
+    client.post("/free", {"free_memory": True})
+    client.run(SMALLEST)  # the server may free only after its next prompt
+    run = client.run(prompt)
+    assert run.of("execution_cached")[0]["nodes"] == []
+    return run
+
+
+def test_the_workflows_nodes_are_served(workflow_file, object_info):
+    used = {node["type"] for node in json.loads(workflow_file.read_text())["nodes"]}
+    own = {name for name in used if name.startswith(PREFIX)}
+    assert own and own <= object_info.keys()
+
+
+def test_gives_the_same_pictures_each_time(workflow_file, server, object_info):
+    prompt = to_prompt(json.loads(workflow_file.read_text()), object_info)
+    first = server.client.run(prompt)
+    afresh = run_afresh(server.client, prompt)
+    cached = server.client.run(prompt)
+    assert afresh.of("progress"), "no progress was reported"
+    assert [event["node"] for event in cached.of("executing")] == [None], "nodes ran again without a change"
+    expected, *others = (pictures(server.client, run) for run in (first, afresh, cached))
+    assert expected, "no picture was saved"
+    for found in others:
+        assert all(map(np.array_equal, expected, found)) and len(found) == len(expected)
