@@ -22,6 +22,9 @@ SETTINGS = {
     # The screenshots should show the nodes' text however far out they are zoomed.
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,
     "Comfy.Minimap.Visible": False,
+    # The browser draws in software, which takes the server's cores.
+    "LiteGraph.Canvas.MaximumFps": 5,
+    "Comfy.Appearance.DisableAnimations": True,
 }
 
 
