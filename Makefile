@@ -4,11 +4,12 @@ HOST = 0.30.0
 PORT =
 ARGS =
 TESTS = tests
+PROCESSES = 2
 host = $(PYTHON) -m dev.host --host $(HOST)
 
 help:
 	@echo "make demo        edit a face in a real ComfyUI; writes a picture to output/"
-	@echo "make test        run all tests (ARGS='-k name' passes options to pytest)"
+	@echo "make test        run the tests (ARGS='-k name' passes options to pytest, ARGS='-m slow' runs the slow ones; PROCESSES=$(PROCESSES))"
 	@echo "make test-long   run the campaigns at their full size (hours); writes docs/hardening"
 	@echo "make ui          serve ComfyUI with this pack (PORT=8188 chooses the port)"
 	@echo "make bench       measure speed, and what the pack adds to the host's start"
@@ -29,7 +30,7 @@ demo:
 	@$(host) run -m dev.demo $(ARGS)
 
 test:
-	@$(host) --browser run -P -m pytest --import-mode=importlib $(TESTS) $(ARGS)
+	@$(host) --browser run -P -m pytest --import-mode=importlib --numprocesses $(PROCESSES) --dist loadfile $(TESTS) $(ARGS)
 
 test-long:
 	@$(host) --browser run -P -m pytest --import-mode=importlib $(TESTS) -m campaign --long -o faulthandler_timeout=0 $(ARGS)
