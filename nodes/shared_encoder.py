@@ -135,19 +135,22 @@ class Chunks:
         return [self(item) for item in value] if isinstance(value, list) else value
 
 
-def recording(unet: UNetModel, tape: list[Tensor], *further: Callable[[Tensor], Tensor]) -> tuple[list, list | None]:
-    """The blocks before the decoder, each of which puts its output on the tape, and further layers at their end."""
+def recording(unet: UNetModel, tape: list[Tensor], *further: Callable[[Tensor], Tensor]) -> tuple[list, list]:
+    """The blocks before the decoder, each of which puts its output on the tape, and further layers at their end.
+
+    A UNet without a middle block (a distilled one) gets one that only records: h is what would have entered it.
+    """
     blocks = [[*block, Record(tape)] for block in unet.input_blocks]
-    return blocks, unet.middle_block and [*unet.middle_block, Record(tape), *further]
+    return blocks, [*(unet.middle_block or ()), Record(tape), *further]
 
 
-def replaying(unet: UNetModel, tape: list[Tensor], *further: Callable[[Tensor], Tensor]) -> tuple[list, list | None]:
+def replaying(unet: UNetModel, tape: list[Tensor], *further: Callable[[Tensor], Tensor]) -> tuple[list, list]:
     """Blocks before the decoder that give back a tape, and further layers at their end."""
-    blocks = [[Replay(h)] for h in tape[:len(unet.input_blocks)]]
-    return blocks, unet.middle_block and [Replay(tape[-1]), *further]
+    *kept, h = tape
+    return [[Replay(recorded)] for recorded in kept], [Replay(h), *further]
 
 
-def twin_of(unet: UNetModel, input_blocks: list[Iterable], middle_block: list | None) -> UNetModel:
+def twin_of(unet: UNetModel, input_blocks: list[Iterable], middle_block: list) -> UNetModel:
     """The same UNet, weights and all, with other blocks before the decoder."""
     twin = copy.copy(unet)
     vars(twin).update(input_blocks=input_blocks, middle_block=middle_block)  # found before the registered modules

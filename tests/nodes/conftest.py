@@ -89,6 +89,7 @@ SMALL = {
 }
 FAMILIES = {  # by the host's class; a word after its name tells one of several apart
     "SD15": {**SMALL, "context_dim": 768}, "SD20": {**SMALL, "context_dim": 1024}, "SD15 inpaint": {**SMALL, "context_dim": 768, "in_channels": 9},
+    "SD15 distilled": {**SMALL, "context_dim": 768, "transformer_depth_middle": -2},  # without a middle block, as KOALA and SDXS are
     "SDXL": {**SMALL, "context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816},
     "SD3": {"in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 1, "num_blocks": 2, "input_size": None, "adm_in_channels": 32, "qk_norm": "rms",
             "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 48, "out_features": 64}}},

@@ -14,7 +14,7 @@ from pack.core.direction import Direction, Family
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared/data/interpretdiffusion_sd14_h.pth"
 
 
-@pytest.fixture(params=["demo", "SD15", "SD20", "SDXL"])
+@pytest.fixture(params=["demo", "SD15", "SD20", "SDXL", "SD15 distilled"])
 def world(request, demo, shaped):
     return demo if request.param == "demo" else shaped(request.param)
 
@@ -111,6 +111,24 @@ def test_jacobian_directions_move_the_prediction_more_than_random_ones(world, ru
                 - world.sample(sampler_of("euler"), steps=1, cfg=1.0, prompt="a face", seed=0)).norm()
 
     assert change(directions[0]) > 1.5 * change(random)
+
+
+def test_a_jacobian_s_singular_value_is_how_far_a_small_shift_moves_the_prediction(world, run, sampler_of):
+    """By Apply Direction itself, in a run of one step, whose latent is the prediction."""
+    from pack.nodes.observation import schedule
+
+    (direction,), (label,), _ = discover(run, world, method="Jacobian", images=1, count=1, percent=0.0)
+    calculate, sigma, none = world.model.get_model_object("model_sampling").calculate_denoised, schedule(world.model, 1)[:1], torch.zeros(1, 1, 1, 1)
+    share, of_output = 0.05, float((calculate(sigma, none + 1, none) - calculate(sigma, none, none)).abs())
+
+    def drawn(strength):
+        settings = dict(start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
+        model = run("ApplyDirection", model=world.model, direction=direction, strength=strength, **settings)[0]
+        latent = world.sample(sampler_of("euler"), steps=1, cfg=1.0, model=model, prompt="a face", seed=0)
+        return world.model.get_model_object("latent_format").process_in(latent)
+
+    moved = float((drawn(share) - drawn(0.0)).norm())
+    assert moved / (of_output * share * direction.norm) == pytest.approx(float(label.split("(")[1][:-1]), rel=0.1)
 
 
 def test_pullback_directions_are_what_h_does_along_its_most_sensitive_inputs(world, run):

@@ -19,7 +19,7 @@ def direction_for(pack_nodes):
     return make
 
 
-@pytest.fixture(params=["demo", "SD15", "SD20", "SDXL"])
+@pytest.fixture(params=["demo", "SD15", "SD20", "SDXL", "SD15 distilled"])
 def world(request, demo, shaped):
     return demo if request.param == "demo" else shaped(request.param)
 

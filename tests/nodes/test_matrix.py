@@ -11,7 +11,7 @@ import torch
 
 pytestmark = pytest.mark.campaign
 
-FAMILIES = {"demo": None, "SD 1.5": "SD15", "SD 2.1": "SD20", "SDXL": "SDXL", "SD 1.5 inpaint": "SD15 inpaint", "SD3": "SD3", "Flux": "Flux", "video": "WAN21_T2V"}
+FAMILIES = {"demo": None, "SD 1.5": "SD15", "SD 2.1": "SD20", "SDXL": "SDXL", "SD 1.5 inpaint": "SD15 inpaint", "SD 1.5 distilled": "SD15 distilled", "SD3": "SD3", "Flux": "Flux", "video": "WAN21_T2V"}
 TRANSFORMERS = {"SD3", "Flux", "video"}
 FORMATS = {"fp32": (torch.float32, None), "fp16": (torch.float16, None), "bf16": (torch.bfloat16, None),
            "fp16 cast": (torch.float16, torch.float32), "bf16 cast": (torch.bfloat16, torch.float32)}

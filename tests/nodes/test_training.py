@@ -9,7 +9,7 @@ SETTINGS = dict(objective="prompt matching", images=2, batch_size=2, epochs=2, s
                 seed=0, source_text="a face", target_text="a face, blue hair")
 
 
-@pytest.fixture(params=["demo", "SD15", "SD20", "SDXL"])
+@pytest.fixture(params=["demo", "SD15", "SD20", "SDXL", "SD15 distilled"])
 def world(request, demo, shaped):
     return demo if request.param == "demo" else shaped(request.param)
 
