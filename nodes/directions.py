@@ -8,13 +8,13 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.direction import Direction, check_same_family
+from ..core.direction import Direction
 from ..core.discovery import Means, aligned, principal_components
 from ..core.implicit import in_form, mixed
 from ..core.injection import Window
 from ..core.latent import alike
 from ..core.plots import explained_variance_figure, singular_values_figure
-from .hspace import HEdit, family_of, with_edit
+from .hspace import HEdit, check_fits, family_of, with_edit
 from .node import checked
 from .observation import SOURCE, TARGET, check_whole, checked_latent, watched_runs
 from .provenance import HIDDEN, prompt_notes
@@ -182,7 +182,7 @@ class ApplyDirection(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model, direction, strength, start_percent, end_percent, ramp, branch, asymmetric, keep_norm, mask=None, form="full") -> io.NodeOutput:
-        check_same_family(family_of(model), direction.family, "direction")
+        check_fits(model, direction.family, "direction")
         edit = HEdit(in_form(direction, form), strength, Window(start_percent, end_percent, ramp), branch, asymmetric, keep_norm, mask)
         return io.NodeOutput(model if strength == 0 else with_edit(model, edit))
 

@@ -7,9 +7,10 @@ the host's own. A run's plan is made when sampling starts and dropped when it en
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+import comfy.model_sampling as sampling
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
@@ -18,7 +19,7 @@ from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ..core.asyrp import asymmetric_gain, matched_scale
-from ..core.direction import Family
+from ..core.direction import Family, check_same_family
 from ..core.implicit import AnyDirection
 from ..core.injection import Window, mask_for, shifted
 from ..core.steps import Levels, is_descending
@@ -29,6 +30,12 @@ from .shared_encoder import UNetCall, run_decoder_twice
 Branch = Literal["conditional", "unconditional", "both"]
 KEY = "semantic_latents"
 EDITS, PLAN, EDITED_PASS, SIGMA_DOWN = (f"{KEY}_{name}" for name in ("edits", "plan", "edited_pass", "sigma_down"))
+# By the classes that a node puts in a model's place, the most particular ones first. LCM's is one of EPS.
+PREDICTIONS = (
+    ("EDM", sampling.EDM), ("V_PREDICTION_EDM", sampling.V_PREDICTION, sampling.ModelSamplingContinuousEDM),
+    ("V_PREDICTION_CONTINUOUS", sampling.V_PREDICTION, sampling.ModelSamplingContinuousV), ("V_PREDICTION", sampling.V_PREDICTION),
+    ("IMG_TO_IMG_FLOW", sampling.IMG_TO_IMG_FLOW), ("FLOW", sampling.CONST), ("IMG_TO_IMG", sampling.IMG_TO_IMG), ("X0", sampling.X0), ("EPS", sampling.EPS),
+)
 # By the names of the sampler functions: those whose step is x' = D + (sigma'/sigma) (x - D) and nothing else.
 FIRST_ORDER = {"sample_euler", "sample_ddim"}
 
@@ -74,9 +81,27 @@ def unet_of(model: ModelPatcher) -> UNetModel:
 
 
 def family_of(model: ModelPatcher) -> Family:
-    """What a direction must have been found on to fit this model."""
+    """What a direction must have been found on to fit this model, by the prediction type that is in force."""
     unet = unet_of(model)
-    return Family(type(model.model.model_config).__name__, model.model.model_type.name, unet.model_channels * unet.channel_mult[-1])
+    return Family(type(model.model.model_config).__name__, prediction_in_force(model), unet.model_channels * unet.channel_mult[-1])
+
+
+def prediction_in_force(model: ModelPatcher) -> str:
+    """The prediction type by the host's names: the checkpoint's, or that of a node such as ModelSamplingDiscrete."""
+    in_force, checkpoint = model.get_model_object("model_sampling"), model.model.model_type.name
+    if in_force is model.model.model_sampling:
+        return checkpoint
+    return next((name for name, *classes in PREDICTIONS if all(isinstance(in_force, c) for c in classes)), checkpoint)
+
+
+def check_fits(model: ModelPatcher, found_on: Family, name: str) -> None:
+    """Raise ValueError for a direction of another family; name: its input.
+
+    Directions saved by earlier versions say what the checkpoint predicts, whatever was in force: that fits, too.
+    """
+    family = family_of(model)
+    if found_on != replace(family, prediction=model.model.model_type.name):
+        check_same_family(family, found_on, name)
 
 
 def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:

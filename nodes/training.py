@@ -14,14 +14,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.direction import Direction, Family, check_same_family
+from ..core.direction import Direction
 from ..core.discovery import Means
 from ..core.grid import labelled_grid
 from ..core.implicit import AnyDirection, ImplicitNetwork, TrainedDirection
 from ..core.injection import Window
 from ..core.training import Training, difference
 from .feedback import Bar
-from .hspace import HEdit, check_no_asymmetric_edit, family_of, with_edit
+from .hspace import HEdit, check_fits, check_no_asymmetric_edit, family_of, with_edit
 from .lessons import Averaging, Course, Directional, Lesson, Matching, Trainer, in_training
 from .node import checked, one_value_each
 from .observation import check_whole, checked_latent, schedule
@@ -88,7 +88,7 @@ class TrainDirection(io.ComfyNode):
                 seed, source_text, target_text, target=None, clip_vision=None, clip=None, pictures=(), resume=None) -> io.NodeOutput:
         family = family_of(model)
         check_no_asymmetric_edit(model, "through which no direction is trained")
-        check_resumed(resume, family)
+        check_resumed(resume, model)
         goal = goal_of(objective, keep_weight, model, vae, target, clip_vision, clip, source_text, target_text)
         sigmas = schedule(model, steps)
         for check in (check_whole, check_weights):
@@ -125,13 +125,13 @@ class TrainDirection(io.ComfyNode):
         return io.NodeOutput(direction, {"loss": trainer.training.losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
 
 
-def check_resumed(resume: AnyDirection | None, family: Family) -> None:
+def check_resumed(resume: AnyDirection | None, model: ModelPatcher) -> None:
     """Raise ValueError for a direction that training cannot go on with."""
     if resume is None:
         return
     if not isinstance(resume, TrainedDirection):
         raise ValueError(f"resume: this direction ({resume.method}) has no network to go on with; connect one of Train Direction, loaded or fresh.")
-    check_same_family(family, resume.family, "resume")
+    check_fits(model, resume.family, "resume")
 
 
 def goal_of(objective: str, keep: float, model: ModelPatcher, vae: Any, target: Any, clip_vision: Any, clip: Any, before: str, after: str) -> Matching | Directional:

@@ -90,7 +90,7 @@ SMALL = {
 FAMILIES = {  # by the host's class; a word after its name tells one of several apart
     "SD15": {**SMALL, "context_dim": 768}, "SD20": {**SMALL, "context_dim": 1024}, "SD15 inpaint": {**SMALL, "context_dim": 768, "in_channels": 9},
     "SD15 distilled": {**SMALL, "context_dim": 768, "transformer_depth_middle": -2},  # without a middle block, as KOALA and SDXS are
-    "SDXL": {**SMALL, "context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816},
+    **dict.fromkeys(("SDXL", "SDXL v_pred"), {**SMALL, "context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816}),
     "SD3": {"in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 1, "num_blocks": 2, "input_size": None, "adm_in_channels": 32, "qk_norm": "rms",
             "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 48, "out_features": 64}}},
     "Flux": {"in_channels": 16, "out_channels": 16, "patch_size": 2, "hidden_size": 64, "num_heads": 2, "axes_dim": [8, 12, 12], "depth": 1, "depth_single_blocks": 1,
@@ -122,14 +122,14 @@ class Shaped:
         config.set_inference_dtype(dtype, cast)
         generator = torch.Generator().manual_seed(5)
         v_mark = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.randn(64, generator=generator)}
-        network = config.get_model(v_mark, "")
+        network = config.get_model({**v_mark, **dict.fromkeys(family.split()[1:], torch.zeros(0))}, "")
         network.requires_grad_(False)
         for name, weight in network.diffusion_model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(noise / weight[0].numel() ** 0.5 if weight.ndim > 1 else 1 + 0.1 * noise if "weight" in name else 0.1 * noise)
         self.model = comfy.model_patcher.CoreModelPatcher(network, torch.device("cpu"), torch.device("cpu"))
         self.vae, self.latent, self.inpaints = AnyVae(), network.latent_format, bool(network.concat_keys)
-        self.width, self.pooled = WIDTHS.get(family, (FAMILIES[family].get("context_dim"), 0))
+        self.width, self.pooled = WIDTHS.get(family.split()[0], (FAMILIES[family].get("context_dim"), 0))
 
     def encode(self, prompt):
         """A conditioning that depends on the prompt, in the family's width."""

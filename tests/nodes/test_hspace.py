@@ -1,10 +1,13 @@
 """Apply Direction in the real host: what it leaves alone, what it moves, and that the asymmetric form is the paper's."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from pack.core.direction import Direction, Family
 from pack.core.injection import Window
+from pack.tests.nodes.wiring import node
 
 
 @pytest.fixture
@@ -276,6 +279,29 @@ def test_window_weights():
 
 def test_family_names_what_a_user_must_match():
     assert str(Family("SDXL", "EPS", 1280)) == "SDXL (EPS, 1280 channels)"
+
+
+def test_the_prediction_type_in_force_decides_which_directions_fit(shaped, apply, direction_for):
+    """That of the checkpoint's key and that of core's node are one; a file saved before says what the checkpoint does, whatever was in force."""
+    by_key, plain = shaped("SDXL v_pred"), shaped("SDXL")
+    by_node = SimpleNamespace(model=node("model_advanced.ModelSamplingDiscrete", model=plain.model, sampling="v_prediction", zsnr=False))
+    found = {name: direction_for(world) for name, world in {"key": by_key, "node": by_node, "plain": plain}.items()}
+    assert found["key"].family == found["node"].family == Family("SDXL", "V_PREDICTION", 64) != found["plain"].family
+    for world, names in ((by_key, ("key", "node")), (by_node, ("key", "node", "plain")), (plain, ("plain",))):
+        for name in found:
+            if name in names:
+                assert apply(world, found[name]) is not world.model
+            else:
+                with pytest.raises(ValueError, match=f"direction: found on SDXL .{found[name].family.prediction}, .* needed here for SDXL"):
+                    apply(world, found[name])
+
+
+@pytest.mark.parametrize("way, expected", [("eps", "EPS"), ("lcm", "EPS"), ("x0", "X0"), ("v_prediction", "V_PREDICTION")])
+def test_the_names_of_prediction_types_are_the_host_s(demo, way, expected):
+    from pack.nodes.hspace import prediction_in_force
+
+    assert prediction_in_force(node("model_advanced.ModelSamplingDiscrete", model=demo.model, sampling=way, zsnr=False)) == expected
+    assert prediction_in_force(demo.model) == demo.model.model.model_type.name == "V_PREDICTION"
 
 
 @pytest.mark.parametrize("branch, chunks", [("conditional", [1]), ("unconditional", [0]), ("both", [0, 1])])
