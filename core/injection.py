@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,17 +49,52 @@ def shifted(h: Tensor, shift: Tensor, mask: Tensor | None = None, *, keep_norm: 
     return edited.to(h.dtype)
 
 
-def mask_for(mask: Tensor, size: tuple[int, int], area: tuple[float, float, float, float] | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Place:
+    """What of a picture something covers: these of its rows and columns of cells, which are so many in all."""
+
+    rows: Sequence[int]
+    columns: Sequence[int]
+    size: tuple[int, int]
+
+
+def places_of(part: Tensor, pictures: Tensor) -> list[tuple[int, Place]]:
+    """Where a part (c, h, w) was cut from pictures (b, c, H, W), bit for bit, over their edges too: each picture's number, and the place in it."""
+    height, width = part.shape[-2:]
+    size = rows, columns = tuple(pictures.shape[-2:])
+    if height > rows or width > columns:
+        return []
+    around = torch.cat([pictures, pictures[..., :height - 1, :]], -2)
+    around = torch.cat([around, around[..., :width - 1]], -1)
+    starts = (pictures == part[:, :1, :1]).all(1).nonzero().tolist()
+    equal = [(i, top, left) for i, top, left in starts if torch.equal(around[i, :, top:top + height, left:left + width], part)]
+    return [(i, Place(cells_from(top, height, rows), cells_from(left, width, columns), size)) for i, top, left in equal]
+
+
+def cells_from(start: int, length: int, count: int) -> Sequence[int]:
+    """So many of count cells in a row, those after the last being the first again."""
+    return range(start, start + length) if start + length <= count else [cell % count for cell in range(start, start + length)]
+
+
+def mask_for(mask: Tensor, size: tuple[int, int], place: Place | None = None) -> Tensor:
     """A mask (b, h, w) or (h, w) averaged over the cells of an h of this height and width: (b, 1, h, w).
 
-    area: the top, left, height and width of what h covers, as shares of the picture; all of it if None.
+    place: what of the picture h covers; all of it if None.
     """
     mask = mask.reshape(-1, 1, *mask.shape[-2:]).float()
-    if area:
-        mask = mask[..., _span(area[0], area[2], mask.shape[-2]), _span(area[1], area[3], mask.shape[-1])]
+    if place:
+        mask = _taken(_taken(mask, -2, place.rows, place.size[0]), -1, place.columns, place.size[1])
     return F.interpolate(mask, size, mode="area")
 
 
-def _span(start: float, length: float, pixels: int) -> slice:
+def _taken(mask: Tensor, dim: int, cells: Sequence[int], count: int) -> Tensor:
+    """The pixels of a mask that belong to these of count cells along a dimension."""
+    starts = [i for i in range(len(cells)) if i == 0 or cells[i] != cells[i - 1] + 1]
+    runs = [(cells[first], cells[last - 1] + 1) for first, last in zip(starts, [*starts[1:], len(cells)])]
+    spans = [_span(first / count, stop / count, mask.shape[dim]) for first, stop in runs]
+    return torch.cat([mask.narrow(dim, first, stop - first) for first, stop in spans], dim)
+
+
+def _span(start: float, stop: float, pixels: int) -> tuple[int, int]:
     first = min(round(start * pixels), pixels - 1)
-    return slice(first, max(round((start + length) * pixels), first + 1))
+    return first, max(round(stop * pixels), first + 1)

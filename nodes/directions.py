@@ -14,7 +14,8 @@ from ..core.implicit import in_form, mixed
 from ..core.injection import Window
 from ..core.latent import alike
 from ..core.plots import explained_variance_figure, singular_values_figure
-from .hspace import HEdit, check_fits, family_of, with_edit
+from .families import check_fits, family_of
+from .hspace import HEdit, with_edit
 from .node import checked
 from .observation import SOURCE, TARGET, check_whole, checked_latent, watched_runs
 from .provenance import HIDDEN, prompt_notes

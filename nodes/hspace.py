@@ -6,38 +6,38 @@ the host's own. A run's plan is made when sampling starts and dropped when it en
 
 from __future__ import annotations
 
+import logging
 import uuid
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import comfy.model_sampling as sampling
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ..core.asyrp import asymmetric_gain, matched_scale
-from ..core.direction import Family, check_same_family
 from ..core.implicit import AnyDirection
 from ..core.injection import Window, mask_for, shifted
 from ..core.steps import Levels, is_descending
+from .compiled import innermost, without_graph
 from .denoisers import percent_of
+from .families import family_of  # noqa: F401 (the name that scripts beside the pack import it by)
 from .feedback import tell_once
-from .shared_encoder import UNetCall, run_decoder_twice
+from .model_calls import WHOLE, ModelCall, Part, Prompt, told
+from .other_patches import why_not_reached
+from .shared_encoder import Chunks, UNetCall, run_decoder_twice
 
 Branch = Literal["conditional", "unconditional", "both"]
 KEY = "semantic_latents"
-EDITS, PLAN, EDITED_PASS, SIGMA_DOWN = (f"{KEY}_{name}" for name in ("edits", "plan", "edited_pass", "sigma_down"))
-# By the classes that a node puts in a model's place, the most particular ones first. LCM's is one of EPS.
-PREDICTIONS = (
-    ("EDM", sampling.EDM), ("V_PREDICTION_EDM", sampling.V_PREDICTION, sampling.ModelSamplingContinuousEDM),
-    ("V_PREDICTION_CONTINUOUS", sampling.V_PREDICTION, sampling.ModelSamplingContinuousV), ("V_PREDICTION", sampling.V_PREDICTION),
-    ("IMG_TO_IMG_FLOW", sampling.IMG_TO_IMG_FLOW), ("FLOW", sampling.CONST), ("IMG_TO_IMG", sampling.IMG_TO_IMG), ("X0", sampling.X0), ("EPS", sampling.EPS),
-)
+TOLD = EDITS, PLAN, ASKED, PARTS, EDITED_PASS, SIGMA_DOWN = tuple(f"{KEY}_{name}" for name in ("edits", "plan", "asked", "parts", "edited_pass", "sigma_down"))
 # By the names of the sampler functions: those whose step is x' = D + (sigma'/sigma) (x - D) and nothing else.
 FIRST_ORDER = {"sample_euler", "sample_ddim"}
+# For callers other than the host's guiders: what an entry of cond_or_uncond is.
+BY_PLACE = {0: Prompt("conditional"), 1: Prompt("unconditional")}
+NO_GUIDER = ("model: this sampler node calls the model without the host's guider, so Apply Direction cannot tell which step it is at. "
+             "Use KSampler, SamplerCustom or SamplerCustomAdvanced.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,52 +56,10 @@ class HEdit:
         """Whether it shifts the h of this part of a model call."""
         return self.branch in ("both", part.half)
 
-
-class Part(NamedTuple):
-    """What of a run a part of a model call's batch is: the half of the guided prediction, and the area of its prompt as shares of the picture."""
-
-    half: Literal["conditional", "unconditional"] | None
-    area: tuple[float, float, float, float] | None = None  # top, left, height, width
-
-
-# For callers other than the host's guiders: what an entry of cond_or_uncond is.
-BY_PLACE = {0: Part("conditional"), 1: Part("unconditional")}
-
-
-def unet_of(model: ModelPatcher) -> UNetModel:
-    """The model's UNet; ValueError for a model that has none, before anything is sampled."""
-    network = model.get_model_object("diffusion_model")
-    if not isinstance(network, UNetModel):
-        raise ValueError(
-            f"model: {type(model.model).__name__} has no UNet with a middle block ({type(network).__name__} is a transformer "
-            "or another design), so it has no h-space. Connect an SD 1.x, SD 2.x or SDXL checkpoint, or the demo model; the "
-            "latent-space nodes (Spectrum Operation, Edit During Sampling) work on any family."
-        )
-    return network
-
-
-def family_of(model: ModelPatcher) -> Family:
-    """What a direction must have been found on to fit this model, by the prediction type that is in force."""
-    unet = unet_of(model)
-    return Family(type(model.model.model_config).__name__, prediction_in_force(model), unet.model_channels * unet.channel_mult[-1])
-
-
-def prediction_in_force(model: ModelPatcher) -> str:
-    """The prediction type by the host's names: the checkpoint's, or that of a node such as ModelSamplingDiscrete."""
-    in_force, checkpoint = model.get_model_object("model_sampling"), model.model.model_type.name
-    if in_force is model.model.model_sampling:
-        return checkpoint
-    return next((name for name, *classes in PREDICTIONS if all(isinstance(in_force, c) for c in classes)), checkpoint)
-
-
-def check_fits(model: ModelPatcher, found_on: Family, name: str) -> None:
-    """Raise ValueError for a direction of another family; name: its input.
-
-    Directions saved by earlier versions say what the checkpoint predicts, whatever was in force: that fits, too.
-    """
-    family = family_of(model)
-    if found_on != replace(family, prediction=model.model.model_type.name):
-        check_same_family(family, found_on, name)
+    def masks(self, latent: int | None = None) -> Tensor:
+        """Its masks (n, h, w), one for all latents or one for each; that of one latent, by its number, if it has its own."""
+        masks = self.mask.reshape(-1, *self.mask.shape[-2:])
+        return masks if latent is None or len(masks) == 1 else masks[latent:latent + 1]
 
 
 def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:
@@ -110,7 +68,9 @@ def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:
     options = patched.model_options["transformer_options"]
     if EDITS not in options:
         patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, plan_run)
-        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, name_parts)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, name_prompts)
+        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, tell_whole)
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, call_model)
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, run_unet)
         patched.set_model_middle_block_after_patch(shift_h)
     options[EDITS] = (*options.get(EDITS, ()), edit)
@@ -124,11 +84,14 @@ def check_no_asymmetric_edit(model: ModelPatcher, why: str) -> None:
 
 
 class RunPlan:
-    """The edits of one run on its noise levels."""
+    """The edits of one run on its noise levels. latent: the shape (b, c, h, w) of what it makes; none of its calls can be divided without."""
 
-    def __init__(self, edits: tuple[HEdit, ...], sigmas: list[float], model_sampling: Any):
-        self.edits, self.sigmas, self.model_sampling = edits, sigmas, model_sampling
-        self.parts: dict[uuid.UUID, Part] = {}
+    def __init__(self, edits: tuple[HEdit, ...], sigmas: list[float], model_sampling: Any, latent: torch.Size | None = None):
+        self.edits, self.sigmas, self.model_sampling, self.latent = edits, sigmas, model_sampling, latent
+        self.prompts: dict[uuid.UUID, Prompt] = {}
+        # Edits whose window was open when the sampler asked about latents, and when the model was called; that a call was to show; and that moved an h.
+        self.asked, self.called, self.meant, self.seen = (set[HEdit]() for _ in range(4))
+        self.compiled = False
         self._percents: dict[float, float] = {}
         self._directions: dict[torch.device, list[AnyDirection]] = {}
         self.levels = {edit: Levels(*map(model_sampling.percent_to_sigma, (edit.window.start, edit.window.end))) for edit in edits}
@@ -178,30 +141,47 @@ class RunPlan:
         below = [level for level in self.sigmas if level < sigma * (1 - 1e-5)]
         return asymmetric_gain(sigma, down if down is not None else max(below, default=0.0))
 
-    def name(self, prompts: dict[str, list[dict[str, Any]]], size: tuple[int, int]) -> None:
-        """Remember a run's prepared prompts by their names in a model call; size: the latent's height and width.
+    def name(self, prompts: dict[str, list[dict[str, Any]]]) -> None:
+        """Remember a run's prepared prompts by their names in a model call.
 
         For a prompt's area the host makes a part of every other prompt, under the name of the first: each gets its own here.
         """
-        rows, columns = size
         for role, entries in prompts.items():
             half = "unconditional" if "negative" in role else "conditional"
             for entry in entries or ():
-                if entry["uuid"] in self.parts:
+                if entry["uuid"] in self.prompts:
                     entry["uuid"] = uuid.uuid4()
-                height, width, top, left = entry.get("area", (rows, columns, 0, 0))
-                area = (top / rows, left / columns, height / rows, width / columns)
-                self.parts[entry["uuid"]] = Part(half, area if "area" in entry else None)
+                self.prompts[entry["uuid"]] = Prompt(half, entry.get("area"))
+
+    def prompts_of(self, options: dict[str, Any]) -> list[Prompt]:
+        """The prompts of a model call with these transformer options."""
+        places = [BY_PLACE.get(index, Prompt(None)) for index in options["cond_or_uncond"]]
+        return [self.prompts.get(name, place) for name, place in zip(options.get("uuids", places), places, strict=True)]
 
     def parts_of(self, options: dict[str, Any]) -> list[Part]:
-        """What the chunks of a model call with these transformer options are."""
-        places = [BY_PLACE.get(index, Part(None)) for index in options["cond_or_uncond"]]
-        return [self.parts.get(name, place) for name, place in zip(options.get("uuids", places), places, strict=True)]
+        """What the rows of a call of the UNet are: as call_model has found, or as the host itself calls it."""
+        return options.get(PARTS) or [Part(prompt.half, prompt=i) for i, prompt in enumerate(self.prompts_of(options))]
+
+    def parts_in(self, x: Tensor, options: dict[str, Any], active: list[HEdit]) -> list[Part]:
+        """What the rows of a model call on x (rows, c, h, w) are, as far as it matters to these edits; ValueError if it cannot be told."""
+        whole, masks = options.get(ASKED, options.get(WHOLE)), max((len(edit.masks()) for edit in active if edit.mask is not None), default=0)
+        prompts = self.prompts_of(options)
+        shape = self.latent if whole is None else whole.shape
+        if masks and (shape[-2:] != self.latent[-2:] or masks not in (1, shape[0])):
+            raise ValueError(
+                f"mask: the sampler asks the model about {shape[0]} latents of {shape[-2]} x {shape[-1]} cells, while the run makes {self.latent[0]} of "
+                f"{self.latent[-2]} x {self.latent[-1]}, and where the mask lies in them cannot be told. Disconnect the mask, or choose another sampler."
+            )
+        return ModelCall(x, prompts, shape, whole).parts(halves=any(edit.branch != "both" for edit in active), masks=masks)
 
     def chunks(self, sigma: float, parts: list[Part]) -> list[int]:
         """Positions of the parts on which an asymmetric edit acts at this noise level."""
-        active = [edit for edit in self.edits if edit.asymmetric and self.weight(edit, sigma)]
+        active = [edit for edit in self.active(sigma) if edit.asymmetric]
         return [i for i, part in enumerate(parts) if any(edit.acts_on(part) for edit in active)]
+
+    def active(self, sigma: float) -> list[HEdit]:
+        """The edits whose windows are open at a noise level."""
+        return [edit for edit in self.edits if self.weight(edit, sigma)]
 
     def apply(self, h: Tensor, sigma: float, parts: list[Part], *, edited_pass: bool) -> Tensor:
         """h: (parts * b, c, h, w) with the shifts of this noise level; the asymmetric ones only in the edited pass."""
@@ -212,9 +192,10 @@ class RunPlan:
             if not amount or (edit.asymmetric and not edited_pass):
                 continue
             for i in (i for i, part in enumerate(parts) if edit.acts_on(part)):
-                mask = None if edit.mask is None else mask_for(edit.mask, size, parts[i].area).to(h.device)
+                mask = None if edit.mask is None else mask_for(edit.masks(parts[i].latent), size, parts[i].place).to(h.device)
                 shift = amount * direction.shift(originals[i], sigma)
                 results[i] = shifted(results[i], shift, mask, keep_norm=edit.keep_norm)
+                self.seen.add(edit)
         return torch.cat(results)
 
 
@@ -224,19 +205,65 @@ def plan_run(executor, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas
     options, edits = guider.model_options["transformer_options"], guider.model_options["transformer_options"][EDITS]
     for edit in edits:
         check_edit(edit, guider, sampler, sigmas.tolist(), noise.shape[0])
-    options[PLAN] = RunPlan(edits, sigmas.tolist(), guider.model_patcher.get_model_object("model_sampling"))
+    plan = options[PLAN] = RunPlan(edits, sigmas.tolist(), guider.model_patcher.get_model_object("model_sampling"), noise.shape)
+    innermost(options, KEY)
     try:
-        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
         options.pop(PLAN)
+    if plan.asked - plan.called or plan.meant - plan.seen:
+        raise ValueError(f"model: Apply Direction did not act, as no call in its range reached the UNet's middle block: {why_not_reached(guider.model_options)}. "
+                         "Connect the model without that patch.")
+    return result
 
 
-def name_parts(executor, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor, *args, **kwargs) -> Tensor:
+def name_prompts(executor, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor, *args, **kwargs) -> Tensor:
     """SAMPLER_SAMPLE wrapper: tell the plan the guider's prompts, as the host has prepared them for this run."""
     options = extra_args["model_options"]["transformer_options"]
     if PLAN in options:
-        options[PLAN].name(guider.conds, noise.shape[-2:])
+        options[PLAN].name(guider.conds)
     return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+
+def tell_whole(executor, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: int | None = None) -> Tensor:
+    """PREDICT_NOISE wrapper: leave what the sampler asks about where the calls on parts of it find it."""
+    plan = model_options.get("transformer_options", {}).get(PLAN)
+    if plan:
+        plan.asked |= set(plan.active(float(timestep.flatten()[0])))
+    return executor(x, timestep, told(model_options, {ASKED: x}), seed)
+
+
+def call_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **kwargs) -> Tensor:
+    """APPLY_MODEL wrapper: the call without our patches where no edit acts; else with its parts named, and not in a compiled graph."""
+    plan = transformer_options.get(PLAN)
+    if plan is None:
+        raise ValueError(NO_GUIDER)
+    active = plan.active(sigma_of(transformer_options))
+    plan.called |= set(active)
+    parts = plan.parts_in(x, transformer_options, active) if active else []
+    acting = {edit for edit in active if any(edit.acts_on(part) for part in parts)}
+    if not acting:
+        return executor(x, t, c_concat, c_crossattn, control, without_edits(transformer_options), **kwargs)
+    plan.meant |= acting
+    with without_graph(executor.class_obj) as compiled:
+        if compiled and not plan.compiled:
+            logging.info("Apply Direction: the steps that it edits run without torch.compile, whose graph passes over patches.")
+        plan.compiled |= compiled
+        return executor(x, t, c_concat, c_crossattn, control, {**transformer_options, PARTS: parts}, **kwargs)
+
+
+def sigma_of(options: dict[str, Any]) -> float:
+    """The noise level of a model call."""
+    return float(options["sigmas"].flatten()[0])
+
+
+def without_edits(options: dict[str, Any]) -> dict[str, Any]:
+    """Transformer options with the very keys that they have ahead of Apply Direction, as a graph that is traced with others is wrong for those."""
+    wrappers = {kind: {key: some for key, some in named.items() if key != KEY} for kind, named in options.get("wrappers", {}).items()}
+    patches = {place: [patch for patch in some if patch is not shift_h] for place, some in options.get("patches", {}).items()}
+    rest = {key: value for key, value in options.items() if key not in (*TOLD, "patches", "wrappers")}
+    some_patches = {place: some for place, some in patches.items() if some}
+    return {**rest, "wrappers": {kind: named for kind, named in wrappers.items() if named}, **({"patches": some_patches} if some_patches else {})}
 
 
 def check_edit(edit: HEdit, guider: Any, sampler: Any, sigmas: list[float], batch: int) -> None:
@@ -254,7 +281,7 @@ def check_edit(edit: HEdit, guider: Any, sampler: Any, sigmas: list[float], batc
         )
     if edit.branch == "unconditional" and type(guider).predict_noise is CFGGuider.predict_noise and guider.cfg == 1.0:
         raise ValueError("branch: at cfg 1 the host skips the unconditional half, so nothing would be edited. Choose conditional or both, or raise cfg.")
-    if edit.mask is not None and edit.mask.reshape(-1, *edit.mask.shape[-2:]).shape[0] not in (1, batch):
+    if edit.mask is not None and len(edit.masks()) not in (1, batch):
         raise ValueError(f"mask: got a batch of {edit.mask.shape[0]} for {batch} latents; connect one mask, or one for each.")
 
 
@@ -262,25 +289,22 @@ def shift_h(args: dict[str, Any]) -> dict[str, Tensor]:
     """The middle block's patch: h with the plan's shifts."""
     options = args["transformer_options"]
     if PLAN not in options:
-        raise ValueError(
-            "model: this sampler node calls the model without the host's guider, so Apply Direction cannot tell which step it is at. "
-            "Use KSampler, SamplerCustom or SamplerCustomAdvanced."
-        )
-    sigma = float(options["sigmas"].flatten()[0])
-    return {"h": options[PLAN].apply(args["h"], sigma, options[PLAN].parts_of(options), edited_pass=options.get(EDITED_PASS, False))}
+        raise ValueError(NO_GUIDER)
+    return {"h": options[PLAN].apply(args["h"], sigma_of(options), options[PLAN].parts_of(options), edited_pass=options.get(EDITED_PASS, False))}
 
 
 def run_unet(executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
-    """DIFFUSION_MODEL wrapper: out + gain (edited - out) on the chunks under an asymmetric edit, with one encoder pass."""
+    """DIFFUSION_MODEL wrapper: out + gain (edited - out) on the parts under an asymmetric edit, with one encoder pass."""
     plan = transformer_options.get(PLAN)
-    sigma = float(transformer_options["sigmas"].flatten()[0]) if plan else 0.0
-    chunks = plan.chunks(sigma, plan.parts_of(transformer_options)) if plan else []
+    parts = plan.parts_of(transformer_options) if plan else []
+    chunks = plan.chunks(sigma_of(transformer_options), parts) if plan else []
     if not chunks:
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-    gain = plan.gain(sigma, transformer_options.get(SIGMA_DOWN))
+    gain = plan.gain(sigma_of(transformer_options), transformer_options.get(SIGMA_DOWN))
     call = UNetCall(x, timesteps, context, y, control, transformer_options, kwargs)
-    plain, edited = run_decoder_twice(executor, call, chunks, {EDITED_PASS: True})
-    parts = list(plain.chunk(len(transformer_options["cond_or_uncond"])))
-    for i, part in zip(chunks, edited.chunk(len(chunks)), strict=True):
-        parts[i] = parts[i] + gain * (part - parts[i])
-    return torch.cat(parts)
+    acting = [parts[i] for i in chunks]
+    plain, edited = run_decoder_twice(executor, call, Chunks(chunks, len(parts), len(x)), [part.prompt for part in acting], {EDITED_PASS: True, PARTS: acting})
+    rows = list(plain.chunk(len(parts)))
+    for i, row in zip(chunks, edited.chunk(len(chunks)), strict=True):
+        rows[i] = rows[i] + gain * (row - rows[i])
+    return torch.cat(rows)

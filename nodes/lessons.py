@@ -19,8 +19,11 @@ from torch import Tensor
 from ..core.asyrp import euler_step
 from ..core.discovery import Means
 from ..core.training import Training, change_loss, directional_loss, matching_loss, reach_loss
+from .compiled import seen_by_patches
 from .hspace import KEY
-from .observation import NOT_IN_FORCE, SKIPPED, same_size
+from .model_calls import check_undivided, told, undivided
+from .observation import NOT_IN_FORCE, same_size
+from .other_patches import step_skipped
 from .shared_encoder import DECODER, Reached, Stop, UNetCall, copies, recording, replaying, twin_of
 
 REACH = 0.5  # weight of the move's length beside its direction
@@ -31,7 +34,7 @@ class Lesson:
     """A model that carries a network, and what one call of it needs: the shift of h, and gradients through the decoder only."""
 
     def __init__(self, model: ModelPatcher):
-        self.model = model.clone()
+        self.model = seen_by_patches(model)
         self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"{KEY}_training", self.run_unet)
         self.model.set_model_middle_block_after_patch(self.shift_h)
         self.network: Callable[[Tensor, float], Tensor] | None = None
@@ -53,6 +56,7 @@ class Lesson:
 
     def run_unet(self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
         """DIFFUSION_MODEL wrapper: where gradients are asked for, the encoder runs without, the decoder in a copy that passes them."""
+        check_undivided(x, transformer_options)
         if not (transformer_options.get(SHIFTED) and torch.is_grad_enabled()):
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         call, unet, tape = UNetCall(x, timesteps, context, y, control, with_backward(transformer_options), kwargs), executor.class_obj, []
@@ -129,27 +133,27 @@ class Following:
 
     __name__ = "follow_direction"
 
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
-        guider, steps = model.inner_model, self.course.steps
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback=None, disable=None) -> Tensor:
+        guider, options, steps = model.inner_model, extra_args["model_options"], self.course.steps
         check_in_force(guider, sigmas[:steps].tolist())
         freeze_controls(guider.conds)
         with torch.inference_mode(False), torch.no_grad():
             x, levels = x.clone(), sigmas.clone()
             for sigma, after in zip(levels[:steps], levels[1:]):
-                edited = self.step(guider, x, sigma * x.new_ones(len(x)))
+                edited = self.step(guider, options, x, sigma * x.new_ones(len(x)))
                 x = euler_step(x, edited, float(sigma), float(after))
                 self.tick()
         return x
 
-    def edited(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
+    def edited(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
         """The prediction with h shifted; ValueError if the model is not called for it."""
         self.course.lesson.shifts.clear()
-        edited = prediction(guider, x, sigma, "positive", shifted=True)
+        edited = prediction(guider, options, x, sigma, "positive", shifted=True)
         if not self.course.lesson.shifts:
-            raise ValueError(SKIPPED)
+            raise step_skipped(options)
         return edited
 
-    def step(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
+    def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
         """The prediction that the run goes on with."""
         raise NotImplementedError
 
@@ -163,13 +167,14 @@ class Trainer(Following):
     training: Training | None = None
     last: tuple[Tensor, Tensor] | None = None  # predictions of the last step, plain and edited
 
-    def step(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
-        plain, *target = (prediction(guider, x, sigma, name, shifted=False) for name in (["positive", "target"] if self.objective.needs_target else ["positive"]))
+    def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+        names = ["positive", "target"] if self.objective.needs_target else ["positive"]
+        plain, *target = (prediction(guider, options, x, sigma, name, shifted=False) for name in names)
         if self.training is None:
             self.training = self.begin(self.course.lesson.size, x.device)
             self.course.lesson.network = self.training.network
         with torch.enable_grad():
-            edited = self.edited(guider, x, sigma)
+            edited = self.edited(guider, options, x, sigma)
             self.training.update(self.objective(edited, plain, *target), edited)
         self.last = plain, edited.detach()
         return self.last[1]
@@ -181,16 +186,15 @@ class Averaging(Following):
 
     means: Means
 
-    def step(self, guider: Any, x: Tensor, sigma: Tensor) -> Tensor:
-        edited = self.edited(guider, x, sigma)
+    def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+        edited = self.edited(guider, options, x, sigma)
         self.means.add(float(sigma[0]), torch.cat(self.course.lesson.shifts).cpu())
         return edited
 
 
-def prediction(guider: Any, x: Tensor, sigma: Tensor, name: str, *, shifted: bool) -> Tensor:
-    """The denoised latent of x under this prompt, guided as the host does it, with h shifted or not."""
-    options = guider.model_options
-    options = {**options, "transformer_options": {**options.get("transformer_options", {}), SHIFTED: shifted}}
+def prediction(guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor, name: str, *, shifted: bool) -> Tensor:
+    """The denoised latent of x under this prompt, guided as the host does it in a run with these model options, with h shifted or not."""
+    options = told(undivided(options, x), {SHIFTED: shifted})
     return comfy.samplers.sampling_function(guider.inner_model, x, sigma, guider.conds["negative"], guider.conds[name], guider.cfg, options)
 
 

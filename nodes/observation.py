@@ -10,14 +10,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from .compiled import seen_by_patches
+from .families import unet_of
 from .feedback import Bar
-from .hspace import unet_of
 from .latents import fitted
+from .model_calls import check_undivided, told, undivided
+from .other_patches import options_of, step_skipped
 from .seeds import noise_of, seeds_from
 
 PROBING = "semantic_latents_probing"  # in the transformer options of calls that are no part of the run itself
 SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; the host's own for the first two
-SKIPPED = "model: a step was skipped (EasyCache and the like do so). Connect the model without that patch here."
 NOT_IN_FORCE = "{}: it is not in force at every step, and there is nothing to learn from at the others. Connect a prompt without a range of steps."
 
 
@@ -36,7 +38,10 @@ def same_size(size: torch.Size | None, h: Tensor) -> torch.Size:
 
 
 class Watch:
-    """A patch of the middle block that keeps h of each prompt of the last model call, called by names in errors."""
+    """A patch of the middle block that keeps h of each prompt of the last model call, called by names in errors.
+
+    Raises ValueError at a call on a part of the latents.
+    """
 
     def __init__(self, names: dict[int, str]):
         self.parts: dict[int, list[Tensor]] = {}
@@ -44,20 +49,22 @@ class Watch:
 
     def __call__(self, args: dict[str, Any]) -> dict[str, Tensor]:
         options, entries = args["transformer_options"], args["transformer_options"]["cond_or_uncond"]
-        for index, part in zip(entries, () if options.get(PROBING) else args["h"].chunk(len(entries))):
-            self.parts.setdefault(index, []).append(part.float())
+        if self.names and not options.get(PROBING):
+            check_undivided(args["x"], options)
+            for index, part in zip(entries, args["h"].chunk(len(entries))):
+                self.parts.setdefault(index, []).append(part.float())
         return {"h": args["h"]}
 
-    def take(self) -> dict[int, Tensor]:
+    def take(self, model_options: dict[str, Any] = {}) -> dict[int, Tensor]:
         """h (b, c, h, w) by place, the mean where a prompt has several parts; forgets them.
 
-        Raises ValueError if a prompt has none at this step, or if the size of h changes.
+        Raises ValueError if a prompt has none at this step, or if the size of h changes. model_options: to say why there is none.
         """
         found, self.parts = self.parts, {}
         if not self.names:
             return {}
         if not found:
-            raise ValueError(SKIPPED)
+            raise step_skipped(model_options)
         for place, name in self.names.items():
             if place not in found:
                 raise ValueError(NOT_IN_FORCE.format(name))
@@ -73,21 +80,22 @@ class WatchedGuider(comfy.samplers.CFGGuider):
         places = (SOURCE, *([TARGET] if "target" in prompts else []), *([NEGATIVE] if cfg != 1.0 else [])) if looked_at else ()
         self.watch = Watch({place: names[place] for place in places})
         self.on_step = on_step
-        watched = model.clone()
+        watched = seen_by_patches(model)
         watched.set_model_middle_block_after_patch(self.watch)
         super().__init__(watched)
         self.inner_set_conds(prompts)
         self.set_cfg(cfg)
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):
+        model_options = undivided(model_options, x)
+
         def look(args: dict[str, Any]) -> list[Tensor]:
             prompts = [*args["conds"], *([self.conds["target"]] if "target" in self.conds else [])]
             found = comfy.samplers.calc_cond_batch(self.inner_model, prompts, x, timestep, model_options)
-            self.on_step(self.watch.take(), float(timestep.flatten()[0]))
+            self.on_step(self.watch.take(self.model_options), float(timestep.flatten()[0]))
             return found[:2]
 
-        unseen = {**model_options.get("transformer_options", {}), PROBING: True}
-        return super().predict_noise(x, timestep, {**model_options, "transformer_options": unseen, "sampler_calc_cond_batch_function": look}, seed)
+        return super().predict_noise(x, timestep, {**told(model_options, {PROBING: True}), "sampler_calc_cond_batch_function": look}, seed)
 
 
 def checked_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:
@@ -116,4 +124,6 @@ def watched_runs(
         noise = noise_of(latent, chunk)
         guider = WatchedGuider(model, prompts, cfg, on_step, looked_at=looked_at)
         guider.sample(noise, latent.expand_as(noise), comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=chunk[0])
+        if looked_at and len(seen) != steps:
+            raise step_skipped(options_of(model))
         yield from seen

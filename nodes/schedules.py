@@ -17,8 +17,8 @@ from ..core.perception import feature_distance, rms, structural_distance
 from ..core.picture import as_rgb
 from ..core.plots import schedule_figure
 from .denoisers import percent_of
+from .families import unet_of
 from .feedback import Bar
-from .hspace import unet_of
 from .node import checked
 from .observation import schedule
 from .scoring import ImageScorer, text_embedding

@@ -15,7 +15,10 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..core.jacobian import Jacobian, leading_right_vectors
+from .compiled import seen_by_patches
+from .model_calls import check_undivided
 from .observation import PROBING, SOURCE, schedule, watched_runs
+from .other_patches import options_of, step_skipped
 from .seeds import seeds_from
 from .shared_encoder import DECODER, Chunks, Reached, Stop, UNetCall, copies, recording, replaying, twin_of
 
@@ -35,10 +38,14 @@ class Probe:
     seed: int
 
     found: tuple[Tensor, Tensor] | None = None
+    reached: bool = False
 
     def __call__(self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
         entries, sigma = transformer_options["cond_or_uncond"], float(transformer_options["sigmas"].flatten()[0])
-        if self.found is None and SOURCE in entries and abs(sigma - self.sigma) <= 1e-4 * sigma:
+        at_sigma = abs(sigma - self.sigma) <= 1e-4 * sigma
+        self.reached = self.reached or at_sigma
+        if self.found is None and SOURCE in entries and at_sigma:
+            check_undivided(x, transformer_options)
             call = UNetCall(x, timesteps, context, y, control, {**transformer_options, PROBING: True}, kwargs)
             with torch.inference_mode(False), torch.no_grad():
                 self.found = self._directions(executor, call, entries.index(SOURCE))
@@ -152,10 +159,12 @@ def sensitive_directions(
     sigmas = schedule(model, steps)[:-1]
     target = model.get_model_object("model_sampling").percent_to_sigma(percent)
     sigma = float(sigmas[(sigmas.log() - torch.tensor(max(target, 1e-9)).log()).abs().argmin()])
-    probe, probed = Probe(sigma, method, count, iterations, region_of(mask), *seeds_from(seed, 1)), model.clone()
+    probe, probed = Probe(sigma, method, count, iterations, region_of(mask), *seeds_from(seed, 1)), seen_by_patches(model)
     probed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "semantic_latents_probe", probe)
     for _ in watched_runs(probed, prompts, cfg, latent, steps=steps, seed=seed, count=1, batch=1, looked_at=False):
         pass
+    if not probe.reached:
+        raise step_skipped(options_of(model))
     if probe.found is None:
-        raise ValueError("positive: it is not in force at the step that is looked at, or the model skips that step (EasyCache and the like do so). Choose another percent.")
+        raise ValueError("positive: it is not in force at the step that is looked at. Choose another percent.")
     return *probe.found, sigma

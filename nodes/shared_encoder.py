@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..core.gradients import passable
-
+from .other_patches import why_not_reached
 
 DECODER = ("time_embed", "label_emb", "output_blocks", "out")  # the UNet's parts that take part after the middle block
 
@@ -84,9 +84,13 @@ class UNetCall:
     options: dict[str, Any]
     rest: dict[str, Any]
 
-    def picked(self, chunks: list[int], take: Callable[[Any], Any], further: dict[str, Any]) -> UNetCall:
-        """The same call for some of its chunks, with further transformer options."""
-        lists = {key: [self.options[key][i] for i in chunks] for key in ("cond_or_uncond", "uuids") if key in self.options}
+    def picked(self, prompts: list[int | None], take: Callable[[Any], Any], further: dict[str, Any]) -> UNetCall:
+        """The same call for some of its rows, with further transformer options.
+
+        prompts: positions in cond_or_uncond, of parts of as many rows each. The names stay if one of them is not known.
+        """
+        names = () if None in prompts else ("cond_or_uncond", "uuids")
+        lists = {key: [self.options[key][i] for i in prompts] for key in names if key in self.options}
         return UNetCall(take(self.x), take(self.timesteps), take(self.context), take(self.y), take(self.control),
                         {**self.options, **further, **lists}, take(self.rest))
 
@@ -104,19 +108,18 @@ def saved_from_patches(options: dict[str, Any]) -> AbstractContextManager:
     return saved_tensors_hooks(lambda value: value.clone() if value.requires_grad else value, lambda value: value) if patches else nullcontext()
 
 
-def run_decoder_twice(executor: WrapperExecutor, call: UNetCall, chunks: list[int], second: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The UNet's output, and its output for some of the batch's chunks with further transformer options.
+def run_decoder_twice(executor: WrapperExecutor, call: UNetCall, take: Chunks, prompts: list[int | None], second: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The UNet's output, and its output for some of the batch's rows, of these prompts, with further transformer options.
 
-    chunks: positions in the host's cond_or_uncond. The second output is (len(chunks) b, ...). Raises ValueError if a wrapper
-    between skips the UNet.
+    Raises ValueError if a wrapper between skips the UNet.
     """
     unet, tape, dice = executor.class_obj, [], Dice()
     plain = call.run(executor, twin_of(unet, *recording(unet, tape, dice.keep)))
     if not tape:
-        raise ValueError("model: EasyCache, or another node that skips steps, acts inside an asymmetric edit. Connect it ahead of Apply Direction, or turn asymmetric off.")
-    take = Chunks(chunks, len(call.options["cond_or_uncond"]), len(call.x))
+        why = why_not_reached({"transformer_options": call.options})
+        raise ValueError(f"model: {why}, inside an asymmetric edit. Connect it ahead of Apply Direction, or turn asymmetric off.")
     second_unet = twin_of(unet, *replaying(unet, [take(h) for h in tape], dice.restore))
-    return plain, call.picked(chunks, take, second).run(executor, second_unet)
+    return plain, call.picked(prompts, take, second).run(executor, second_unet)
 
 
 class Chunks:

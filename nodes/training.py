@@ -20,8 +20,9 @@ from ..core.grid import labelled_grid
 from ..core.implicit import AnyDirection, ImplicitNetwork, TrainedDirection
 from ..core.injection import Window
 from ..core.training import Training, difference
+from .families import check_fits, family_of
 from .feedback import Bar
-from .hspace import HEdit, check_fits, check_no_asymmetric_edit, family_of, with_edit
+from .hspace import HEdit, check_no_asymmetric_edit, with_edit
 from .lessons import Averaging, Course, Directional, Lesson, Matching, Trainer, in_training
 from .node import checked, one_value_each
 from .observation import check_whole, checked_latent, schedule

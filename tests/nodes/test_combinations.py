@@ -223,7 +223,7 @@ class Kit:
 
     def __init__(self, run, world, control_net):
         import comfy.samplers
-        from pack.nodes.hspace import family_of
+        from pack.nodes.families import family_of
 
         self.run, euler = run, comfy.samplers.sampler_object("euler")
         self.graph = Graph(world, world.model, world.encode("a face"), world.encode(""), world.empty(), euler, control_net=control_net)

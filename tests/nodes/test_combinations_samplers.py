@@ -22,7 +22,7 @@ class Run:
     """One run of the demo model, and the pack's edits of it."""
 
     def __init__(self, run, demo, attribute):
-        from pack.nodes.hspace import family_of
+        from pack.nodes.families import family_of
 
         self.run, self.demo, self.attribute = run, demo, attribute
         self.direction = Direction(10 * random(0, 1, 128, 2, 2), (1.0,), family_of(demo.model), "random")

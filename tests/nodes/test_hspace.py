@@ -12,7 +12,7 @@ from pack.tests.nodes.wiring import node
 
 @pytest.fixture
 def direction_for(pack_nodes):
-    from pack.nodes.hspace import family_of
+    from pack.nodes.families import family_of
 
     def make(world, *, scale=1.0, levels=(30.0, 1.0), size=(2, 2), seed=0):
         family = family_of(world.model)
@@ -298,7 +298,7 @@ def test_the_prediction_type_in_force_decides_which_directions_fit(shaped, apply
 
 @pytest.mark.parametrize("way, expected", [("eps", "EPS"), ("lcm", "EPS"), ("x0", "X0"), ("v_prediction", "V_PREDICTION")])
 def test_the_names_of_prediction_types_are_the_host_s(demo, way, expected):
-    from pack.nodes.hspace import prediction_in_force
+    from pack.nodes.families import prediction_in_force
 
     assert prediction_in_force(node("model_advanced.ModelSamplingDiscrete", model=demo.model, sampling=way, zsnr=False)) == expected
     assert prediction_in_force(demo.model) == demo.model.model.model_type.name == "V_PREDICTION"

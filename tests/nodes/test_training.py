@@ -60,13 +60,22 @@ def test_the_first_loss_is_that_of_no_edit(demo, train):
     assert train(demo, epochs=1)[1]["loss"][0] == pytest.approx(1.0, abs=1e-5)
 
 
+def test_other_nodes_patches_are_told_the_levels_of_the_run(demo, train):
+    """As in any run of the host."""
+    seen = []
+    model = demo.model.clone()
+    model.set_model_unet_function_wrapper(lambda apply, args: seen.append(args["c"]["transformer_options"].get("sample_sigmas")) or apply(args["input"], args["timestep"], **args["c"]))
+    train(demo, model=model, epochs=1)
+    assert seen and all(levels is not None and len(levels) == SETTINGS["steps"] + 1 for levels in seen)
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_place):
     """That of the first loss with respect to the network's last bias, against differences of the loss itself; under a patch that writes in place, too."""
     from comfy_extras.nodes_freelunch import FreeU_V2
     from pack.core.implicit import ImplicitNetwork
     from pack.core.training import Training
-    from pack.nodes.hspace import family_of
+    from pack.nodes.families import family_of
     from pack.nodes.lessons import Course, Lesson, Matching, Trainer
     from pack.nodes.observation import schedule
     from pack.nodes.training import drawn

@@ -238,7 +238,7 @@ def test_a_run_outside_of_a_window_is_not_edited_and_the_log_says_so_once(demo, 
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_a_direction_does_not_act_in_a_run_outside_of_its_window(demo, run, sampler_of, asymmetric, caplog):
     from pack.core.direction import Direction
-    from pack.nodes.hspace import family_of
+    from pack.nodes.families import family_of
 
     family = family_of(demo.model)
     direction = Direction(10 * torch.ones(1, family.channels, 2, 2), (1.0,), family, "ones")
@@ -254,7 +254,7 @@ def test_a_direction_does_not_act_in_a_run_outside_of_its_window(demo, run, samp
 
 def test_levels_that_go_up_are_edited_where_they_lie_or_refused(demo, run, sampler_of, attribute):
     from pack.core.direction import Direction
-    from pack.nodes.hspace import family_of
+    from pack.nodes.families import family_of
 
     picture, up = {"samples": draw(demo, sampler_of("euler"))}, node("custom_sampler.FlipSigmas", sigmas=schedule_of(demo, 1.0, 8))
     levels, level = demo.model.get_model_object("model_sampling"), []

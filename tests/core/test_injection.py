@@ -1,0 +1,49 @@
+"""Where a part of a picture lies, by its values, and masks cut with it."""
+
+import pytest
+import torch
+from pack.core.injection import Place, mask_for, places_of
+
+
+def pictures(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("top, left, height, width", [(0, 0, 9, 7), (0, 0, 4, 4), (5, 3, 4, 4), (2, 0, 7, 1), (6, 5, 5, 4), (0, 6, 9, 7)])
+def test_a_part_is_found_where_it_was_cut_over_the_edges_too(top, left, height, width):
+    whole = pictures(3, 4, 9, 7)
+    rows, columns = [(top + i) % 9 for i in range(height)], [(left + i) % 7 for i in range(width)]
+    (number, place), = places_of(whole[1][:, rows][:, :, columns], whole)
+    assert (number, list(place.rows), list(place.columns), place.size) == (1, rows, columns, (9, 7))
+
+
+def test_a_part_that_was_changed_is_nowhere_and_one_of_equal_pictures_is_in_each():
+    whole = pictures(2, 4, 9, 7)
+    part = whole[0, :, 2:6, 1:5].clone()
+    part[3, 3, 3] += 1e-6
+    assert places_of(part, whole) == [] and places_of(pictures(4, 10, 7), whole) == []
+    assert [number for number, _ in places_of(whole[0, :, 2:6, 1:5], whole[[0, 0, 1]])] == [0, 1]
+
+
+def test_a_part_that_is_the_same_everywhere_is_at_every_place():
+    assert len(places_of(torch.zeros(4, 2, 2), torch.zeros(1, 4, 3, 3))) == 9
+
+
+@pytest.mark.parametrize("pixels", [(16, 24), (128, 192), (8, 12)])
+def test_a_mask_is_cut_with_the_part(pixels):
+    mask = pictures(2, *pixels).sigmoid()
+    share = pixels[0] / 16
+    rows, columns = slice(round(4 * share), round(12 * share)), slice(round(8 * share), round(16 * share))
+    torch.testing.assert_close(mask_for(mask, (4, 4), Place(range(4, 12), range(8, 16), (16, 24))), mask_for(mask[:, rows, columns], (4, 4)))
+    assert torch.equal(mask_for(mask, (4, 6), Place(range(16), range(24), (16, 24))), mask_for(mask, (4, 6)))
+
+
+def test_a_mask_is_turned_with_a_part_over_the_edge():
+    mask = pictures(1, 32, 48).sigmoid()
+    turned = Place([14, 15, 0, 1], [20, 21, 22, 23, 0, 1], (16, 24))
+    torch.testing.assert_close(mask_for(mask, (2, 3), turned), mask_for(mask.roll((4, 8), (1, 2))[:, :8, :12], (2, 3)))
+
+
+def test_a_mask_with_less_pixels_than_cells_has_one_for_each_cell():
+    assert mask_for(torch.eye(2)[None], (1, 1), Place([0], [0], (16, 16))).item() == 1
+    assert mask_for(torch.eye(2)[None], (1, 1), Place([0], [15], (16, 16))).item() == 0
