@@ -11,7 +11,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import size  # noqa: E402
 from stage import kept_at  # noqa: E402
-from ways import CHUNK, TARGETS, WAYS  # noqa: E402
+from ways import CHUNK, TARGETS, WAYS, named  # noqa: E402
 
 EQUAL = 0.8
 RESAMPLES = size(1000, 10)
@@ -74,7 +74,7 @@ def frontier_rows(outcomes: Outcomes) -> list[str]:
         points = outcomes.curve(way, everything)[1:]
         cells = ", ".join((f"{setting:g}: " if what else "") + f"{hit:.0%} / {kept:.0%}" for setting, (hit, kept) in zip(settings, points))
         more = "" if way == reference else with_interval(*outcomes.beside(way, reference))
-        rows.append(f"| {way}{f', by {what}' if what else ''} | {cells} | {with_interval(*outcomes.interval(outcomes.reached(way)))} | {more} |")
+        rows.append(f"| {named(way)}{f', by {what}' if what else ''} | {cells} | {with_interval(*outcomes.interval(outcomes.reached(way)))} | {more} |")
     return rows
 
 
@@ -84,7 +84,7 @@ def attribute_rows(outcomes: Outcomes) -> list[str]:
     rows.append("| unedited | " + " | ".join(f"{hit.mean():.0%}" for hit in outcomes.before) + " |")
     for way, (what, *_) in WAYS.items():
         setting = outcomes.nearest(way)
-        rows.append(f"| {way}{f', {what} {setting:g}' if what else ''} | " + " | ".join(f"{hit.mean():.0%}" for hit in outcomes.hit[way, setting]) + " |")
+        rows.append(f"| {named(way)}{f', {what} {setting:g}' if what else ''} | " + " | ".join(f"{hit.mean():.0%}" for hit in outcomes.hit[way, setting]) + " |")
     return rows
 
 
@@ -95,7 +95,7 @@ def figure(outcomes: Outcomes, path: Path) -> None:
     axes = chart.add_subplot(xlabel="success", ylabel="other attributes kept")
     for i, way in enumerate(WAYS):
         points = np.array(outcomes.curve(way, np.arange(outcomes.count)))
-        axes.plot(*points.T, marker="osD^v"[i % 5], color=f"C{i % 10}", linestyle="-" if i < 7 else "--", label=way, markersize=4)
+        axes.plot(*points.T, marker="osD^v"[i % 5], color=f"C{i % 10}", linestyle="-" if i < 7 else "--", label=named(way), markersize=4)
     axes.axvline(EQUAL, color="0.7", zorder=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")
