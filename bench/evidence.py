@@ -28,7 +28,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, SMALLEST, parsed, size  # noqa: E402
-from stage import FIRST_SEED, SOURCE, start_host  # noqa: E402
+from stage import ELSEWHERE, FIRST_SEED, SOURCE, start_host  # noqa: E402
 from outcomes import EQUAL, Outcomes, attribute_rows, figure, frontier_rows  # noqa: E402
 from ways import CACHE, CFG, CHUNK, LEARNED_ON, STEPS, TARGETS, WAYS, Bench, named  # noqa: E402
 
@@ -170,7 +170,7 @@ def page(folder: Path, data: dict[str, dict[str, list]]) -> str:
         raise SystemExit("evidence: no chunk of seeds is there for all ways yet")
     figure(outcomes, folder / "evidence.png")
     sections = {
-        "The frontier": FRONTIER.format(widest=outcomes.widest()) + "\n\n![success against preservation](evidence.png)\n\n"
+        "The frontier": FRONTIER.format(widest=outcomes.widest()) + f"\n\n{ELSEWHERE}\n\n![success against preservation](evidence.png)\n\n"
         + "\n".join([*frontier_rows(outcomes), "", IN_PART]),
         "Which attributes": f"Success, each way at its setting nearest to {EQUAL:.0%}.\n\n" + "\n".join(attribute_rows(outcomes)),
         "What it costs": COST + "\n\n" + "\n".join(cost_rows(data)),

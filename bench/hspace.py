@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, fewer, parsed, size  # noqa: E402
-from stage import FIRST_SEED, SOURCE, Stage, kept_at, save_sheet, start_host, write_report  # noqa: E402
+from stage import ELSEWHERE, FIRST_SEED, SOURCE, Stage, kept_at, save_sheet, start_host, write_report  # noqa: E402
 
 FOUND_ON, STEPS, CFG = size(16, 1), size(15, 2), 3.0
 UNSEEN = 1_000_003  # drawn faces from a random stream that the demo model was not trained on
@@ -181,7 +181,7 @@ def head(count: int) -> str:
     intro = (f"Written by `bench/hspace.py`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; directions from prompts, {FOUND_ON} seeds "
              f"from 0 up; judged on {count} seeds from {FIRST_SEED} up. A cell `a / b`: the classifier finds the attribute in a of the pictures, "
              "and b of the other attributes' labels are those of the unedited picture of the same seed.")
-    return f"# Editing in h-space, measured\n\n{intro}\n\n![glasses, skin and beard over strength](hspace.jpg)"
+    return f"# Editing in h-space, measured\n\n{intro}\n\n{ELSEWHERE}\n\n![glasses, skin and beard over strength](hspace.jpg)"
 
 
 if __name__ == "__main__":
