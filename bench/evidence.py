@@ -191,8 +191,9 @@ FRONTIER = (
     "from the unedited pictures up."
 )
 IN_PART = (
-    "The row *AVI, the paper's form in part* takes its latents as the paper does (both runs from the same noise, the target's further denoised, no residual). But it minimises two of the paper's "
-    "four loss terms, those of the target and the source and not those of their singular values, and it does so by the exact solver, without the paper's network. The whole form was not measured."
+    "The row *AVI, the paper's form in part* takes its latents as the paper does (both runs from the same noise, the target's further"
+    " denoised, no residual). But it minimises two of the paper's four loss terms, those of the target and the source and not those "
+    "of their singular values, and it does so by the exact solver, without the paper's network. The whole form was not measured."
 )
 COST = (
     "One CPU thread; each way was timed between two plain drawings of as many pictures. Learning is done once. A prompt switched on the way costs one run, a blend of latents a run and the part of "

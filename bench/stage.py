@@ -17,9 +17,10 @@ from speed import ROOT, import_pack  # noqa: E402, F401
 FIRST_SEED = 900_000  # held-out seeds start here
 SOURCE = "a face"
 ELSEWHERE = (
-    "The demo model's prompt enters at the middle block alone. On a UNet of its size whose prompt enters at every level, as in SD 1.5 and SDXL, h-space contrasts of two prompts had no effect "
-    "at strengths 1, 4 and 8: the attribute was found in 11 % of the pictures, as in unedited ones (sunglasses, beard and green background; 24 held-out seeds, euler, 16 steps, cfg 3). "
-    "Expect little or nothing of them on such models. Trained directions were not tried there."
+    "The demo model's prompt enters at the middle block alone. On a UNet of its size whose prompt enters at every level, as in SD 1.5"
+    " and SDXL, h-space contrasts of two prompts had no effect at strengths 1, 4 and 8: the attribute was found in 11 % of the "
+    "pictures, as in unedited ones (sunglasses, beard and green background; 24 held-out seeds, euler, 16 steps, cfg 3). Expect little"
+    " or nothing of them on such models. Trained directions were not tried there."
 )
 
 
