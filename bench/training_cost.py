@@ -90,9 +90,9 @@ def row(world, name: str) -> str:
     step, before = run(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spent, updates = [], Trainer.step
 
-    def timed(self, guider, x, sigma):
+    def timed(self, *moment):
         start = time.perf_counter()
-        result = updates(self, guider, x, sigma)
+        result = updates(self, *moment)
         spent.append(time.perf_counter() - start)
         if name == "sd15" and len(spent) == 2:
             raise Enough
