@@ -8,6 +8,7 @@ from pack.tests.workflows.test_random_graphs import check_end
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.campaign, pytest.mark.slow]
 SOURCES = {"int": "PrimitiveInt", "float": "PrimitiveFloat"}
+LARGEST = 2**63 - 1  # that PrimitiveInt gives; seeds go further
 COSTLY = {"images", "batch_size", "epochs", "seeds", "steps", "iterations", "refinements", "count", "tile", "columns"}  # a large one is long work, not a mistake
 
 
@@ -15,7 +16,7 @@ def numbers(kind, slot, options):
     """Numbers outside an input's range: just below and far below it, and far above it where that is not long work."""
     step = 1 if kind == "int" else 0.5
     below = [options["min"] - step, options["min"] - 100 * step]
-    above = [] if slot in COSTLY else [options["max"] + step if options["max"] < 2**31 else options["max"], 10**6 * step]
+    above = [] if slot in COSTLY else [options["max"] + step if options["max"] < 2**31 else LARGEST, 10**6 * step]
     return [*below, *above, *([float("nan"), 1e18] if kind == "float" else [])]
 
 
