@@ -21,16 +21,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import DOCS, fewer, parsed, size  # noqa: E402
-from stage import FIRST_SEED, SOURCE, Point, Stage, cell, mean, save_sheet, start_host, write_report  # noqa: E402
+from sizes import DOCS, fewer, parsed, size
+from stage import FIRST_SEED, SOURCE, Point, Stage, cell, mean, save_sheet, start_host, write_report
 
 LEARNED_ON, TUNED_ON, STEPS, CFG = 600_000, 500_000, size(16, 4), 3.0
-TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat", "shirt": "red", "hair": "blue"}
+TARGETS = {
+    "skin": "dark",
+    "glasses": "sunglasses",
+    "beard": "beard",
+    "background": "green",
+    "style": "curly",
+    "hat": "hat",
+    "shirt": "red",
+    "hair": "blue",
+}
 FEW = fewer(("skin", "glasses", "beard", "style"))  # where every attribute would take too long
 STRENGTHS = {"paired": fewer((0.5, 1.0, 1.5)), "stored": fewer((0.5, 1.0, 1.5, 2.0))}
 SEEDS = size(16, 1)  # that a stored attribute is learned on
 READING = {
-    "The network": "The exact solver finds each new pair's optimum in milliseconds, so the network is never needed for quality; it is the paper's form.",
+    "The network": "The exact solver finds each new pair's optimum in milliseconds, so the network is never needed for quality; "
+    "it is the paper's form.",
 }
 
 
@@ -85,8 +95,14 @@ def success_table(bench: Bench) -> list[str]:
 
 def map_table(bench: Bench) -> list[str]:
     """One setting changed at a time, at strength 1, on the tuning seeds; the defaults in bold."""
-    changes = {"percent": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "ahead": (0.0, 0.06, 0.12, 0.2), "branch": (0.0, 0.12, 0.19, 0.25, 0.31, 0.4),
-               "source_rank": (2, 4, 6, 10, 16), "target_rank": (2, 4, 6, 10, 16), "source_weight": (0.0, 0.25, 1.0)}
+    changes = {
+        "percent": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        "ahead": (0.0, 0.06, 0.12, 0.2),
+        "branch": (0.0, 0.12, 0.19, 0.25, 0.31, 0.4),
+        "source_rank": (2, 4, 6, 10, 16),
+        "target_rank": (2, 4, 6, 10, 16),
+        "source_weight": (0.0, 0.25, 1.0),
+    }
     defaults = {"percent": 0.7, "ahead": 0.0, "branch": 0.25, "source_rank": 6, "target_rank": 6, "source_weight": 0.25}
     rows, known = ["| input | success / others kept |", "|---|---|"], {}
     for key, values in tqdm(fewer(changes.items(), 2), "map"):
@@ -104,9 +120,15 @@ def map_table(bench: Bench) -> list[str]:
 def ablation_table(bench: Bench) -> list[str]:
     """The loss without each of its terms, at strength 1: what the paper says of each, and what is seen."""
     full = {"target_weight": 1.0, "source_weight": 0.25, "target_values_weight": 0.1, "source_values_weight": 0.1}
-    variants = {"all four": full, **{f"without {key.removesuffix('_weight').replace('_', ' ')}": {**full, key: 0.0} for key in full}, "the first two (default)":
-                {**full, "target_values_weight": 0.0, "source_values_weight": 0.0}}
-    rows = ["| loss | success / others kept | distance to source | distance to target | colour saturation | contrast |", "|---|---|---|---|---|---|"]
+    variants = {
+        "all four": full,
+        **{f"without {key.removesuffix('_weight').replace('_', ' ')}": {**full, key: 0.0} for key in full},
+        "the first two (default)": {**full, "target_values_weight": 0.0, "source_values_weight": 0.0},
+    }
+    rows = [
+        "| loss | success / others kept | distance to source | distance to target | colour saturation | contrast |",
+        "|---|---|---|---|---|---|",
+    ]
 
     def look(images: Tensor) -> tuple[float, float]:
         pixels = ((images + 1) / 2).clamp(0, 1)
@@ -130,10 +152,15 @@ def network_table(bench: Bench) -> list[str]:
     from pack.nodes.attributes import Learner
     from pack.nodes.pairing import Steps
 
-    rows = ["| trained on | loss on its own pairs, of the optimum | loss on new pairs (the judged seeds), of their optimum | success / others kept at strength 1 |", "|---|---|---|---|"]
+    rows = [
+        "| trained on | loss on its own pairs, of the optimum | loss on new pairs (the judged seeds), of their optimum "
+        "| success / others kept at strength 1 |",
+        "|---|---|---|---|",
+    ]
     figures: dict[str, list[list[float]]] = {}
     for name in tqdm(FEW, "network"):
-        def unseen(attribute):
+
+        def unseen(attribute, name=name):
             """Problems of the bench's own seeds under an attribute's recipe."""
             recipe = attribute.parts[0][0].recipe
             plan = Steps.of(recipe, bench.model.get_model_object("model_sampling"), bench.sigmas)
@@ -150,7 +177,8 @@ def network_table(bench: Bench) -> list[str]:
             attribute = learned.parts[0][0]
             new = float(problem.loss(problem.values(attribute.network)).sum()) / best
             figures.setdefault(f"MLP, {seeds} {'seed' if seeds == 1 else 'seeds'}", []).append(
-                [attribute.losses["MLP"] / attribute.losses["exact"], new, *bench.point(bench.edited(learned, 1.0, name), name)])
+                [attribute.losses["MLP"] / attribute.losses["exact"], new, *bench.point(bench.edited(learned, 1.0, name), name)]
+            )
     for label, values in figures.items():
         m = np.mean(values, axis=0)
         rows.append(f"| {label} | {m[0]:.3f} | {m[1]:.2f} | {cell(m[2:])} |")
@@ -161,7 +189,10 @@ def seeds_table(bench: Bench) -> list[str]:
     """The stored form, learned on more and more seeds, at strength 1.5."""
     rows = ["| learned on | success / others kept, stored at 1.5 |", "|---|---|"]
     for seeds in tqdm(fewer((1, 2, 4, 8, 16, 32)), "stored"):
-        rows.append(f"| {seeds} {'seed' if seeds == 1 else 'seeds'} | {cell(mean(bench.point(bench.edited(bench.learn(name, seeds=seeds), 1.5), name) for name in FEW))} |")
+        rows.append(
+            f"| {seeds} {'seed' if seeds == 1 else 'seeds'} "
+            f"| {cell(mean(bench.point(bench.edited(bench.learn(name, seeds=seeds), 1.5), name) for name in FEW))} |"
+        )
     return rows
 
 
@@ -191,8 +222,12 @@ def time_table() -> list[str]:
     network, losses = train([problem.both.S], [problem.loss], [problem.both.shape], steps=steps, seed=0)
     reached = float(problem.loss(problem.values(network)).sum() / problem.loss(problem.loss.solution()).sum())
     span = milliseconds(lambda: train([problem.both.S], [problem.loss], [problem.both.shape], steps=steps, seed=0), size(3, 1))
-    return [f"| on a 4 x {side} x {side} pair | time |", "|---|---|", f"| exact: decompose both, solve, compose | {milliseconds(exact, size(15, 1)):.1f} ms |",
-            f"| MLP, {steps} steps; its loss is {reached:.4f} of the optimum | {span / 1e3:.2f} s |"]
+    return [
+        f"| on a 4 x {side} x {side} pair | time |",
+        "|---|---|",
+        f"| exact: decompose both, solve, compose | {milliseconds(exact, size(15, 1)):.1f} ms |",
+        f"| MLP, {steps} steps; its loss is {reached:.4f} of the optimum | {span / 1e3:.2f} s |",
+    ]
 
 
 def picture(bench: Bench, path: Path) -> None:
@@ -216,10 +251,16 @@ def main() -> None:
         bench = Bench(options.seeds)
         picture(bench, options.out / "attributes.jpg")
         parts = {
-            "Success and preservation over strength": lambda: success_table(bench), "The network": lambda: network_table(bench), "What each term of the loss buys": lambda: ablation_table(bench),
-            "Seeds for the stored form": lambda: seeds_table(bench), "What each input does": lambda: map_table(Bench(size(16, 1), TUNED_ON)), "Time": time_table,
+            "Success and preservation over strength": lambda: success_table(bench),
+            "The network": lambda: network_table(bench),
+            "What each term of the loss buys": lambda: ablation_table(bench),
+            "Seeds for the stored form": lambda: seeds_table(bench),
+            "What each input does": lambda: map_table(Bench(size(16, 1), TUNED_ON)),
+            "Time": time_table,
         }
-        write_report(options.out / "attributes.md", head(options.seeds), {title: with_reading(title, measure) for title, measure in parts.items()})
+        write_report(
+            options.out / "attributes.md", head(options.seeds), {title: with_reading(title, measure) for title, measure in parts.items()}
+        )
 
 
 def with_reading(title: str, measure: Callable[[], list[str]]) -> Callable[[], list[str]]:
@@ -227,9 +268,12 @@ def with_reading(title: str, measure: Callable[[], list[str]]) -> Callable[[], l
 
 
 def head(seeds: int) -> str:
-    intro = (f"Written by `bench/attributes.py`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; attributes learned on seeds from "
-             f"{LEARNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up, the map on 16 from {TUNED_ON} up, where the defaults were chosen. A cell `a / b`: the "
-             "classifier finds the attribute in a of the pictures, and b of the other attributes' labels are those of the unedited picture of the same seed.")
+    intro = (
+        f"Written by `bench/attributes.py`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; attributes learned on "
+        f"seeds from {LEARNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up, the map on 16 from {TUNED_ON} up, where the defaults "
+        "were chosen. A cell `a / b`: the classifier finds the attribute in a of the pictures, and b of the other attributes' labels are "
+        "those of the unedited picture of the same seed."
+    )
     return f"# AVI, measured\n\n{intro}\n\n![three attributes over strength](attributes.jpg)"
 
 

@@ -1,4 +1,6 @@
-"""What editing an attribute costs of the rest, for this pack and for what a user would do instead; and the page of evidence, `docs/evidence.md`.
+"""Measures what editing an attribute costs of the rest, and writes the page of evidence, `docs/evidence.md`.
+
+It measures the ways of this pack and what a user would do instead.
 
     COMFYUI=<host's folder> python bench/evidence.py [--seeds 96] [--minutes 60] [--ways AVI,guidance] [--cost] [--report]
                                               [--out docs] [--smallest]
@@ -27,10 +29,10 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import DOCS, SMALLEST, parsed, size  # noqa: E402
-from stage import ELSEWHERE, FIRST_SEED, SOURCE, start_host  # noqa: E402
-from outcomes import EQUAL, Outcomes, attribute_rows, figure, frontier_rows  # noqa: E402
-from ways import CACHE, CFG, CHUNK, LEARNED_ON, STEPS, TARGETS, WAYS, Bench, named  # noqa: E402
+from outcomes import EQUAL, Outcomes, attribute_rows, figure, frontier_rows
+from sizes import DOCS, SMALLEST, parsed, size
+from stage import ELSEWHERE, FIRST_SEED, SOURCE, start_host
+from ways import CACHE, CFG, CHUNK, LEARNED_ON, STEPS, TARGETS, WAYS, Bench, named
 
 ALSO_LEARNED = ("the same, asymmetric", "AVI, stored")  # what the way above them learns
 SHARED = ("the target prompt", "the prompt switched", "a blend of the latents")  # drawn from runs that serve several ways here
@@ -96,16 +98,29 @@ def costs(data: Data) -> None:
     bench.base(first), plain()
     prepare: dict[str, Callable[[], object]] = {
         "direction from two prompts": lambda: bench.direction(name),
-        **{f"direction trained by {by}": lambda o=objective: bench.trained(name, o) for by, objective in (("prompt matching", "prompt matching"), ("CLIP", "CLIP directional"))},
-        "AVI, paired": lambda: bench.attribute(name), "AVI, the paper's form": lambda: bench.attribute(name, True),
+        **{
+            f"direction trained by {by}": lambda o=objective: bench.trained(name, o)
+            for by, objective in (("prompt matching", "prompt matching"), ("CLIP", "CLIP directional"))
+        },
+        "AVI, paired": lambda: bench.attribute(name),
+        "AVI, the paper's form": lambda: bench.attribute(name, True),
     }
     for way, (_, settings, draw) in WAYS.items():
         if way not in SHARED:
             learning = seconds(prepare[way]) if way in prepare else 0.0
             draw(bench, name, settings[0], first)
-            rounds = [(plain(), seconds(lambda: draw(bench, name, settings[-1], first)), plain()) for _ in range(size(3, 1))]
+            rounds = [
+                (plain(), seconds(lambda draw=draw, settings=settings: draw(bench, name, settings[-1], first)), plain())
+                for _ in range(size(3, 1))
+            ]
             plainly = float(np.median([(before + after) / 2 for before, _, after in rounds]))
-            data.keep(f"cost|{way}", {"pictures": [learning / plainly * CHUNK], "draw": [float(np.median([2 * at / (before + after) for before, at, after in rounds]))]})
+            data.keep(
+                f"cost|{way}",
+                {
+                    "pictures": [learning / plainly * CHUNK],
+                    "draw": [float(np.median([2 * at / (before + after) for before, at, after in rounds]))],
+                },
+            )
 
 
 def cost_rows(data: dict[str, dict[str, list]]) -> list[str]:
@@ -135,20 +150,31 @@ def neighbourhood() -> str:
     text = section("properties.md", "Small neighbourhood")
     row = next(r for r in table(text) if r["latents"] == "x_t" and r["vectors"] == "4")
     near, everywhere, chance = (float(row[key]) for key in ("from one step to the next", "all pairs of steps", "random subspaces"))
-    return (f"Wang et al.: the leading subspaces of a run's latents lie near each other. On the demo model this **{'holds' if near < chance / 4 else 'does not hold'}** from step to step "
-            f"({near} where random subspaces are {chance} apart, 4 vectors), and {'holds' if everywhere < chance / 4 else 'holds in part'} over the whole run ({everywhere}).\n\n{text}")
+    return (
+        "Wang et al.: the leading subspaces of a run's latents lie near each other. On the demo model this "
+        f"**{'holds' if near < chance / 4 else 'does not hold'}** from step to step "
+        f"({near} where random subspaces are {chance} apart, 4 vectors), and "
+        f"{'holds' if everywhere < chance / 4 else 'holds in part'} over the whole run ({everywhere}).\n\n{text}"
+    )
 
 
 def encoded() -> str:
     rows = table(section("properties.md", "Encoded attributes"))
-    lines = ["| at | " + " | ".join(f"triplet {r['triplet']}" for r in rows if r["at"] == rows[0]["at"]) + " |", "|---|" + "---|" * sum(r["at"] == rows[0]["at"] for r in rows)]
+    lines = [
+        "| at | " + " | ".join(f"triplet {r['triplet']}" for r in rows if r["at"] == rows[0]["at"]) + " |",
+        "|---|" + "---|" * sum(r["at"] == rows[0]["at"] for r in rows),
+    ]
     times = list(dict.fromkeys(r["at"] for r in rows))
     lines += [f"| {at} | " + " | ".join(r["all"] for r in rows if r["at"] == at) + " |" for at in times]
     share = {r["triplet"]: float(r["all"].rstrip("%")) for r in rows if r["at"] == times[-1]}
     first, rest = share.pop("1"), max(share.values())
-    return (f"Wang et al.: triplets carry attributes. On the demo model single triplets **{'do' if first > 5 else 'do not'}** change labels, late in a run above all the first one "
-            f"({first:.0f} % of all labels at {times[-1]}, the others {rest:.0f} % at the most). Labels changed:\n\n" + "\n".join(lines)
-            + "\n\n![faces without one triplet, taken out at 0.3](encoded.jpg)\n\nBy attribute: [properties.md](properties.md).")
+    return (
+        "Wang et al.: triplets carry attributes. On the demo model single triplets "
+        f"**{'do' if first > 5 else 'do not'}** change labels, late in a run above all the first one "
+        f"({first:.0f} % of all labels at {times[-1]}, the others {rest:.0f} % at the most). Labels changed:\n\n"
+        + "\n".join(lines)
+        + "\n\n![faces without one triplet, taken out at 0.3](encoded.jpg)\n\nBy attribute: [properties.md](properties.md)."
+    )
 
 
 def mobility() -> str:
@@ -159,8 +185,11 @@ def mobility() -> str:
     def told(rows: list[dict[str, str]]) -> str:
         return ", ".join(f"at {r['at']}: {r['coarse']} against {r['fine']}" for r in rows) or "nowhere"
 
-    return (f"Wang et al.: attributes move to their ranks in order, coarse ones to the leading ranks. Coarse attributes stand at lower ranks than fine ones (by more than 0.3) {told(held)}; "
-            f"they **do not** {told(not_held)}.\n\n{text}")
+    return (
+        "Wang et al.: attributes move to their ranks in order, coarse ones to the leading ranks. "
+        f"Coarse attributes stand at lower ranks than fine ones (by more than 0.3) {told(held)}; "
+        f"they **do not** {told(not_held)}.\n\n{text}"
+    )
 
 
 def page(folder: Path, data: dict[str, dict[str, list]]) -> str:
@@ -170,25 +199,33 @@ def page(folder: Path, data: dict[str, dict[str, list]]) -> str:
         raise SystemExit("evidence: no chunk of seeds is there for all ways yet")
     figure(outcomes, folder / "evidence.png")
     sections = {
-        "The frontier": FRONTIER.format(widest=outcomes.widest()) + f"\n\n{ELSEWHERE}\n\n![success against preservation](evidence.png)\n\n"
+        "The frontier": FRONTIER.format(widest=outcomes.widest())
+        + f"\n\n{ELSEWHERE}\n\n![success against preservation](evidence.png)\n\n"
         + "\n".join([*frontier_rows(outcomes), "", IN_PART]),
         "Which attributes": f"Success, each way at its setting nearest to {EQUAL:.0%}.\n\n" + "\n".join(attribute_rows(outcomes)),
         "What it costs": COST + "\n\n" + "\n".join(cost_rows(data)),
-        "First property: a small neighbourhood": neighbourhood(), "Second property: triplets carry attributes": encoded(), "Third property: mobility in order": mobility(),
+        "First property: a small neighbourhood": neighbourhood(),
+        "Second property: triplets carry attributes": encoded(),
+        "Third property: mobility in order": mobility(),
         "What each term of AVI's loss buys": section("attributes.md", "What each term of the loss buys"),
         "Inversion": section("hspace.md", "Inversion"),
         "Quality boosting": section("training.md", "Quality boosting"),
     }
-    intro = (f"Written by `make bench-quality`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; {len(TARGETS)} attributes on {outcomes.count} seeds each, from {FIRST_SEED} up, that "
-             f"nothing was learned or tuned on. Attributes and directions are learned on seeds from {LEARNED_ON} up, settings chosen on seeds from 500000 up. The sections from the three properties on come "
-             "from the pages of their benches, with their own seeds: [properties](properties.md), [attributes](attributes.md), [h-space](hspace.md), [training](training.md).")
+    intro = (
+        f"Written by `make bench-quality`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; {len(TARGETS)} attributes "
+        f"on {outcomes.count} seeds each, from {FIRST_SEED} up, that nothing was learned or tuned on. Attributes and directions are "
+        f"learned on seeds from {LEARNED_ON} up, settings chosen on seeds from 500000 up. The sections from the three properties on come "
+        "from the pages of their benches, with their own seeds: [properties](properties.md), [attributes](attributes.md), "
+        "[h-space](hspace.md), [training](training.md)."
+    )
     return f"# Evidence\n\n{intro}\n\n" + "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()) + "\n"
 
 
 FRONTIER = (
-    "A cell `a / b`: the classifier finds the attribute in a of the pictures, and b of the ten other attributes' labels are those of the unedited picture of the same seed. A mean success is known to "
-    "+-{widest:.1%} or better; intervals come from resampling seeds, also those of differences, which compare ways on the same seeds. What is kept at 80 % success is read off straight lines between the settings, "
-    "from the unedited pictures up."
+    "A cell `a / b`: the classifier finds the attribute in a of the pictures, and b of the ten other attributes' labels are those of "
+    "the unedited picture of the same seed. A mean success is known to +-{widest:.1%} or better; intervals come from resampling seeds, "
+    "also those of differences, which compare ways on the same seeds. What is kept at 80 % success is read off straight lines between "
+    "the settings, from the unedited pictures up."
 )
 IN_PART = (
     "The row *AVI, the paper's form in part* takes its latents as the paper does (both runs from the same noise, the target's further"
@@ -196,8 +233,8 @@ IN_PART = (
     "of their singular values, and it does so by the exact solver, without the paper's network. The whole form was not measured."
 )
 COST = (
-    "One CPU thread; each way was timed between two plain drawings of as many pictures. Learning is done once. A prompt switched on the way costs one run, a blend of latents a run and the part of "
-    "another before the blend."
+    "One CPU thread; each way was timed between two plain drawings of as many pictures. Learning is done once. A prompt switched on the "
+    "way costs one run, a blend of latents a run and the part of another before the blend."
 )
 
 

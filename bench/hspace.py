@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import DOCS, fewer, parsed, size  # noqa: E402
-from stage import ELSEWHERE, FIRST_SEED, SOURCE, Stage, kept_at, save_sheet, start_host, write_report  # noqa: E402
+from sizes import DOCS, fewer, parsed, size
+from stage import ELSEWHERE, FIRST_SEED, SOURCE, Stage, kept_at, save_sheet, start_host, write_report
 
 FOUND_ON, STEPS, CFG = size(16, 1), size(15, 2), 3.0
 UNSEEN = 1_000_003  # drawn faces from a random stream that the demo model was not trained on
@@ -43,14 +43,18 @@ class Bench(Stage):
         from pack.nodes.directions import ApplyDirection
 
         branch, asymmetric = FORMS[form]
-        return ApplyDirection.execute(model or self.model, self.directions[name], strength, 0.0, 1.0, 0.0, branch, asymmetric, False).args[0]
+        return ApplyDirection.execute(model or self.model, self.directions[name], strength, 0.0, 1.0, 0.0, branch, asymmetric, False).args[
+            0
+        ]
 
     def draw(self, model, prompt: str = SOURCE, steps: int = STEPS, seeds: int | None = None) -> Tensor:
         """Pictures (n, 3, h, w) in [-1, 1] of the held-out seeds, by euler."""
         import comfy.sample
 
         noise = self.noise(seeds or self.seeds)
-        return comfy.sample.sample(model, noise, steps, CFG, "euler", "normal", self.encode(prompt), self.encode(""), torch.zeros_like(noise), disable_pbar=True)
+        return comfy.sample.sample(
+            model, noise, steps, CFG, "euler", "normal", self.encode(prompt), self.encode(""), torch.zeros_like(noise), disable_pbar=True
+        )
 
 
 def measured(bench: Bench, base: Tensor) -> dict[tuple[str, str], list[tuple[float, float]]]:
@@ -69,14 +73,20 @@ def frontier(curves: dict[tuple[str, str], list[tuple[float, float]]]) -> list[s
     head = " | ".join(f"{s:+g}" for s in STRENGTHS)
     rows = [f"| attribute | form | unedited | {head} | prompt |", "|---|---|---|" + "---|" * (len(STRENGTHS) + 1)]
     for (name, form), (unedited, *rest) in curves.items():
-        rows.append(f"| {name}: {TARGETS[name]} | {form} | {unedited[0]:.0%} | " + " | ".join(f"{hit:.0%} / {kept:.0%}" for hit, kept in rest) + " |")
+        rows.append(
+            f"| {name}: {TARGETS[name]} | {form} | {unedited[0]:.0%} | "
+            + " | ".join(f"{hit:.0%} / {kept:.0%}" for hit, kept in rest)
+            + " |"
+        )
     return rows
 
 
 def at_equal_success(curves: dict[tuple[str, str], list[tuple[float, float]]]) -> list[str]:
     """Kept share where success first reaches EQUAL, read off straight lines between the strengths measured."""
     rows = ["| attribute | " + " | ".join(FORMS) + " | the prompt itself, at its own success |", "|---|" + "---|" * (len(FORMS) + 1)]
-    table = {name: [kept_at(EQUAL, curves[name, form][:-1]) for form in FORMS] + [curves[name, "both halves"][-1][1]] for name in fewer(TARGETS)}
+    table = {
+        name: [kept_at(EQUAL, curves[name, form][:-1]) for form in FORMS] + [curves[name, "both halves"][-1][1]] for name in fewer(TARGETS)
+    }
     rows += [f"| {name}: {TARGETS[name]} | " + " | ".join(f"{kept:.0%}" for kept in row) + " |" for name, row in table.items()]
     return [*rows, "| mean | " + " | ".join(f"{kept:.0%}" for kept in np.mean(list(table.values()), axis=0)) + " |"]
 
@@ -84,8 +94,10 @@ def at_equal_success(curves: dict[tuple[str, str], list[tuple[float, float]]]) -
 def steps_table(bench: Bench) -> list[str]:
     """How far an edit at other step counts is from the edit at the middle one, as a share of its size."""
     few, middle, many = STEP_COUNTS
-    rows = [f"| form | {few} against {middle} steps | {many} against {middle} steps | unedited pictures, {few} against {middle} |",
-            "|---|---|---|---|"]
+    rows = [
+        f"| form | {few} against {middle} steps | {many} against {middle} steps | unedited pictures, {few} against {middle} |",
+        "|---|---|---|---|",
+    ]
     base = {n: bench.draw(bench.model, steps=n, seeds=size(8, 1)) for n in STEP_COUNTS}
     unedited = (base[few] - base[middle]).norm()
     for form in FORMS:
@@ -106,8 +118,10 @@ def pairs_table(bench: Bench, base: Tensor) -> list[str]:
         drawn = bench.draw(bench.edited(two, 1.0, model=bench.edited(one, 1.0)))
         labels = bench.judge.label(drawn)
         hits = [labels[n] == bench.faces.ATTRIBUTES[n].index(TARGETS[n]) for n in (one, two)]
-        rows.append(f"| {one} + {two} | {hits[0].float().mean():.0%} | {hits[1].float().mean():.0%} | {(hits[0] & hits[1]).float().mean():.0%} | "
-                    f"{bench.kept(drawn, base, one, two):.0%} |")
+        rows.append(
+            f"| {one} + {two} | {hits[0].float().mean():.0%} | {hits[1].float().mean():.0%} | {(hits[0] & hits[1]).float().mean():.0%} | "
+            f"{bench.kept(drawn, base, one, two):.0%} |"
+        )
     return rows
 
 
@@ -123,14 +137,16 @@ def opposite_table(bench: Bench) -> list[str]:
 
 def inversion_table(bench: Bench, count: int = size(8, 1)) -> list[str]:
     """PSNR of drawn faces, inverted and drawn again by plain ddim at cfg 1, and by the exact sampler."""
-    from comfy_extras.nodes_custom_sampler import BasicGuider, BasicScheduler, SamplerCustomAdvanced
     from comfy.samplers import sampler_object
+    from comfy_extras.nodes_custom_sampler import BasicGuider, BasicScheduler, SamplerCustomAdvanced
     from pack.demo.photograph import photographed
     from pack.nodes.processes import Invert
 
     rows = ["| pictures | steps | plain inversion | 5 refinements | exact sampler |", "|---|---|---|---|---|"]
     faces = [bench.faces.sample_face(np.random.default_rng([UNSEEN, i])) for i in range(count)]
-    captions = [bench.prompts.prompt_for({k: v for k, v in f.labels.items() if k != "hair" or bench.faces.hair_is_visible(f.labels)}) for f in faces]
+    captions = [
+        bench.prompts.prompt_for({k: v for k, v in f.labels.items() if k != "hair" or bench.faces.hair_is_visible(f.labels)}) for f in faces
+    ]
     looks = {"drawn": [bench.faces.render(f) for f in faces], "photograph-like": [photographed(f) for f in faces]}
     for look, steps in product(looks, size((20, 50, 100), (2,))):
         pictures = [(torch.from_numpy(pixels.copy())[None].float() / 255, caption) for pixels, caption in zip(looks[look], captions)]
@@ -170,17 +186,21 @@ def main() -> None:
         curves = measured(bench, base)
         parts = {
             "Success and preservation over strength": lambda: frontier(curves),
-            f"Other labels kept at {EQUAL:.0%} success": lambda: at_equal_success(curves), "Two directions at once": lambda: pairs_table(bench, base),
-            "Inversion": lambda: inversion_table(bench), "Independence of the number of steps": lambda: steps_table(bench),
+            f"Other labels kept at {EQUAL:.0%} success": lambda: at_equal_success(curves),
+            "Two directions at once": lambda: pairs_table(bench, base),
+            "Inversion": lambda: inversion_table(bench),
+            "Independence of the number of steps": lambda: steps_table(bench),
             "Negative strengths": lambda: opposite_table(bench),
         }
         write_report(options.out / "hspace.md", head(options.seeds), parts)
 
 
 def head(count: int) -> str:
-    intro = (f"Written by `bench/hspace.py`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; directions from prompts, {FOUND_ON} seeds "
-             f"from 0 up; judged on {count} seeds from {FIRST_SEED} up. A cell `a / b`: the classifier finds the attribute in a of the pictures, "
-             "and b of the other attributes' labels are those of the unedited picture of the same seed.")
+    intro = (
+        f"Written by `bench/hspace.py`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; directions from prompts, "
+        f"{FOUND_ON} seeds from 0 up; judged on {count} seeds from {FIRST_SEED} up. A cell `a / b`: the classifier finds the attribute in "
+        "a of the pictures, and b of the other attributes' labels are those of the unedited picture of the same seed."
+    )
     return f"# Editing in h-space, measured\n\n{intro}\n\n{ELSEWHERE}\n\n![glasses, skin and beard over strength](hspace.jpg)"
 
 

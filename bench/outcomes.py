@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import size  # noqa: E402
-from stage import kept_at  # noqa: E402
-from ways import CHUNK, TARGETS, WAYS, named  # noqa: E402
+from sizes import size
+from stage import kept_at
+from ways import CHUNK, TARGETS, WAYS, named
 
 EQUAL = 0.8
 RESAMPLES = size(1000, 10)
@@ -27,10 +27,22 @@ class Outcomes:
         self.count, others = CHUNK * len(self.firsts), 10
 
         def column(way: str, setting: float, name: str, what: str) -> np.ndarray:
-            return np.concatenate([np.array(data[f"{way}|{setting:g}|{name}|{f}"][what], float) for f in self.firsts]) if self.firsts else np.empty(0)
+            return (
+                np.concatenate([np.array(data[f"{way}|{setting:g}|{name}|{f}"][what], float) for f in self.firsts])
+                if self.firsts
+                else np.empty(0)
+            )
 
-        self.hit = {(way, s): np.stack([column(way, s, name, "hit") for name in TARGETS]) for way, (_, settings, _) in WAYS.items() for s in settings}
-        self.kept = {(way, s): np.stack([column(way, s, name, "kept") / others for name in TARGETS]) for way, (_, settings, _) in WAYS.items() for s in settings}
+        self.hit = {
+            (way, s): np.stack([column(way, s, name, "hit") for name in TARGETS])
+            for way, (_, settings, _) in WAYS.items()
+            for s in settings
+        }
+        self.kept = {
+            (way, s): np.stack([column(way, s, name, "kept") / others for name in TARGETS])
+            for way, (_, settings, _) in WAYS.items()
+            for s in settings
+        }
         self.before = np.stack([column("the target prompt", 1.0, name, "before") for name in TARGETS])
 
     def curve(self, way: str, chosen: np.ndarray) -> list[tuple[float, float]]:
@@ -69,12 +81,19 @@ def with_interval(value: float, low: float, high: float) -> str:
 def frontier_rows(outcomes: Outcomes) -> list[str]:
     """Every way over its settings, and what it keeps at EQUAL success, also beside the first way."""
     everything, (reference, *_) = np.arange(outcomes.count), WAYS
-    rows = [f"| way | success / others kept, by setting | others kept at {EQUAL:.0%} success (95 % interval) | more than a {reference} (95 % interval) |", "|---|---|---|---|"]
+    rows = [
+        f"| way | success / others kept, by setting | others kept at {EQUAL:.0%} success (95 % interval) "
+        f"| more than a {reference} (95 % interval) |",
+        "|---|---|---|---|",
+    ]
     for way, (what, settings, _) in WAYS.items():
         points = outcomes.curve(way, everything)[1:]
         cells = ", ".join((f"{setting:g}: " if what else "") + f"{hit:.0%} / {kept:.0%}" for setting, (hit, kept) in zip(settings, points))
         more = "" if way == reference else with_interval(*outcomes.beside(way, reference))
-        rows.append(f"| {named(way)}{f', by {what}' if what else ''} | {cells} | {with_interval(*outcomes.interval(outcomes.reached(way)))} | {more} |")
+        rows.append(
+            f"| {named(way)}{f', by {what}' if what else ''} | {cells} "
+            f"| {with_interval(*outcomes.interval(outcomes.reached(way)))} | {more} |"
+        )
     return rows
 
 
@@ -84,7 +103,11 @@ def attribute_rows(outcomes: Outcomes) -> list[str]:
     rows.append("| unedited | " + " | ".join(f"{hit.mean():.0%}" for hit in outcomes.before) + " |")
     for way, (what, *_) in WAYS.items():
         setting = outcomes.nearest(way)
-        rows.append(f"| {named(way)}{f', {what} {setting:g}' if what else ''} | " + " | ".join(f"{hit.mean():.0%}" for hit in outcomes.hit[way, setting]) + " |")
+        rows.append(
+            f"| {named(way)}{f', {what} {setting:g}' if what else ''} | "
+            + " | ".join(f"{hit.mean():.0%}" for hit in outcomes.hit[way, setting])
+            + " |"
+        )
     return rows
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import parsed, size  # noqa: E402
-from speed import SD15, import_pack, seconds, unet_step  # noqa: E402
+from sizes import parsed, size
+from speed import SD15, import_pack, seconds, unet_step
 
 
 def variants(device: torch.device) -> dict[str, Callable[[], Tensor]]:
@@ -37,14 +37,20 @@ def variants(device: torch.device) -> dict[str, Callable[[], Tensor]]:
     def edited(branch: str, asymmetric: bool) -> Callable[[], Tensor]:
         edit = HEdit(direction, 1.0, Window(), branch, asymmetric, False, None)
         options = {
-            "sigmas": torch.tensor([5.0]), "cond_or_uncond": [1, 0], PLAN: RunPlan((edit,), [10.0, 5.0, 1.0, 0.0], sampling),
-            "patches": {"middle_block_after_patch": [shift_h]}, "wrappers": {WrappersMP.DIFFUSION_MODEL: {KEY: [run_unet]}},
+            "sigmas": torch.tensor([5.0]),
+            "cond_or_uncond": [1, 0],
+            PLAN: RunPlan((edit,), [10.0, 5.0, 1.0, 0.0], sampling),
+            "patches": {"middle_block_after_patch": [shift_h]},
+            "wrappers": {WrappersMP.DIFFUSION_MODEL: {KEY: [run_unet]}},
         }
         return lambda: step(transformer_options=dict(options))
 
     return {
-        "plain": step, "symmetric": edited("both", False), "asymmetric, conditional half": edited("conditional", True),
-        "asymmetric, both halves": edited("both", True), "two full passes": lambda: (step(), step())[1],
+        "plain": step,
+        "symmetric": edited("both", False),
+        "asymmetric, conditional half": edited("conditional", True),
+        "asymmetric, both halves": edited("both", True),
+        "two full passes": lambda: (step(), step())[1],
     }
 
 

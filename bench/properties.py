@@ -17,8 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import DOCS, fewer, parsed, size  # noqa: E402
-from stage import FIRST_SEED, SOURCE, Stage, save_sheet, start_host, write_report  # noqa: E402
+from sizes import DOCS, parsed, size
+from stage import FIRST_SEED, SOURCE, Stage, save_sheet, start_host, write_report
 
 STEPS, CFG = size(20, 6), 3.0
 RANKS, PERCENTS, TRIPLETS, GAINS = (1, 2, 4, 8), size((0.15, 0.3, 0.5, 0.7), (0.3,)), (1, 2, 3, 4, 6, 8, 12), (0.0, 2.0)
@@ -69,7 +69,10 @@ def neighbourhood(bench: Bench) -> list[str]:
     from pack.core.subspace import distance_matrix, random_distance
     from PIL import Image
 
-    rows = ["| latents | vectors | from one step to the next | all pairs of steps | first half, all pairs | second half | random subspaces |", "|---|---|---|---|---|---|---|"]
+    rows = [
+        "| latents | vectors | from one step to the next | all pairs of steps | first half, all pairs | second half | random subspaces |",
+        "|---|---|---|---|---|---|---|",
+    ]
     half, size = bench.step_at(0.5), bench.faces.SIZE
     for of, rank in ((of, rank) for of in ("x_t", "x0") for rank in RANKS):
         matrix, random = distance_matrix(bench.trajectory.latents(of), rank, "left"), random_distance(size, rank)
@@ -81,8 +84,14 @@ def neighbourhood(bench: Bench) -> list[str]:
         rows.append(f"| {of} | {rank} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |")
         if rank == 4:
             picture = distance_figure(matrix, bench.trajectory.percents, random)
-            Image.fromarray((picture[0] * 255).round().to(torch.uint8).numpy()).save(bench.folder / f"neighbourhood_{of}.png", optimize=True)
-    return [*rows, "", "![distances between all steps, noisy latents](neighbourhood_x_t.png) ![the same, foreseen latents](neighbourhood_x0.png)"]
+            Image.fromarray((picture[0] * 255).round().to(torch.uint8).numpy()).save(
+                bench.folder / f"neighbourhood_{of}.png", optimize=True
+            )
+    return [
+        *rows,
+        "",
+        "![distances between all steps, noisy latents](neighbourhood_x_t.png) ![the same, foreseen latents](neighbourhood_x0.png)",
+    ]
 
 
 def encoded(bench: Bench) -> list[str]:
@@ -109,10 +118,25 @@ def encoded(bench: Bench) -> list[str]:
     for (percent, triplet), shares in changed.items():
         rows.append(f"| {percent:g} | {triplet} | " + " | ".join(f"{share:.0%}" for share in shares) + f" | {shares.mean():.0%} |")
     shown = min(6, bench.seeds)
-    save_sheet([([bench.final[:6]], ["unedited"] * shown), *(([drawn], [f"without triplet {i}"] * shown) for i, drawn in zip((1, 2, 3, 4, 6), blocks))], bench.folder / "encoded.jpg")
-    bench.centres = {(percent, kind): centre([changed[percent, t][[names.index(n) for n in group]].mean() for t in TRIPLETS])
-                     for percent in PERCENTS for kind, group in (("coarse", COARSE), ("fine", FINE))}
-    return [*rows, "", "Mean of taking the triplet out and of doubling it, in all channels.", "", "![faces without one triplet, taken out at 0.3](encoded.jpg)"]
+    save_sheet(
+        [
+            ([bench.final[:6]], ["unedited"] * shown),
+            *(([drawn], [f"without triplet {i}"] * shown) for i, drawn in zip((1, 2, 3, 4, 6), blocks)),
+        ],
+        bench.folder / "encoded.jpg",
+    )
+    bench.centres = {
+        (percent, kind): centre([changed[percent, t][[names.index(n) for n in group]].mean() for t in TRIPLETS])
+        for percent in PERCENTS
+        for kind, group in (("coarse", COARSE), ("fine", FINE))
+    }
+    return [
+        *rows,
+        "",
+        "Mean of taking the triplet out and of doubling it, in all channels.",
+        "",
+        "![faces without one triplet, taken out at 0.3](encoded.jpg)",
+    ]
 
 
 def centre(effects: list[float]) -> float:
@@ -124,23 +148,39 @@ def mobility(bench: Bench) -> list[str]:
     """Change of rank of the finished picture's leading triplets, and at which ranks coarse and fine attributes stand over a run."""
     from pack.core.subspace import followed
 
-    rows = ["| latents | steps from | to | mean change of rank a step | likeness of a triplet to itself a step on |", "|---|---|---|---|---|"]
+    rows = [
+        "| latents | steps from | to | mean change of rank a step | likeness of a triplet to itself a step on |",
+        "|---|---|---|---|---|",
+    ]
     for of in ("x_t", "x0"):
-        paths = [followed([x[i:i + 1] for x in bench.trajectory.latents(of)], channel, 8) for i in range(bench.seeds) for channel in range(3)]
+        paths = [
+            followed([x[i : i + 1] for x in bench.trajectory.latents(of)], channel, 8) for i in range(bench.seeds) for channel in range(3)
+        ]
         for low, high in ((0.0, 0.3), (0.3, 0.6), (0.6, 1.0)):
             steps = [i for i, part in enumerate(bench.trajectory.percents[:-1]) if low <= part < high]
             moved = np.mean([(p.ranks[i + 1] - p.ranks[i]).abs().double().mean() for p in paths for i in steps])
             sure = np.mean([p.likeness[i].mean() for p in paths for i in steps])
             rows.append(f"| {of} | {low:g} | {high:g} | {moved:.2f} | {sure:.2f} |")
-    rows += ["", f"Mean rank of the triplets whose change moves coarse ({', '.join(COARSE)}) and fine ({', '.join(FINE)}) attributes, weighted by how many labels change:", "",
-             "| at | coarse | fine |", "|---|---|---|"]
-    return rows + [f"| {percent:g} | {bench.centres[percent, 'coarse']:.2f} | {bench.centres[percent, 'fine']:.2f} |" for percent in PERCENTS]
+    rows += [
+        "",
+        f"Mean rank of the triplets whose change moves coarse ({', '.join(COARSE)}) and fine ({', '.join(FINE)}) attributes, "
+        "weighted by how many labels change:",
+        "",
+        "| at | coarse | fine |",
+        "|---|---|---|",
+    ]
+    return rows + [
+        f"| {percent:g} | {bench.centres[percent, 'coarse']:.2f} | {bench.centres[percent, 'fine']:.2f} |" for percent in PERCENTS
+    ]
 
 
 def head(seeds: int) -> str:
-    return ("# Three properties of the latent space, measured\n\n"
-            f"Written by `bench/properties.py`. What Wang et al. 2025 find on Stable Diffusion 2.1, looked for on the demo model: euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`, {seeds} seeds from "
-            f"{FIRST_SEED} up. Its latents are pixels, {3} channels of 32 x 32.")
+    return (
+        "# Three properties of the latent space, measured\n\n"
+        "Written by `bench/properties.py`. What Wang et al. 2025 find on Stable Diffusion 2.1, looked for on the demo model: "
+        f"euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`, {seeds} seeds from {FIRST_SEED} up. "
+        f"Its latents are pixels, {3} channels of 32 x 32."
+    )
 
 
 def main() -> None:
@@ -151,7 +191,9 @@ def main() -> None:
     with torch.inference_mode():
         bench = Bench(options.seeds, options.out)
         parts = {"Small neighbourhood": neighbourhood, "Encoded attributes": encoded, "Mobility in order": mobility}
-        write_report(options.out / "properties.md", head(options.seeds), {title: lambda part=part: part(bench) for title, part in parts.items()})
+        write_report(
+            options.out / "properties.md", head(options.seeds), {title: lambda part=part: part(bench) for title, part in parts.items()}
+        )
 
 
 if __name__ == "__main__":

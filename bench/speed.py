@@ -25,23 +25,35 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import fewer, parsed, size  # noqa: E402
+from sizes import fewer, parsed, size
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = fewer({
-    "4x64x64": (1, 4, 64, 64),
-    "4x128x128": (1, 4, 128, 128),
-    "16x128x128": (1, 16, 128, 128),
-    "4x512x512": (1, 4, 512, 512),
-    "16x21x60x104": (1, 16, 21, 60, 104),
-})
+SIZES = fewer(
+    {
+        "4x64x64": (1, 4, 64, 64),
+        "4x128x128": (1, 4, 128, 128),
+        "16x128x128": (1, 16, 128, 128),
+        "4x512x512": (1, 4, 512, 512),
+        "16x21x60x104": (1, 16, 21, 60, 104),
+    }
+)
 # A slow machine stops early: no further round, no further UNet step, once they took this long together.
 SIZE_SECONDS, UNET_SECONDS = size((15, 40), (0, 0))
 SD15 = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": size(320, 32), "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4], "num_heads": 8, "use_spatial_transformer": True, "context_dim": 768,
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "use_linear_in_transformer": False, "legacy": False,
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": size(320, 32),
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "num_heads": 8,
+    "use_spatial_transformer": True,
+    "context_dim": 768,
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "use_linear_in_transformer": False,
+    "legacy": False,
 }
 
 
@@ -139,8 +151,8 @@ def measure(device: torch.device, repeats: int) -> tuple[float, dict[str, dict[s
     step = unet_step(device)
     seconds(step, device)
     steps, sizes = [seconds(step, device)], {}
-    for size, shape in SIZES.items():
-        sizes[size] = measure_size(shape, device, repeats)
+    for label, shape in SIZES.items():
+        sizes[label] = measure_size(shape, device, repeats)
         if sum(steps) < UNET_SECONDS:
             steps.append(seconds(step, device))
     return median(steps), sizes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from speed import ROOT, import_pack  # noqa: E402, F401
+from speed import ROOT, import_pack  # noqa: F401
 
 FIRST_SEED = 900_000  # held-out seeds start here
 SOURCE = "a face"
@@ -40,9 +40,10 @@ class Stage:
     """The demo model, its judge, and the attribute values that are asked for."""
 
     def __init__(self, targets: dict[str, str]):
-        import nodes
         from pack import demo
         from pack.demo import classifier, faces, prompts
+
+        import nodes
 
         self.nodes, self.faces, self.prompts, self.targets = nodes, faces, prompts, targets
         self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_demo.safetensors")
@@ -67,8 +68,16 @@ class Stage:
         from pack.nodes.attributes import TrainAttribute
 
         inputs = {port.id: port.default for port in TrainAttribute.define_schema().inputs if hasattr(port, "default")}
-        inputs |= dict(model=self.model, source=self.encode(SOURCE), target=self.encode(self.prompt(name)), negative=self.encode(""), vae=self.vae,
-                       sampler=sampler_object("euler"), sigmas=sigmas, latent={"samples": self.empty()})
+        inputs |= dict(
+            model=self.model,
+            source=self.encode(SOURCE),
+            target=self.encode(self.prompt(name)),
+            negative=self.encode(""),
+            vae=self.vae,
+            sampler=sampler_object("euler"),
+            sigmas=sigmas,
+            latent={"samples": self.empty()},
+        )
         return TrainAttribute.execute(**inputs | changes).args[0]
 
     def train_direction(self, name: str, **changes):
@@ -76,8 +85,14 @@ class Stage:
         from pack.nodes.training import TrainDirection
 
         inputs = {port.id: port.default for port in TrainDirection.define_schema().inputs if getattr(port, "default", None) is not None}
-        inputs |= dict(model=self.model, source=self.encode(SOURCE), target=self.encode(self.prompt(name)), negative=self.encode(""), vae=self.vae,
-                       latent={"samples": self.empty()})
+        inputs |= dict(
+            model=self.model,
+            source=self.encode(SOURCE),
+            target=self.encode(self.prompt(name)),
+            negative=self.encode(""),
+            vae=self.vae,
+            latent={"samples": self.empty()},
+        )
         return TrainDirection.execute(**{key: [value] for key, value in (inputs | changes).items()}).args
 
     def sample(self, model, sampler, sigmas: Tensor, noise: Tensor, prompt: str, cfg: float, latent: Tensor | None = None) -> Tensor:
@@ -128,11 +143,15 @@ def cell(point: Point) -> str:
 
 def save_sheet(blocks: Iterable[tuple[Sequence[Sequence[Tensor]], Sequence[str]]], path: Path) -> None:
     """Blocks of pictures (3, h, w) in [-1, 1], one below another, as a JPEG; in each, rows of as many pictures as it has labels."""
-    from PIL import Image
     from pack.core.grid import labelled_grid
+    from PIL import Image
 
-    sheets = [labelled_grid([((x + 1) / 2).clamp(0, 1).movedim(0, -1) for row in rows for x in row], list(labels) * len(rows), columns=len(labels), tile=128)[0]
-              for rows, labels in blocks]
+    sheets = [
+        labelled_grid(
+            [((x + 1) / 2).clamp(0, 1).movedim(0, -1) for row in rows for x in row], list(labels) * len(rows), columns=len(labels), tile=128
+        )[0]
+        for rows, labels in blocks
+    ]
     width = max(sheet.shape[1] for sheet in sheets)
     sheets = [torch.nn.functional.pad(sheet, (0, 0, 0, width - sheet.shape[1]), value=float(sheet[0, 0, 0])) for sheet in sheets]
     Image.fromarray((torch.cat(sheets) * 255).round().to(torch.uint8).numpy()).save(path, quality=88)

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import parsed, size  # noqa: E402
-from speed import SD15  # noqa: E402
-from stage import SOURCE, Stage, start_host  # noqa: E402
+from sizes import parsed, size
+from speed import SD15
+from stage import SOURCE, Stage, start_host
 
 LATENTS, STEPS, END = size(100, 4), size(20, 2), 0.8
 CONTEXT = 768
@@ -83,7 +83,18 @@ def row(world, name: str) -> str:
 
     def run() -> float:
         start = time.perf_counter()
-        comfy.sample.sample(world.model, noise, 1, 1.0, "euler", "normal", world.encode(SOURCE), world.encode(""), torch.zeros_like(noise), disable_pbar=True)
+        comfy.sample.sample(
+            world.model,
+            noise,
+            1,
+            1.0,
+            "euler",
+            "normal",
+            world.encode(SOURCE),
+            world.encode(""),
+            torch.zeros_like(noise),
+            disable_pbar=True,
+        )
         return time.perf_counter() - start
 
     run()
@@ -100,7 +111,18 @@ def row(world, name: str) -> str:
 
     Trainer.step = timed
     inputs = {port.id: port.default for port in TrainDirection.define_schema().inputs if getattr(port, "default", None) is not None}
-    whole = {**inputs, **dict(model=world.model, source=world.encode(SOURCE), target=world.encode(SOURCE + ", sunglasses"), negative=world.encode(""), epochs=1, end_percent=END), **world.settings}
+    whole = {
+        **inputs,
+        **dict(
+            model=world.model,
+            source=world.encode(SOURCE),
+            target=world.encode(SOURCE + ", sunglasses"),
+            negative=world.encode(""),
+            epochs=1,
+            end_percent=END,
+        ),
+        **world.settings,
+    }
     start = time.perf_counter()
     try:
         TrainDirection.execute(**{key: [value] for key, value in whole.items()})
@@ -113,7 +135,10 @@ def row(world, name: str) -> str:
     update = spent[-1] if name == "sd15" else sorted(spent)[len(spent) // 2]
     count = LATENTS * round(END * STEPS) // world.settings["batch_size"]
     measured = f"{total:.0f} s, measured whole" if name == "demo" else f"{count * update / 3600:.1f} h, from {len(spent)} updates"
-    return f"| {name} | {world.settings['batch_size']} | {step:.2f} s | {update:.2f} s | {update / step:.1f} | {measured} | {before / 2**20:.1f} GB | {peak / 2**20:.1f} GB |"
+    return (
+        f"| {name} | {world.settings['batch_size']} | {step:.2f} s | {update:.2f} s | {update / step:.1f} | {measured} "
+        f"| {before / 2**20:.1f} GB | {peak / 2**20:.1f} GB |"
+    )
 
 
 if __name__ == "__main__":

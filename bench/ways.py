@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import fewer, size  # noqa: E402
-from stage import ROOT, SOURCE, Stage  # noqa: E402
+from sizes import fewer, size
+from stage import ROOT, SOURCE, Stage
 
 LEARNED_ON, STEPS, CFG, CHUNK = 600_000, size(16, 3), 3.0, size(24, 1)
-TARGETS = {"skin": "dark", "glasses": "sunglasses", "beard": "beard", "background": "green", "style": "curly", "hat": "hat", "shirt": "red", "smile": "smiling"}
+TARGETS = {
+    "skin": "dark",
+    "glasses": "sunglasses",
+    "beard": "beard",
+    "background": "green",
+    "style": "curly",
+    "hat": "hat",
+    "shirt": "red",
+    "smile": "smiling",
+}
 TARGETS = size(TARGETS, {"glasses": "sunglasses"})
 CACHE = ROOT / "bench/.cache"
 PAPER = {"branch": 0.0, "ahead": 0.12, "residual": False, "percent": 0.5}
@@ -47,10 +56,21 @@ class Bench(Stage):
 
         return BasicScheduler.execute(self.model, "normal", STEPS, denoise).args[0]
 
-    def draw(self, first: int, *, model: Any = None, sampler: Any = None, prompt: str = SOURCE, latent: Tensor | None = None, denoise: float = 1.0) -> Tensor:
-        return self.sample(model or self.model, sampler or self.euler, self.schedule(denoise), self.noise(CHUNK, first), prompt, CFG, latent)
+    def draw(
+        self,
+        first: int,
+        *,
+        model: Any = None,
+        sampler: Any = None,
+        prompt: str = SOURCE,
+        latent: Tensor | None = None,
+        denoise: float = 1.0,
+    ) -> Tensor:
+        return self.sample(
+            model or self.model, sampler or self.euler, self.schedule(denoise), self.noise(CHUNK, first), prompt, CFG, latent
+        )
 
-    @lru_cache(maxsize=len(TARGETS) + 1)
+    @lru_cache(maxsize=len(TARGETS) + 1)  # noqa: B019 (a bench's object lives as long as the process)
     def run(self, first: int, prompt: str = SOURCE) -> tuple[list[Tensor], Tensor]:
         """The running latents before each step of a prompt's run, and its pictures."""
         from comfy.k_diffusion.sampling import sample_euler
@@ -69,12 +89,16 @@ class Bench(Stage):
         from comfy.k_diffusion.sampling import sample_euler
         from comfy.samplers import KSAMPLER
 
-        return self.draw(first, sampler=KSAMPLER(lambda model, x, sigmas, **options: sample_euler(model, latent, sigmas[step:], **options)), prompt=prompt)
+        return self.draw(
+            first,
+            sampler=KSAMPLER(lambda model, x, sigmas, **options: sample_euler(model, latent, sigmas[step:], **options)),
+            prompt=prompt,
+        )
 
     def base(self, first: int) -> Tensor:
         return self.run(first)[1]
 
-    @lru_cache(maxsize=None)
+    @cache  # noqa: B019 (a bench's object lives as long as the process)
     def direction(self, name: str, objective: str = ""):
         from pack.core.direction_files import direction_tensors, load_direction
         from safetensors.torch import save_file
@@ -89,11 +113,15 @@ class Bench(Stage):
         return load_direction(kept)
 
     def trained(self, name: str, objective: str):
-        scored = dict(clip_vision=self.scorer[0], clip=self.clip, source_text=SOURCE, target_text=self.prompt(name), learning_rate=3e-3) if objective == "CLIP directional" else {}
+        scored = (
+            dict(clip_vision=self.scorer[0], clip=self.clip, source_text=SOURCE, target_text=self.prompt(name), learning_rate=3e-3)
+            if objective == "CLIP directional"
+            else {}
+        )
         given = dict(objective=objective, images=size(16, 2), epochs=size(3, 1), steps=size(20, 2), seed=LEARNED_ON)
         return self.train_direction(name, **given, **scored)[0]
 
-    @lru_cache(maxsize=None)
+    @cache  # noqa: B019 (a bench's object lives as long as the process)
     def attribute(self, name: str, paper: bool = False):
         form = {"seeds": 1, **PAPER} if paper else {"seeds": size(16, 1)}
         return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, **form)
@@ -111,7 +139,9 @@ def h_space(objective: str = "", asymmetric: bool = False) -> Callable[..., Tens
         from pack.nodes.directions import ApplyDirection
 
         direction = bench.direction(name, objective)
-        return bench.draw(first, model=ApplyDirection.execute(bench.model, direction, strength, 0.0, 0.8, 0.0, "both", asymmetric, False).args[0])
+        return bench.draw(
+            first, model=ApplyDirection.execute(bench.model, direction, strength, 0.0, 0.8, 0.0, "both", asymmetric, False).args[0]
+        )
 
     return way
 
@@ -136,7 +166,9 @@ def steered(edit: Callable[[Tensor, int], Tensor], steps: tuple[int, ...]):
     from comfy.samplers import KSAMPLER
     from pack.core.steering import sample_steered
 
-    return KSAMPLER(lambda model, x, sigmas, **options: sample_steered(sample_euler, model, x, sigmas, edit=edit, steps=steps, target="x0", **options))
+    return KSAMPLER(
+        lambda model, x, sigmas, **options: sample_steered(sample_euler, model, x, sigmas, edit=edit, steps=steps, target="x0", **options)
+    )
 
 
 def prompt_switched(bench: Bench, name: str, percent: float, first: int) -> Tensor:
@@ -179,7 +211,7 @@ def classifier_guidance(bench: Bench, name: str, scale: float, first: int) -> Te
         with torch.inference_mode(False), torch.enable_grad():
             point = x0.clone().requires_grad_(True)
             likeness = (F.normalize(bench.scorer[1].embed((latent_format.process_out(point) + 1) / 2), dim=1) @ change).sum()
-            gradient, = torch.autograd.grad(likeness, point)
+            (gradient,) = torch.autograd.grad(likeness, point)
             unit = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
         return x0 + scale * unit
 

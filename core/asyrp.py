@@ -74,15 +74,24 @@ def ddim_parts(sigma: float, sigma_next: float, eta: float, flow: bool) -> tuple
 
 
 def sample_ddim(
-    model: Denoiser, x: Tensor, sigmas: Tensor, *, eta: float = 0.0, boost_below: float = 0.0, flow: bool = False,
-    noise: Callable[[float, float], Tensor] | None = None, callback: Callable[[dict], None] | None = None,
-    announce: Callable[[float], dict] | None = None, options: dict | None = None,
+    model: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    eta: float = 0.0,
+    boost_below: float = 0.0,
+    flow: bool = False,
+    noise: Callable[[float, float], Tensor] | None = None,
+    callback: Callable[[dict], None] | None = None,
+    announce: Callable[[float], dict] | None = None,
+    options: dict | None = None,
 ) -> Tensor:
     """DDIM with noise share eta, and eta = 1 where a step starts at boost_below or below (quality boosting, Kwon et al. 2023, 3.4).
 
     model(x, sigma (b,), **options) gives the denoised latent of x: (b, ...). sigmas: (steps + 1,) descending.
-    flow: x is that of a flow model, (1 - sigma) x0 + sigma eps. noise(sigma, sigma') gives a step's random numbers. announce(sigma_down) gives further options of a step's call:
-    the level that its deterministic part goes down to, from which the asymmetric gain follows.
+    flow: x is that of a flow model, (1 - sigma) x0 + sigma eps. noise(sigma, sigma') gives a step's random numbers.
+    announce(sigma_down) gives further options of a step's call: sigma_down is the level that its deterministic part goes down to, from
+    which the asymmetric gain follows.
     """
     levels = sigmas.tolist()
     for i, (sigma, sigma_next) in enumerate(zip(levels, levels[1:])):

@@ -54,7 +54,10 @@ class Recipe:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; choose 0 or more and less than 1.")
         if self.percent + self.ahead >= 1:
-            raise ValueError(f"percent, ahead: {self.percent} and {self.ahead} lead to {self.percent + self.ahead:g}, past the run's end; lower one of them.")
+            raise ValueError(
+                f"percent, ahead: {self.percent} and {self.ahead} lead to {self.percent + self.ahead:g}, past the run's end; "
+                "lower one of them."
+            )
         if self.branch > self.percent:
             raise ValueError(f"branch: got {self.branch}, after percent {self.percent}; the target's run must part before the edit.")
 
@@ -151,12 +154,19 @@ class Problem:
         source = decompose(x)
         m, n = recipe.ranks(source.matrix)
         both = integrate(source, decompose(pair.code), m, n)
-        return cls(x, LatentSVD(source.U[..., :m], source.S[:, :m], source.Vh[:, :m], source.shape, source.dtype),
-                   both, objective(both, m, x, pair.matched, recipe.weights), recipe.residual)
+        return cls(
+            x,
+            LatentSVD(source.U[..., :m], source.S[:, :m], source.Vh[:, :m], source.shape, source.dtype),
+            both,
+            objective(both, m, x, pair.matched, recipe.weights),
+            recipe.residual,
+        )
 
     def values(self, network: ValueNetwork | None) -> Tensor:
         """Singular values (n, k) of the integrated triplets: the exact optimum, or what the network predicts."""
-        return self.loss.solution() if network is None else working_copy(network.values(self.both.S, self.both.shape).to(self.both.S.device))
+        return (
+            self.loss.solution() if network is None else working_copy(network.values(self.both.S, self.both.shape).to(self.both.S.device))
+        )
 
     def edited(self, S: Tensor) -> Tensor:
         """y = U diag(S) V^T, and with the residual also what the source's own triplets left out."""
@@ -173,7 +183,9 @@ class Mixture:
     def __post_init__(self) -> None:
         kinds = {part.kind for part, _ in self.parts}
         if len(kinds) != 1:
-            raise ValueError(f"attributes: learned on different kinds of latents, {' and '.join(map(str, kinds)) or 'none'}; mix attributes of one.")
+            raise ValueError(
+                f"attributes: learned on different kinds of latents, {' and '.join(map(str, kinds)) or 'none'}; mix attributes of one."
+            )
         if not all(math.isfinite(weight) for _, weight in self.parts):
             raise ValueError("weights: must be finite.")
 
@@ -189,9 +201,11 @@ def described(mix: Mixture) -> str:
         recipe, (height, width) = attribute.recipe, attribute.size
         m, n = recipe.ranks(attribute.stored.matrix)
         lines += [
-            f"part {i + 1}, weight {weight:g}: latent {height} x {width}, " + ", ".join(f"{name} {value}" for name, value in attribute.notes.items()),
+            f"part {i + 1}, weight {weight:g}: latent {height} x {width}, "
+            + ", ".join(f"{name} {value}" for name, value in attribute.notes.items()),
             f"  T_x {recipe.percent:g}, dtau {recipe.ahead:g}, branch {recipe.branch:g}, ranks {m} and {n}, "
-            + ("with" if recipe.residual else "without") + " residual",
+            + ("with" if recipe.residual else "without")
+            + " residual",
             "  loss weights " + ", ".join(f"{name} {value:g}" for name, value in vars(recipe.weights).items()),
             "  losses " + ", ".join(f"{name} {value:.4g}" for name, value in attribute.losses.items()),
         ]

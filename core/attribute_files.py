@@ -30,8 +30,22 @@ def attribute_tensors(mix: Mixture) -> tuple[dict[str, Tensor], dict[str, str]]:
         network = {} if attribute.network is None else attribute.network.state_dict()
         for key, value in {"U": svd.U, "S": svd.S, "Vh": svd.Vh, **network}.items():
             tensors[f"{i}.{key}"] = value.float().cpu().clone(memory_format=torch.contiguous_format)  # an attribute may be in a mix twice
-        parts.append({"weight": weight, "shape": list(svd.shape), "recipe": asdict(attribute.recipe), "losses": attribute.losses, "notes": attribute.notes})
-    metadata = {"format": ATTRIBUTE.format, "version": str(ATTRIBUTE.version), "latents": mix.kind.name, "channels": str(mix.kind.channels), "parts": json.dumps(parts)}
+        parts.append(
+            {
+                "weight": weight,
+                "shape": list(svd.shape),
+                "recipe": asdict(attribute.recipe),
+                "losses": attribute.losses,
+                "notes": attribute.notes,
+            }
+        )
+    metadata = {
+        "format": ATTRIBUTE.format,
+        "version": str(ATTRIBUTE.version),
+        "latents": mix.kind.name,
+        "channels": str(mix.kind.channels),
+        "parts": json.dumps(parts),
+    }
     return tensors, metadata
 
 
@@ -99,8 +113,11 @@ def load_attribute(path: Path) -> Mixture:
             if not (isinstance(entries, list) and 1 <= len(entries) <= PARTS):
                 raise ValueError(f"it has to have 1 to {PARTS} parts")
             parts.extend(_Part.of(entry, channels_in(path, metadata)) for entry in entries)
-            expected = {f"{i}.{key}": shape for i, part in enumerate(parts)
-                        for key, shape in part.shapes(shapes[f"{i}.S"][-1], shapes.get(f"{i}.first", (None,))[-1]).items()}
+            expected = {
+                f"{i}.{key}": shape
+                for i, part in enumerate(parts)
+                for key, shape in part.shapes(shapes[f"{i}.S"][-1], shapes.get(f"{i}.first", (None,))[-1]).items()
+            }
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise ValueError(f"file: {path.name} is damaged: its metadata does not describe an attribute ({error}).") from error
         if expected != shapes:

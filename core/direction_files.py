@@ -23,7 +23,12 @@ DIRECTION = Kind("semantic_latents.direction", "direction", "Save Direction", 2)
 PARTS, DEPTH = 64, 16  # of one mix
 LONGEST_PICKLE = 2**16  # bytes
 PUBLISHED = "controlnet.fc1.weight"
-PICKLED = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", *(f"torch.{kind}Storage" for kind in ("Float", "Half", "Double", "BFloat16"))}
+PICKLED = {
+    "collections.OrderedDict",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    *(f"torch.{kind}Storage" for kind in ("Float", "Half", "Double", "BFloat16")),
+}
 PUBLISHED_CONCEPTS = ("female", "male", "young", "old", "white", "black", "asian", "anti-sexual")
 
 
@@ -33,8 +38,15 @@ def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[
     Raises ValueError for a mix of too many parts.
     """
     family = direction.family
-    metadata = {"format": DIRECTION.format, "family": family.name, "prediction": family.prediction, "channels": str(family.channels),
-                "method": direction.method, "norm": f"{direction.mean().norm:.6g}", "notes": json.dumps(direction.notes)}
+    metadata = {
+        "format": DIRECTION.format,
+        "family": family.name,
+        "prediction": family.prediction,
+        "channels": str(family.channels),
+        "method": direction.method,
+        "norm": f"{direction.mean().norm:.6g}",
+        "notes": json.dumps(direction.notes),
+    }
     if isinstance(direction, Direction):
         return _table(direction), {**metadata, "version": "1"}
     tensors: dict[str, Tensor] = {}
@@ -47,19 +59,29 @@ def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[
 
 
 def _table(direction: Direction, prefix: str = "") -> dict[str, Tensor]:
-    return {f"{prefix}shifts": direction.shifts.float().clone().contiguous(), f"{prefix}sigmas": torch.tensor(direction.sigmas, dtype=torch.float64)}
+    return {
+        f"{prefix}shifts": direction.shifts.float().clone().contiguous(),
+        f"{prefix}sigmas": torch.tensor(direction.sigmas, dtype=torch.float64),
+    }
 
 
 def _described(direction: AnyDirection, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """What a direction is made of; its leaves' tensors are added to tensors, under their numbers."""
     if isinstance(direction, MixedDirection):
-        return {"parts": [_described(part, tensors) for part in direction.parts], "weights": list(direction.weights),
-                "orthogonalise": direction.orthogonalise, "keep_size": direction.keep_size, "notes": direction.notes}
+        return {
+            "parts": [_described(part, tensors) for part in direction.parts],
+            "weights": list(direction.weights),
+            "orthogonalise": direction.orthogonalise,
+            "keep_size": direction.keep_size,
+            "notes": direction.notes,
+        }
     number = sum(key.endswith(".shifts") for key in tensors)
     tensors |= _table(direction.mean(), f"{number}.")
     trained = isinstance(direction, TrainedDirection)
     if trained:
-        tensors |= {f"{number}.network.{key}": value.float().cpu().clone().contiguous() for key, value in direction.network.state_dict().items()}
+        tensors |= {
+            f"{number}.network.{key}": value.float().cpu().clone().contiguous() for key, value in direction.network.state_dict().items()
+        }
     return {"number": number, "trained": trained, "method": direction.method, "notes": direction.notes}
 
 
@@ -70,6 +92,7 @@ def load_direction(path: Path) -> AnyDirection:
     Raises ValueError that names the file if it is damaged, if it is no direction, if a newer version wrote it, or if its
     shapes are not those of a direction; nothing is allocated before these checks.
     """
+
     def check(metadata: dict[str, str], shapes: Shapes) -> None:
         require(path, metadata, "family", "prediction", "method")
         channels, notes = channels_in(path, metadata), notes_in(path, metadata.get("notes", ""))
@@ -82,7 +105,9 @@ def load_direction(path: Path) -> AnyDirection:
                 raise ValueError(f"file: {path.name} is damaged: its metadata does not describe a direction ({error}).") from error
         if len({leaf.prefix for leaf in leaves}) < len(leaves):
             raise ValueError(f"file: {path.name} is damaged: its metadata name a part twice.")
-        if not all(leaf.fits(shapes, channels) for leaf in leaves) or {key for leaf in leaves for key in leaf.keys(channels)} != set(shapes):
+        if not all(leaf.fits(shapes, channels) for leaf in leaves) or {key for leaf in leaves for key in leaf.keys(channels)} != set(
+            shapes
+        ):
             raise ValueError(f"file: {path.name} is damaged: its tensors have shapes {shapes}, which no direction has.")
 
     metadata, tensors = read_checked(path, DIRECTION, check)
@@ -129,7 +154,9 @@ class _Leaf:
         if not self.trained:
             return table
         network, prefix = ImplicitNetwork.empty(family.channels), f"{self.prefix}network."
-        network.load_state_dict({key.removeprefix(prefix): value.float().clone() for key, value in tensors.items() if key.startswith(prefix)}, assign=True)
+        network.load_state_dict(
+            {key.removeprefix(prefix): value.float().clone() for key, value in tensors.items() if key.startswith(prefix)}, assign=True
+        )
         return TrainedDirection(network.requires_grad_(False), table)
 
 
@@ -152,7 +179,9 @@ def _built(entry: dict[str, Any], tensors: dict[str, Tensor], family: Family) ->
     if "parts" not in entry:
         return _Leaf.of(entry).direction(tensors, family)
     parts = tuple(_built(part, tensors, family) for part in entry["parts"])
-    return MixedDirection(parts, tuple(map(float, entry["weights"])), bool(entry["orthogonalise"]), bool(entry["keep_size"]), entry["notes"])
+    return MixedDirection(
+        parts, tuple(map(float, entry["weights"])), bool(entry["orthogonalise"]), bool(entry["keep_size"]), entry["notes"]
+    )
 
 
 def checked_archive(path: Path, largest: int) -> io.BytesIO:
@@ -170,7 +199,11 @@ def checked_archive(path: Path, largest: int) -> io.BytesIO:
             if entry.filename.endswith(".pkl"):
                 if len(data) > LONGEST_PICKLE:
                     raise ValueError("its pickle is longer than that of a few tensors")
-                asked = [(operation.name, argument) for operation, argument, _ in pickletools.genops(data) if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL")]
+                asked = [
+                    (operation.name, argument)
+                    for operation, argument, _ in pickletools.genops(data)
+                    if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL")
+                ]
                 other = [name for name, argument in asked if name != "GLOBAL" or argument.replace(" ", ".") not in PICKLED]
                 if other:
                     raise ValueError("its pickle asks for more than tensors")
@@ -188,7 +221,10 @@ def load_published(path: Path, concept: str) -> Direction:
     """
     largest = 16 * 2**20
     if path.stat().st_size > largest:
-        raise ValueError(f"file: {path.name} has {path.stat().st_size} bytes; the published vectors have 2.6 million. Only those are read from .pth files.")
+        raise ValueError(
+            f"file: {path.name} has {path.stat().st_size} bytes; the published vectors have 2.6 million. Only those are read "
+            "from .pth files."
+        )
     try:
         state = torch.load(checked_archive(path, largest), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to

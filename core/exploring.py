@@ -45,7 +45,9 @@ def numbers_in(text: str, name: str, *, whole: bool) -> list[float] | list[int]:
                 found.append(value)
         except ValueError:
             example = "1-4, 8" if whole else "0, 0.5, 2"
-            raise ValueError(f"{name}: {part!r} cannot be read; write {'numbers from 1, or ranges' if whole else 'numbers'}, such as {example}.") from None
+            raise ValueError(
+                f"{name}: {part!r} cannot be read; write {'numbers from 1, or ranges' if whole else 'numbers'}, such as {example}."
+            ) from None
     if not found:
         raise ValueError(f"{name}: it is empty; write at least one number.")
     return found

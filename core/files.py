@@ -32,14 +32,30 @@ class Kind(NamedTuple):
 
 def names_damage(load: Callable[..., T]) -> Callable[..., T]:
     """Makes of whatever goes wrong in load(path, ...) a ValueError that names the file, short enough to be read."""
+
     @functools.wraps(load)
     def loaded(path: Path, *rest: object) -> T:
         try:
             return load(path, *rest)
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, EOFError, SafetensorError, OSError) as error:
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+            RuntimeError,
+            MemoryError,
+            EOFError,
+            SafetensorError,
+            OSError,
+        ) as error:
             start, text = f"file: {path.name}", str(error)
-            message = text if text.startswith(start) else f"{start} cannot be read ({text or type(error).__name__}); it is damaged, cut short or of another kind."
-            raise ValueError(message if len(message) <= READABLE else f"{message[:READABLE - 100]} ... {message[-90:]}") from error
+            message = (
+                text
+                if text.startswith(start)
+                else f"{start} cannot be read ({text or type(error).__name__}); it is damaged, cut short or of another kind."
+            )
+            raise ValueError(message if len(message) <= READABLE else f"{message[: READABLE - 100]} ... {message[-90:]}") from error
 
     return loaded
 
@@ -52,9 +68,15 @@ def read_checked(path: Path, kind: Kind, check: Callable[[dict[str, str], Shapes
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != kind.format:
-            raise ValueError(f"file: {path.name} holds no {kind.what} (its format is {metadata.get('format', 'unnamed')[:50]!r}); choose a file of {kind.node}.")
+            raise ValueError(
+                f"file: {path.name} holds no {kind.what} (its format is {metadata.get('format', 'unnamed')[:50]!r}); choose a "
+                f"file of {kind.node}."
+            )
         if not _is_number(metadata.get("version", "")) or int(metadata["version"]) > kind.version:
-            raise ValueError(f"file: {path.name} is of version {metadata.get('version', '')[:50]!r}, this pack reads up to {kind.version}; update Semantic Latents.")
+            raise ValueError(
+                f"file: {path.name} is of version {metadata.get('version', '')[:50]!r}, this pack reads up to {kind.version}; "
+                "update Semantic Latents."
+            )
         if sum(map(len, metadata.values())) > LONGEST_TEXT:
             raise ValueError(f"file: {path.name} is damaged: its metadata is longer than any {kind.what}'s.")
         slices = {key: file.get_slice(key) for key in file.keys()}

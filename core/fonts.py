@@ -17,8 +17,22 @@ NO_CHARACTER = "\U0010ffff"  # in its place a font draws the sign for what it la
 SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 # Looked at before other fonts, in this order: sans serif with many scripts, as Linux, macOS and Windows have them.
 FAMILIES = (
-    "dejavusans", "notosanscjk", "sourcehansans", "wqy-microhei", "wqy-zenhei", "droidsansfallback", "hiragino sans gb", "pingfang",
-    "arial unicode", "msyh", "meiryo", "msjh", "malgun", "segoeui", "arial", "notosans-",
+    "dejavusans",
+    "notosanscjk",
+    "sourcehansans",
+    "wqy-microhei",
+    "wqy-zenhei",
+    "droidsansfallback",
+    "hiragino sans gb",
+    "pingfang",
+    "arial unicode",
+    "msyh",
+    "meiryo",
+    "msjh",
+    "malgun",
+    "segoeui",
+    "arial",
+    "notosans-",
 )
 STYLES = ("bold", "black", "light", "thin", "italic", "oblique", "condensed", "mono", "serif")  # looked at last
 
@@ -43,6 +57,7 @@ def font_folders() -> list[Path]:
 
 def system_fonts() -> list[str]:
     """The system's font files, those first that suit a label best."""
+
     def preference(path: str) -> tuple[bool, int, str]:
         name = Path(path).stem.lower()
         rank = next((i for i, family in enumerate(FAMILIES) if name.startswith(family)), len(FAMILIES))

@@ -9,7 +9,18 @@ from torch import Tensor, nn
 
 # What the host's memory management hangs on a layer: handles of device memory, which a copy must neither use nor free,
 # and functions that patch its weights on the way, whose result a copy holds already.
-HANDLES = ("_v", "_v_signature", "_v_weight", "_v_bias", "_pin", "_pins", "_pin_state", "_prefetch", "weight_lowvram_function", "bias_lowvram_function")
+HANDLES = (
+    "_v",
+    "_v_signature",
+    "_v_weight",
+    "_v_bias",
+    "_pin",
+    "_pins",
+    "_pin_state",
+    "_prefetch",
+    "weight_lowvram_function",
+    "bias_lowvram_function",
+)
 FUNCTIONS = ("weight_function", "bias_function")
 
 
@@ -21,7 +32,9 @@ def passable(module: nn.Module, weights_of: Callable[[nn.Module], tuple[Tensor, 
     weights_of gives the weight and the bias in force of a layer whose memory the host manages.
     """
     taken = [(part, key, vars(part).pop(key)) for part in module.modules() for key in HANDLES if key in vars(part)]
-    managed = {id(part) for part, *_ in taken} | {id(part) for part in module.modules() if any(getattr(part, key, None) for key in FUNCTIONS)}
+    managed = {id(part) for part, *_ in taken} | {
+        id(part) for part in module.modules() if any(getattr(part, key, None) for key in FUNCTIONS)
+    }
     try:
         result = copy.deepcopy(module).requires_grad_(False)
     finally:

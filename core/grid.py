@@ -17,9 +17,7 @@ PAPER, INK = (24, 24, 26), (232, 232, 232)
 MARGIN = 4  # pixels between a label and its neighbours
 
 
-def labelled_grid(
-    images: Sequence[Tensor], labels: Sequence[str] = (), *, columns: int = 0, tile: int = 192, title: str = ""
-) -> Tensor:
+def labelled_grid(images: Sequence[Tensor], labels: Sequence[str] = (), *, columns: int = 0, tile: int = 192, title: str = "") -> Tensor:
     """One picture (1, H, W, 3) in 0..1 of the images (h, w, 1, 3 or 4) in 0..1, row by row, each over its label.
 
     columns: pictures in a row, 0 for all in one. tile: pictures narrower than this many pixels are enlarged by a whole

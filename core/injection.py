@@ -25,7 +25,9 @@ class Window:
         if not 0 <= self.start <= self.end <= 1:
             raise ValueError(f"start_percent, end_percent: got {self.start:g} to {self.end:g}; give 0 <= start <= end <= 1.")
         if not 0 <= 2 * self.ramp <= self.end - self.start + 1e-9:
-            raise ValueError(f"ramp: got {self.ramp:g}; the two fades must fit between start_percent {self.start:g} and end_percent {self.end:g}.")
+            raise ValueError(
+                f"ramp: got {self.ramp:g}; the two fades must fit between start_percent {self.start:g} and end_percent {self.end:g}."
+            )
 
     def weight(self, percent: float) -> float:
         """Weight in 0..1 of the shift at this part of the run."""
@@ -59,15 +61,18 @@ class Place:
 
 
 def places_of(part: Tensor, pictures: Tensor) -> list[tuple[int, Place]]:
-    """Where a part (c, h, w) was cut from pictures (b, c, H, W), bit for bit, over their edges too: each picture's number, and the place in it."""
+    """Each place where a part (c, h, w) was cut from pictures (b, c, H, W): the picture's number, and the place in it.
+
+    A place is one only where all values are equal bit for bit. It may reach over the picture's edges.
+    """
     height, width = part.shape[-2:]
     size = rows, columns = tuple(pictures.shape[-2:])
     if height > rows or width > columns:
         return []
-    around = torch.cat([pictures, pictures[..., :height - 1, :]], -2)
-    around = torch.cat([around, around[..., :width - 1]], -1)
+    around = torch.cat([pictures, pictures[..., : height - 1, :]], -2)
+    around = torch.cat([around, around[..., : width - 1]], -1)
     starts = (pictures == part[:, :1, :1]).all(1).nonzero().tolist()
-    equal = [(i, top, left) for i, top, left in starts if torch.equal(around[i, :, top:top + height, left:left + width], part)]
+    equal = [(i, top, left) for i, top, left in starts if torch.equal(around[i, :, top : top + height, left : left + width], part)]
     return [(i, Place(cells_from(top, height, rows), cells_from(left, width, columns), size)) for i, top, left in equal]
 
 

@@ -46,13 +46,18 @@ def integrate(source: LatentSVD, target: LatentSVD, source_rank: int, target_ran
     check_rank(source_rank, source.matrix, "source_rank")
     check_rank(target_rank, target.matrix, "target_rank")
     if source.shape[1:] != target.shape[1:] or target.shape[0] not in (1, source.shape[0]):
-        raise ValueError(f"target: a latent of shape {target.shape} does not go with one of shape {source.shape}; both need one size and batch.")
+        raise ValueError(
+            f"target: a latent of shape {target.shape} does not go with one of shape {source.shape}; both need one size and batch."
+        )
     copies = source.shape[0] // target.shape[0]
     U, S, Vh = (part.to(source.U).repeat(copies, *[1] * (part.ndim - 1)) for part in (target.U, target.S, target.Vh))
     m, n = source_rank, target_rank
     return replace(
-        source, U=torch.cat([source.U[..., :m], U[..., :n]], -1), S=torch.cat([source.S[:, :m], S[:, :n]], -1),
-        Vh=torch.cat([source.Vh[:, :m], Vh[:, :n]], 1))
+        source,
+        U=torch.cat([source.U[..., :m], U[..., :n]], -1),
+        S=torch.cat([source.S[:, :m], S[:, :n]], -1),
+        Vh=torch.cat([source.Vh[:, :m], Vh[:, :n]], 1),
+    )
 
 
 class Objective(NamedTuple):

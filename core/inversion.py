@@ -14,7 +14,12 @@ Denoiser = Callable[[Tensor, float], Tensor]
 
 
 def invert(
-    model: Denoiser, x: Tensor, sigmas: Tensor, *, refinements: int = 5, tolerance: float = 1e-4,
+    model: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    refinements: int = 5,
+    tolerance: float = 1e-4,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[Tensor]:
     """The running latents of the run that ends in x: trajectory[i] at sigmas[i], the last one x itself.
@@ -91,8 +96,14 @@ def nearest(latents: Tensor, pictures: Tensor, asked: Sequence[int | None]) -> t
 
 
 def sample_along(
-    model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, path: Path, *, mask: Tensor | None = None,
-    callback: Callable[[dict], None] | None = None, options: dict | None = None,
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    path: Path,
+    *,
+    mask: Tensor | None = None,
+    callback: Callable[[dict], None] | None = None,
+    options: dict | None = None,
 ) -> Tensor:
     """A first-order run that adds at each step what the path's own step missed (direct inversion, Ju et al. 2024).
 

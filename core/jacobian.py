@@ -33,7 +33,10 @@ class Jacobian:
             origin = torch.zeros_like(like, requires_grad=True)
             (result,) = torch.autograd.grad(self.f(origin), origin, self._weighted(u))
         if not torch.isfinite(result).all():
-            raise ValueError("model: a patch of it has no finite gradient (Patch Model Add Downscale with bislerp has none). Choose other settings there, or method PCA.")
+            raise ValueError(
+                "model: a patch of it has no finite gradient (Patch Model Add Downscale with bislerp has none). Choose other "
+                "settings there, or method PCA."
+            )
         return result
 
     def _weighted(self, u: Tensor) -> Tensor:

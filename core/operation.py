@@ -26,7 +26,6 @@ from .operators import (
 from .spectrum import LatentSVD
 from .triplets import left_triplets, working_copy
 
-
 Kind = Literal["soft", "hard"]
 
 

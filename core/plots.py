@@ -36,6 +36,7 @@ pip install -r requirements.txt"""
 
 def plot(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function that draws with matplotlib; where that cannot be imported, its picture says so, and what was measured is not lost."""
+
     @wraps(draw)
     def picture(*measured, **options) -> Tensor:
         try:
@@ -59,7 +60,9 @@ def spectrum_figure(svd: LatentSVD, *, sigma: float | None = None) -> Tensor:
     ranks = range(1, svd.rank + 1)
     for i, values in enumerate(spectra):
         name = "all channels" if svd.layout == "joint" else f"channel {i + 1}"
-        axes.plot(ranks, values.clamp(min=1e-12), marker="o" if svd.rank == 1 else None, label=name if len(spectra) <= LEGEND_ROOM else None)
+        axes.plot(
+            ranks, values.clamp(min=1e-12), marker="o" if svd.rank == 1 else None, label=name if len(spectra) <= LEGEND_ROOM else None
+        )
     top = float(spectra.max()) or 1.0
     _draw_bulk(axes, svd, _mean_noise(svd) if sigma is None else sigma)
     axes.set(xscale="log", yscale="log", xlim=(0.95, max(svd.rank, 2)), ylim=(max(1e-3 * top, 0.7 * _smallest(spectra)), 1.5 * top))
@@ -144,7 +147,7 @@ def ranks_figure(percents: Sequence[float], ranks: Tensor, likeness: Tensor) -> 
     colours = colormaps["turbo"](np.linspace(0.15, 0.9, ranks.shape[1]))
     for line, sure, colour in zip(ranks.T.tolist(), likeness.T.tolist(), colours):
         for i in range(len(line) - 1):
-            axes.plot(percents[i:i + 2], line[i:i + 2], color=colour, alpha=0.1 + 0.9 * max(0.0, min(1.0, sure[i])), linewidth=2)
+            axes.plot(percents[i : i + 2], line[i : i + 2], color=colour, alpha=0.1 + 0.9 * max(0.0, min(1.0, sure[i])), linewidth=2)
         axes.plot(percents[-1], line[-1], "o", color=colour)
     axes.set(yscale="log", xlim=(0, 1.02), ylim=(1.1 * float(ranks.max()), 0.93))  # the first at the top
     axes.yaxis.set_major_formatter("{x:g}")

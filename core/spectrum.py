@@ -92,7 +92,9 @@ def exchange(a: LatentSVD, b: LatentSVD, *, take: str = "values", leading: int |
     if take not in ("values", "vectors", "triplets"):
         raise ValueError(f"take: got {take!r}; choose one of values, vectors, triplets.")
     if leading is None and a.rank != b.rank:
-        raise ValueError(f"leading: one latent SVD holds {a.rank} triplets, the other {b.rank}; decompose both with the same rank, or say how many.")
+        raise ValueError(
+            f"leading: one latent SVD holds {a.rank} triplets, the other {b.rank}; decompose both with the same rank, or say how many."
+        )
     both = min(a.rank, b.rank)
     count = both if leading is None else leading
     if not 1 <= count <= both:

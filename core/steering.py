@@ -8,6 +8,7 @@ sampler goes on from the edited latent with its multistep history, noise and cal
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -22,20 +23,36 @@ Denoiser = Callable[..., Tensor]
 # By the names of the sampler functions: how often a step but the last evaluates the model, where that is more than once.
 # The first evaluation of a step is of the running latent; a later one may fall on the next step's sigma.
 EVALUATIONS = {
-    "sample_heun": 2, "sample_heunpp2": 3, "sample_exp_heun_2_x0": 2, "sample_exp_heun_2_x0_sde": 2, "sample_dpm_2": 2,
-    "sample_dpm_2_ancestral": 2, "sample_dpmpp_2s_ancestral": 2, "sample_dpmpp_2s_ancestral_cfg_pp": 2,
-    "sample_dpmpp_sde": 2, "sample_dpmpp_sde_gpu": 2, "sample_seeds_2": 2, "sample_seeds_3": 3,
+    "sample_heun": 2,
+    "sample_heunpp2": 3,
+    "sample_exp_heun_2_x0": 2,
+    "sample_exp_heun_2_x0_sde": 2,
+    "sample_dpm_2": 2,
+    "sample_dpm_2_ancestral": 2,
+    "sample_dpmpp_2s_ancestral": 2,
+    "sample_dpmpp_2s_ancestral_cfg_pp": 2,
+    "sample_dpmpp_sde": 2,
+    "sample_dpmpp_sde_gpu": 2,
+    "sample_seeds_2": 2,
+    "sample_seeds_3": 3,
 }
 # These evaluate a prediction or a copy of their latent, or steps of their own.
 NOT_STEERABLE = {
-    "sample_sa_solver", "sample_sa_solver_pece", "sample_unipc", "sample_unipc_bh2", "dpm_fast_function", "dpm_adaptive_function",
+    "sample_sa_solver",
+    "sample_sa_solver_pece",
+    "sample_unipc",
+    "sample_unipc_bh2",
+    "dpm_fast_function",
+    "dpm_adaptive_function",
 }
 
 
 def first_calls(sampler_name: str, steps: int) -> dict[int, int]:
     """The steps of a run by the number, from 0, of the model call that begins each."""
     each = EVALUATIONS.get(sampler_name, 1)
-    counts = [min(each, steps - i) if sampler_name == "sample_heunpp2" else each for i in range(steps)]  # it ends with a step of heun, and one of euler
+    counts = [
+        min(each, steps - i) if sampler_name == "sample_heunpp2" else each for i in range(steps)
+    ]  # it ends with a step of heun, and one of euler
     return {sum(counts[:i]): i for i in range(steps)}
 
 
@@ -175,8 +192,16 @@ def _not_at_its_steps() -> ValueError:
 
 
 def sample_steered(
-    sampler: Callable[..., Tensor], model: Denoiser, x: Tensor, sigmas: Tensor, *,
-    edit: Edit, steps: tuple[int, ...], target: Target, known: bool = False, **options: Any,
+    sampler: Callable[..., Tensor],
+    model: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    edit: Edit,
+    steps: tuple[int, ...],
+    target: Target,
+    known: bool = False,
+    **options: Any,
 ) -> Tensor:
     """Run sampler(model, x, sigmas, **options) with an edit of x_t or of the predicted x0 at the chosen steps.
 
@@ -232,6 +257,7 @@ class _Recorder(WrappedDenoiser):
 
     def confirming(self, callback: Callable[[dict], None]) -> Callable[[dict], None]:
         """The run's callback, which looks whether the sampler reports what was seen as its running latent, and ends the run at the last."""
+
         def confirm(state: dict) -> None:
             check_reported(state, self._unconfirmed.pop(state["i"], None))
             if self._complete:
@@ -252,8 +278,15 @@ class _Recorder(WrappedDenoiser):
 
 
 def recorded(
-    sampler: Callable[..., Tensor], model: Denoiser, x: Tensor, sigmas: Tensor, *, steps: Iterable[int],
-    callback: Callable[[dict], None] = lambda state: None, known: bool = False, **options: Any,
+    sampler: Callable[..., Tensor],
+    model: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    steps: Iterable[int],
+    callback: Callable[[dict], None] = lambda state: None,
+    known: bool = False,
+    **options: Any,
 ) -> dict[int, Moment]:
     """The moments of sampler(model, x, sigmas, callback=callback, **options) at these steps; the run ends at the last of them.
 
@@ -261,10 +294,8 @@ def recorded(
     its steps.
     """
     recorder = _Recorder(model, sigmas, tuple(set(steps)), getattr(sampler, "__name__", ""), known)
-    try:
+    with suppress(_Seen):
         sampler(recorder, x.clone(), sigmas, callback=recorder.confirming(callback), **options)
-    except _Seen:
-        pass
     return recorder.result()
 
 

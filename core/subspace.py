@@ -89,7 +89,7 @@ def followed(latents: Sequence[Tensor], channel: int, count: int) -> Paths:
     """
     if not 0 <= channel < latents[0].shape[1]:
         raise ValueError(f"channel: got {channel + 1}, the latent has {latents[0].shape[1]}.")
-    svds = [decompose(latent[:1, channel:channel + 1].double()) for latent in latents]
+    svds = [decompose(latent[:1, channel : channel + 1].double()) for latent in latents]
     check_rank(count, svds[0].matrix, "triplets")
     places = torch.arange(count)
     ranks, likeness = [places + 1], [torch.ones(count, dtype=torch.float64)]

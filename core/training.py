@@ -70,7 +70,7 @@ class Training:
         value = float(loss.detach())
         self._check("loss", value)
         self.optimizer.zero_grad()
-        gradient, = torch.autograd.grad(loss, through)
+        (gradient,) = torch.autograd.grad(loss, through)
         scale = gradient.abs().max().clamp(min=SMALLEST)
         through.backward(gradient / scale)
         for weight in self.network.parameters():
@@ -87,7 +87,10 @@ class Training:
 
     def _check(self, what: str, value: float) -> None:
         if not math.isfinite(value):
-            raise ValueError(f"learning_rate: the {what} became {value} at update {len(self.losses) + 1}; lower learning_rate, or sample in a wider dtype.")
+            raise ValueError(
+                f"learning_rate: the {what} became {value} at update {len(self.losses) + 1}; lower learning_rate, or sample in "
+                "a wider dtype."
+            )
 
 
 def difference(source: Tensor, target: Tensor) -> Tensor:

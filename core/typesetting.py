@@ -76,8 +76,9 @@ class Typeset:
         fonts = [installed().choose("".join(one)) for one in paragraphs]
         for share in SIZES:
             faces = [Face(one, max(SMALLEST, round(share * size))) for one in fonts]
-            lines = [[line for paragraph in one for line in wrapped(paragraph, width, face)]
-                     for one, face in zip(paragraphs, faces, strict=True)]
+            lines = [
+                [line for paragraph in one for line in wrapped(paragraph, width, face)] for one, face in zip(paragraphs, faces, strict=True)
+            ]
             if all(len(found) <= max(FEW, len(one)) for found, one in zip(lines, paragraphs, strict=True)):
                 break
         return cls(tuple(map(shortened, lines)), tuple(faces), width)
@@ -105,7 +106,7 @@ class Typeset:
 
 def paragraphs_of(text: str) -> list[str]:
     """The lines of a text as they were given, composed (NFC), without marks that nothing is drawn for."""
-    text = text if len(text) <= LONGEST else text[:LONGEST // 2] + "…" + text[-LONGEST // 2:]
+    text = text if len(text) <= LONGEST else text[: LONGEST // 2] + "…" + text[-LONGEST // 2 :]
     shown = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf" and not "\ufe00" <= c <= "\ufe0f")
     return [" ".join(line.split()) for line in shown.splitlines()] or [""]
 
@@ -125,7 +126,7 @@ def wrapped(text: str, width: float, face: Face) -> list[str]:
 
 def shortened(lines: list[str]) -> tuple[str, ...]:
     """The lines, without those in the middle where there are too many: texts differ most often at their ends."""
-    return tuple(lines if len(lines) <= MOST else [*lines[:MOST // 2], "…", *lines[1 - MOST // 2:]])
+    return tuple(lines if len(lines) <= MOST else [*lines[: MOST // 2], "…", *lines[1 - MOST // 2 :]])
 
 
 def write_code(pen: ImageDraw.ImageDraw, left: float, baseline: float, character: str, size: int) -> None:

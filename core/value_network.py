@@ -44,8 +44,13 @@ class ValueNetwork(nn.Module):
 
 
 def train(
-    starts: Sequence[Tensor], objectives: Sequence[Objective], shapes: Sequence[tuple[int, ...]], *,
-    steps: int, seed: int, on_step: Callable[[float], None] = lambda loss: None,
+    starts: Sequence[Tensor],
+    objectives: Sequence[Objective],
+    shapes: Sequence[tuple[int, ...]],
+    *,
+    steps: int,
+    seed: int,
+    on_step: Callable[[float], None] = lambda loss: None,
 ) -> tuple[ValueNetwork, list[float]]:
     """A network that minimises the mean loss of the pairs, and that loss after each step, as a share of the loss of no latent.
 

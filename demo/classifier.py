@@ -1,4 +1,5 @@
 """The judge of the demo model: which attributes a picture of a face shows."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -58,6 +59,7 @@ def disturbed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def train(pictures, folder: Path, device: str, steps: int = 1000, batch: int = 128) -> None:
     """Train on `pictures` (a `Pictures`), write fp16 weights to `folder`."""
     import numpy as np
+
     torch.manual_seed(2)
     model, generator = AttributeClassifier().to(device), torch.Generator().manual_seed(2)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)

@@ -3,6 +3,7 @@
 Runs the checkpoint through the host's own nodes, as a user would. Seeds from 100 000 up are used nowhere else.
 `python demo/evaluate.py [--samples 200] [--out demo] [--smallest]` (with COMFYUI set) rewrites the measured part of the model card.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -26,9 +27,9 @@ from comfy.cli_args import args as host_args  # noqa: E402
 
 host_args.cpu = not torch.cuda.is_available()
 import comfy.samplers  # noqa: E402
-import nodes  # noqa: E402
 
 import demo  # noqa: E402
+import nodes  # noqa: E402
 from demo import classifier, faces, prompts  # noqa: E402
 
 FIRST_SEED, CFG, STEPS, SAMPLER, SCHEDULER = 100_000, 5.0, size(16, 2), "dpmpp_2m", "normal"
@@ -59,8 +60,17 @@ class Checkpoint:
         encode = nodes.CLIPTextEncode().encode
         noise = torch.cat([torch.randn(1, 3, faces.SIZE, faces.SIZE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         samples = comfy.sample.sample(
-            self.model, noise, STEPS, CFG, SAMPLER, SCHEDULER, encode(self.clip, prompt)[0], encode(self.clip, "")[0],
-            torch.zeros_like(noise), disable_pbar=True)
+            self.model,
+            noise,
+            STEPS,
+            CFG,
+            SAMPLER,
+            SCHEDULER,
+            encode(self.clip, prompt)[0],
+            encode(self.clip, "")[0],
+            torch.zeros_like(noise),
+            disable_pbar=True,
+        )
         return nodes.VAEDecode().decode(self.vae, {"samples": samples})[0].movedim(-1, 1) * 2 - 1
 
 
@@ -112,17 +122,28 @@ def sheet(checkpoint: Checkpoint, path: Path) -> None:
 
 def report(shares: dict, accuracy: dict, codec: tuple[float, float], count: int) -> str:
     """The measured part of the model card."""
-    lines = [f"{count} seeds a prompt, from {FIRST_SEED} up; {SAMPLER}, {SCHEDULER}, {STEPS} steps, cfg {CFG}.", "",
-             f"On average over the {len(shares)} attribute values asked for, the classifier finds "
-             f"**{np.mean(list(shares.values())):.1%}** of what the prompt asked for.", "",
-             "| attribute | share found, by value | mean | classifier's own accuracy |", "|---|---|---|---|"]
+    lines = [
+        f"{count} seeds a prompt, from {FIRST_SEED} up; {SAMPLER}, {SCHEDULER}, {STEPS} steps, cfg {CFG}.",
+        "",
+        f"On average over the {len(shares)} attribute values asked for, the classifier finds "
+        f"**{np.mean(list(shares.values())):.1%}** of what the prompt asked for.",
+        "",
+        "| attribute | share found, by value | mean | classifier's own accuracy |",
+        "|---|---|---|---|",
+    ]
     for name in faces.ATTRIBUTES:
         mine = {value: share for (attribute, value), share in shares.items() if attribute == name}
         values = ", ".join(f"{value} {share:.0%}" for value, share in mine.items())
         lines.append(f"| {name} | {values} | {np.mean(list(mine.values())):.1%} | {accuracy[name]:.2%} |")
-    lines += ["", f"Classifier: mean accuracy **{np.mean(list(accuracy.values())):.2%}** on {UNSEEN} unseen drawn faces. "
-              f"Codec (the host's pixel-space VAE): **{codec[0]:.2%}** of its labels on {CODED} drawn faces stay the same through "
-              f"VAE Encode and Decode; the largest change of a pixel is {codec[1]:.1g}.", "", "Prompts:", ""]
+    lines += [
+        "",
+        f"Classifier: mean accuracy **{np.mean(list(accuracy.values())):.2%}** on {UNSEEN} unseen drawn faces. "
+        f"Codec (the host's pixel-space VAE): **{codec[0]:.2%}** of its labels on {CODED} drawn faces stay the same through "
+        f"VAE Encode and Decode; the largest change of a pixel is {codec[1]:.1g}.",
+        "",
+        "Prompts:",
+        "",
+    ]
     return "\n".join(lines + [f"- `{prompts.prompt_for(wanted)}`" for wanted in QUESTIONS]) + "\n"
 
 

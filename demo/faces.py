@@ -3,6 +3,7 @@
 Every face is drawn from a `Face` by this file alone; there is no third-party art. Coordinates are in units of half
 the picture, with the origin at the head's centre, x to the right and y down.
 """
+
 from __future__ import annotations
 
 import math
@@ -25,16 +26,32 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shirt": ("white", "black", "red", "green", "yellow"),
 }
 PROBABILITIES = {
-    "smile": (0.36, 0.28, 0.36), "mouth": (0.6, 0.4), "glasses": (0.5, 0.28, 0.22), "beard": (0.5, 0.2, 0.3),
-    "style": (0.14, 0.22, 0.22, 0.22, 0.2), "hat": (0.76, 0.24), "gaze": (0.3, 0.4, 0.3),
+    "smile": (0.36, 0.28, 0.36),
+    "mouth": (0.6, 0.4),
+    "glasses": (0.5, 0.28, 0.22),
+    "beard": (0.5, 0.2, 0.3),
+    "style": (0.14, 0.22, 0.22, 0.22, 0.2),
+    "hat": (0.76, 0.24),
+    "gaze": (0.3, 0.4, 0.3),
 }
 SKIN = {"pale": (250, 222, 200), "tan": (226, 178, 134), "brown": (164, 110, 74), "dark": (84, 52, 36)}
-HAIR = {"black": (28, 24, 26), "brown": (136, 82, 40), "blond": (236, 200, 100), "red": (196, 72, 24),
-        "gray": (168, 168, 172), "blue": (50, 90, 200)}
-BACKGROUND = {"white": (238, 238, 238), "gray": (124, 128, 134), "orange": (236, 150, 60), "green": (80, 160, 90),
-              "blue": (84, 136, 214), "pink": (240, 170, 195)}
-SHIRT = {"white": (242, 242, 242), "black": (36, 36, 40), "red": (188, 44, 44), "green": (36, 118, 62),
-         "yellow": (236, 204, 56)}
+HAIR = {
+    "black": (28, 24, 26),
+    "brown": (136, 82, 40),
+    "blond": (236, 200, 100),
+    "red": (196, 72, 24),
+    "gray": (168, 168, 172),
+    "blue": (50, 90, 200),
+}
+BACKGROUND = {
+    "white": (238, 238, 238),
+    "gray": (124, 128, 134),
+    "orange": (236, 150, 60),
+    "green": (80, 160, 90),
+    "blue": (84, 136, 214),
+    "pink": (240, 170, 195),
+}
+SHIRT = {"white": (242, 242, 242), "black": (36, 36, 40), "red": (188, 44, 44), "green": (36, 118, 62), "yellow": (236, 204, 56)}
 LENS, LIP, MOUTH, TEETH = (24, 24, 28), (164, 52, 60), (104, 22, 30), (250, 250, 248)
 
 SIZE = 32  # of the demo model's pictures, in pixels
@@ -45,6 +62,7 @@ Colour = tuple[int, int, int]
 @dataclass(frozen=True)
 class Face:
     """One face: `labels` name the attributes, `smile`, `opening`, `yaw` in [-1, 1] their amounts, the rest identity."""
+
     labels: dict[str, str]
     smile: float
     opening: float
@@ -65,8 +83,7 @@ def sample_face(rng: np.random.Generator, **fixed: str) -> Face:
     yaw = {"left": (-1, -0.6), "front": (-0.12, 0.12), "right": (0.6, 1)}[labels["gaze"]]
     opening = {"closed": (0, 0), "open": (0.45, 1)}[labels["mouth"]]
     u = rng.uniform
-    return Face(labels, u(*smile), u(*opening), u(*yaw), u(-1, 1), u(-1, 1), u(-0.3, 1),
-                tuple(np.clip(rng.normal(0, 1, 12), -2, 2)))
+    return Face(labels, u(*smile), u(*opening), u(*yaw), u(-1, 1), u(-1, 1), u(-0.3, 1), tuple(np.clip(rng.normal(0, 1, 12), -2, 2)))
 
 
 def mirrored(face: Face) -> Face:
@@ -90,8 +107,7 @@ class Canvas:
         self.pen = ImageDraw.Draw(self.image)
 
     def at(self, points):
-        return [(self.half * (1 + self.centre[0] + self.scale * x), self.half * (1 + self.centre[1] + self.scale * y))
-                for x, y in points]
+        return [(self.half * (1 + self.centre[0] + self.scale * x), self.half * (1 + self.centre[1] + self.scale * y)) for x, y in points]
 
     def box(self, x, y, rx, ry):
         (left, top), (right, bottom) = self.at([(x - rx, y - ry), (x + rx, y + ry)])
@@ -138,7 +154,8 @@ def render(face: Face, size: int = SIZE, supersampling: int = 8) -> np.ndarray:
     """The picture of a face, uint8 (size, size, 3)."""
     j, labels = face.jitter, face.labels
     colours = {
-        "skin": shaded(SKIN[labels["skin"]], 7 * j[0]), "hair": shaded(HAIR[labels["hair"]], 6 * j[1]),
+        "skin": shaded(SKIN[labels["skin"]], 7 * j[0]),
+        "hair": shaded(HAIR[labels["hair"]], 6 * j[1]),
         "shirt": shaded(SHIRT[labels["shirt"]], 6 * j[5]),
     }
     background = tuple(int(np.clip(v + 6 * k, 0, 255)) for v, k in zip(BACKGROUND[labels["background"]], j[2:5]))
@@ -157,8 +174,7 @@ def _back_hair(canvas, face, head, colours):
     if face.labels["style"] == "curly":
         for k in range(15):
             angle = math.pi * (0.86 + 1.28 * k / 14)
-            canvas.ellipse(1.12 * fw * math.cos(angle), -0.1 + 1.02 * fh * math.sin(angle), 0.19, 0.19,
-                           dark if k % 2 else colours["hair"])
+            canvas.ellipse(1.12 * fw * math.cos(angle), -0.1 + 1.02 * fh * math.sin(angle), 0.19, 0.19, dark if k % 2 else colours["hair"])
 
 
 def _body(canvas, face, head, colours):
@@ -180,10 +196,12 @@ def _beard(canvas, face, head, colours):
     if face.labels["beard"] != "beard":
         return
     (fw, fh), shift = head, 0.17 * face.yaw
-    canvas.paste(mix(colours["hair"], (0, 0, 0), 0.12),
-                 canvas.box(0, 0.305 * fh / 0.6, 0.97 * fw, 0.24 + 0.63 * fh - 0.06),
-                 ("ellipse", canvas.box(shift, -0.245, 0.80 * fw, 0.505)),
-                 ("rectangle", canvas.box(0, -1, 2, 1.06)))
+    canvas.paste(
+        mix(colours["hair"], (0, 0, 0), 0.12),
+        canvas.box(0, 0.305 * fh / 0.6, 0.97 * fw, 0.24 + 0.63 * fh - 0.06),
+        ("ellipse", canvas.box(shift, -0.245, 0.80 * fw, 0.505)),
+        ("rectangle", canvas.box(0, -1, 2, 1.06)),
+    )
 
 
 def _eye_centres(face: Face) -> list[tuple[float, float, int]]:
@@ -226,8 +244,9 @@ def _moustache(canvas, face, head, colours):
         return
     x, y, colour = 0.2 * face.yaw, 0.24 + 0.03 * min(face.smile, 0), mix(colours["hair"], (0, 0, 0), 0.12)
     for side in (-1, 1):
-        canvas.polygon([(x, y - 0.05), (x + side * 0.12, y - 0.03), (x + side * 0.24, y + 0.05),
-                        (x + side * 0.10, y + 0.04), (x, y + 0.03)], colour)
+        canvas.polygon(
+            [(x, y - 0.05), (x + side * 0.12, y - 0.03), (x + side * 0.24, y + 0.05), (x + side * 0.10, y + 0.04), (x, y + 0.03)], colour
+        )
 
 
 def _front_hair(canvas, face, head, colours):
@@ -236,13 +255,19 @@ def _front_hair(canvas, face, head, colours):
         top, fringe = -0.16 - 0.93 * fh, 0.04 * face.jitter[9]
         cap = canvas.box(0, (top + 0.80 * fh) / 2, 1.07 * fw, (0.80 * fh - top) / 2)
         hole = canvas.box(shift - 0.04 * fw, 0.25 + fringe, 0.90 * fw, 0.62)
-        canvas.paste(colours["hair"], cap, ("ellipse", hole),
-                     ("rectangle", canvas.box(0, 1.0 + (0.02 if style == "short" else 0.10), 2, 1.0)))
+        canvas.paste(
+            colours["hair"], cap, ("ellipse", hole), ("rectangle", canvas.box(0, 1.0 + (0.02 if style == "short" else 0.10), 2, 1.0))
+        )
     elif style == "curly":
         for k in range(9):
             angle = math.pi * (1.12 + 0.76 * k / 8)
-            canvas.ellipse(0.05 * face.yaw + 0.86 * fw * math.cos(angle), -0.10 + 0.86 * fh * math.sin(angle), 0.16, 0.15,
-                           colours["hair"] if k % 2 else mix(colours["hair"], (0, 0, 0), 0.28))
+            canvas.ellipse(
+                0.05 * face.yaw + 0.86 * fw * math.cos(angle),
+                -0.10 + 0.86 * fh * math.sin(angle),
+                0.16,
+                0.15,
+                colours["hair"] if k % 2 else mix(colours["hair"], (0, 0, 0), 0.28),
+            )
     elif style == "spiky":
         _spikes(canvas, face, head, colours["hair"])
 
@@ -251,8 +276,7 @@ def _spikes(canvas, face, head, colour):
     (fw, fh), points = head, []
     for k in range(13):
         angle, reach = math.pi * (1.04 + 0.92 * k / 12), 1.4 if k % 2 else 1.0
-        points.append((0.05 * face.yaw + fw * reach * math.cos(angle),
-                       -0.08 + fh * (0.96 if k % 2 == 0 else reach) * math.sin(angle)))
+        points.append((0.05 * face.yaw + fw * reach * math.cos(angle), -0.08 + fh * (0.96 if k % 2 == 0 else reach) * math.sin(angle)))
     shift = 0.12 * face.yaw
     canvas.polygon(points + [(shift + 0.72 * fw, -0.36), (shift, -0.42), (shift - 0.72 * fw, -0.36)], colour)
 

@@ -1,4 +1,5 @@
 """Words for faces: captions to train on, the prompt of one attribute, and the word-level tokenizer of the demo model."""
+
 from __future__ import annotations
 
 import re
@@ -10,27 +11,47 @@ from .faces import Face, hair_is_visible
 
 SUBJECTS = ("a face", "a face", "a portrait", "a person", "a portrait of a person", "face", "")
 WORDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "smile": {"frowning": ("frowning", "frown", "sad", "a sad face"), "neutral": ("neutral expression", "serious"),
-              "smiling": ("smiling", "smile", "happy", "with a smile")},
+    "smile": {
+        "frowning": ("frowning", "frown", "sad", "a sad face"),
+        "neutral": ("neutral expression", "serious"),
+        "smiling": ("smiling", "smile", "happy", "with a smile"),
+    },
     "mouth": {"closed": ("closed mouth",), "open": ("open mouth", "mouth open")},
-    "glasses": {"none": ("no glasses", "without glasses"), "glasses": ("glasses", "wearing glasses", "with glasses"),
-                "sunglasses": ("sunglasses", "wearing sunglasses", "with sunglasses")},
-    "beard": {"none": ("no beard", "clean shaven"), "mustache": ("mustache", "moustache", "with a mustache"),
-              "beard": ("beard", "with a beard", "bearded")},
-    "style": {"bald": ("bald", "no hair", "bald head"), "short": ("short hair",), "long": ("long hair",),
-              "curly": ("curly hair",), "spiky": ("spiky hair",)},
+    "glasses": {
+        "none": ("no glasses", "without glasses"),
+        "glasses": ("glasses", "wearing glasses", "with glasses"),
+        "sunglasses": ("sunglasses", "wearing sunglasses", "with sunglasses"),
+    },
+    "beard": {
+        "none": ("no beard", "clean shaven"),
+        "mustache": ("mustache", "moustache", "with a mustache"),
+        "beard": ("beard", "with a beard", "bearded"),
+    },
+    "style": {
+        "bald": ("bald", "no hair", "bald head"),
+        "short": ("short hair",),
+        "long": ("long hair",),
+        "curly": ("curly hair",),
+        "spiky": ("spiky hair",),
+    },
     "hair": {colour: (f"{colour} hair",) for colour in ("black", "brown", "blond", "red", "gray", "blue")},
     "skin": {colour: (f"{colour} skin",) for colour in ("pale", "tan", "brown", "dark")},
     "hat": {"none": ("no hat", "without a hat"), "hat": ("hat", "wearing a hat", "with a hat")},
     "gaze": {"left": ("looking left",), "front": ("looking ahead", "facing front"), "right": ("looking right",)},
     "background": {colour: (f"{colour} background",) for colour in ("white", "gray", "orange", "green", "blue", "pink")},
-    "shirt": {colour: (f"{colour} shirt", f"wearing a {colour} shirt")
-              for colour in ("white", "black", "red", "green", "yellow")},
+    "shirt": {colour: (f"{colour} shirt", f"wearing a {colour} shirt") for colour in ("white", "black", "red", "green", "yellow")},
 }
-UNREMARKABLE = {("smile", "neutral"), ("mouth", "closed"), ("glasses", "none"), ("beard", "none"), ("hat", "none"),
-                ("gaze", "front")}
-SYNONYMS = {"blonde": "blond", "grey": "gray", "eyeglasses": "glasses", "smiles": "smile", "woman": "person",
-            "man": "person", "faces": "face", "backdrop": "background"}
+UNREMARKABLE = {("smile", "neutral"), ("mouth", "closed"), ("glasses", "none"), ("beard", "none"), ("hat", "none"), ("gaze", "front")}
+SYNONYMS = {
+    "blonde": "blond",
+    "grey": "gray",
+    "eyeglasses": "glasses",
+    "smiles": "smile",
+    "woman": "person",
+    "man": "person",
+    "faces": "face",
+    "backdrop": "background",
+}
 
 START, END = 0, 1
 _WORD = re.compile(r"[a-z]+")

@@ -4,6 +4,7 @@ Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the t
 caption, away from those of other captions; meanwhile linear heads, dropped afterwards, name its attributes. The text
 encoder is the demo model's own and stays as it is.
 """
+
 from __future__ import annotations
 
 import json
@@ -65,7 +66,9 @@ def train(pictures, encode, folder: Path, device: str, steps: int = 700, batch: 
     config = json.loads((Path(__file__).parent / "judges" / CONFIG).read_text())
     model = comfy.clip_model.CLIPVisionModelProjection(config, torch.float32, device, comfy.ops.disable_weight_init)
     for name, weight in model.named_parameters():
-        torch.nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else torch.nn.init.constant_(weight, float("norm" in name and "weight" in name))
+        torch.nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else torch.nn.init.constant_(
+            weight, float("norm" in name and "weight" in name)
+        )
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):  # the host's layers add to their input in place
             module.register_forward_pre_hook(lambda module, args: (args[0].clone(),))
@@ -73,8 +76,10 @@ def train(pictures, encode, folder: Path, device: str, steps: int = 700, batch: 
     heads = torch.nn.ModuleDict({name: torch.nn.Linear(config["projection_dim"], len(v)) for name, v in ATTRIBUTES.items()}).to(device)
     matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embedding" not in name]
     others = [weight for name, weight in model.named_parameters() if weight.ndim != 2 or "embedding" in name]
-    optimisers = [torch.optim.Muon(matrices, rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-                  torch.optim.AdamW([*others, *heads.parameters(), scale], rate, weight_decay=0.0)]
+    optimisers = [
+        torch.optim.Muon(matrices, rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([*others, *heads.parameters(), scale], rate, weight_decay=0.0),
+    ]
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda i: min(1.0, (i + 1) / 50, 1.6 * (1 - i / steps))) for o in optimisers]
     bar = tqdm(range(steps), "scorer", mininterval=5)
     for step in bar:
@@ -94,4 +99,6 @@ def train(pictures, encode, folder: Path, device: str, steps: int = 700, batch: 
             part.zero_grad()
         if step % 25 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}", named=f"{named.item() / len(heads):.3f}")
-    save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, folder / FILE, {"format": "pt", "steps": str(steps)})
+    save_file(
+        {key: value.half().contiguous() for key, value in model.state_dict().items()}, folder / FILE, {"format": "pt", "steps": str(steps)}
+    )

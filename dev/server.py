@@ -100,14 +100,25 @@ class Host:
         shutil.copytree(self.tree / "input", folders["input"], dirs_exist_ok=True)
         places = [f"--{name}-directory={path}" for name, path in folders.items()]
         # The default database is a file that only one server can hold.
-        return [sys.executable, "main.py", "--listen=127.0.0.1", f"--port={self.port}", "--disable-auto-launch",
-                "--database-url=sqlite:///:memory:", *places, *self.arguments]
+        return [
+            sys.executable,
+            "main.py",
+            "--listen=127.0.0.1",
+            f"--port={self.port}",
+            "--disable-auto-launch",
+            "--database-url=sqlite:///:memory:",
+            *places,
+            *self.arguments,
+        ]
 
     def _start(self):
         with contextlib.ExitStack() as stack:
             log = None if self.echo else stack.enter_context(open(self.log_file, "w"))
             self.process = subprocess.Popen(
-                with_parent(self.command()), cwd=self.tree, stdout=log, stderr=subprocess.STDOUT if log else None,
+                with_parent(self.command()),
+                cwd=self.tree,
+                stdout=log,
+                stderr=subprocess.STDOUT if log else None,
                 stdin=subprocess.DEVNULL,
             )
 
@@ -131,7 +142,7 @@ def tail(text, lines=30):
 def failed_import(log, pack=PACK):
     """The part of a server's log that says why a custom node pack did not load, or None."""
     failed = any("IMPORT FAILED" in line and pack in line for line in log.splitlines())
-    return log[max(log.find("Traceback"), 0):] if failed else None
+    return log[max(log.find("Traceback"), 0) :] if failed else None
 
 
 @dataclass
@@ -219,8 +230,10 @@ def follow(events, run, callback):
         run.events.append((kind, data))
         callback(kind, data)
         if kind in FAILURES:
-            raise HostError(f"{kind} in {data.get('node_type')} (node {data.get('node_id')}): "
-                            f"{data.get('exception_message', '').strip()}\n{''.join(data.get('traceback', []))}")
+            raise HostError(
+                f"{kind} in {data.get('node_type')} (node {data.get('node_id')}): "
+                f"{data.get('exception_message', '').strip()}\n{''.join(data.get('traceback', []))}"
+            )
 
 
 def explain(refusal):
@@ -234,8 +247,11 @@ def explain(refusal):
 
 def describe(node_errors):
     """The errors of a prompt's nodes, one a line."""
-    return "\n".join(f"node {node} ({problem['class_type']}): {error['message']}: {error['details']}"
-                     for node, problem in node_errors.items() for error in problem["errors"])
+    return "\n".join(
+        f"node {node} ({problem['class_type']}): {error['message']}: {error['details']}"
+        for node, problem in node_errors.items()
+        for error in problem["errors"]
+    )
 
 
 def main():
@@ -244,10 +260,12 @@ def main():
     parser.add_argument("--port", type=int, default=0)
     options, others = parser.parse_known_args()
     output = ROOT / "output"
-    with Host(os.environ["COMFYUI"], port=options.port, output=output, echo=True,
-              arguments=[*device_arguments(), *others]) as host:
-        print("\nComfyUI's workflow templates are left out here; its message about them can be ignored.\n"
-              f"ComfyUI with Semantic Latents: {host.address}  (Ctrl-C stops it)\n", flush=True)
+    with Host(os.environ["COMFYUI"], port=options.port, output=output, echo=True, arguments=[*device_arguments(), *others]) as host:
+        print(
+            "\nComfyUI's workflow templates are left out here; its message about them can be ignored.\n"
+            f"ComfyUI with Semantic Latents: {host.address}  (Ctrl-C stops it)\n",
+            flush=True,
+        )
         host.process.wait()
 
 

@@ -48,7 +48,12 @@ def left_half():
 def kept_sheet(path, pictures):
     """A sheet of the unedited picture, the edited one, and the one edited by what a file held."""
     apart = float((pictures[1] - pictures[2]).abs().max())
-    return sheet(pictures, ["unedited", "as made", "saved, loaded"], tile=128, title=f"{path.name}, {path.stat().st_size / 1000:.0f} KB; differ by {apart:g}")
+    return sheet(
+        pictures,
+        ["unedited", "as made", "saved, loaded"],
+        tile=128,
+        title=f"{path.name}, {path.stat().st_size / 1000:.0f} KB; differ by {apart:g}",
+    )
 
 
 def written(text, width):
@@ -74,7 +79,13 @@ def table(pictures, texts, values, what):
     for row, text in enumerate(texts):
         pen.text((8, head + 4 + row * line), text, INK, font)
         for i, value in enumerate(values[row].tolist()):
-            pen.text((left + (i + 0.5) * head, head + 4 + row * line), f"{value:.2f}", INK if value == values[:, i].max() else FAINT, font, anchor="ma")
+            pen.text(
+                (left + (i + 0.5) * head, head + 4 + row * line),
+                f"{value:.2f}",
+                INK if value == values[:, i].max() else FAINT,
+                font,
+                anchor="ma",
+            )
     return as_picture(panel)
 
 
@@ -128,7 +139,9 @@ class Studio(Stage):
 
     def edited(self, face, direction, strength=1.0, *, sampler=None, **how):
         """A picture with a direction applied."""
-        return self.draw(face, model=self.node("ApplyDirection", model=self.model, direction=direction, strength=strength, **how)[0], sampler=sampler)
+        return self.draw(
+            face, model=self.node("ApplyDirection", model=self.model, direction=direction, strength=strength, **how)[0], sampler=sampler
+        )
 
     def steered(self, face, attribute, strength, **how):
         """A picture with an attribute applied."""
@@ -149,7 +162,13 @@ class Studio(Stage):
 
         prompt, seed = FACES[face]
         guider = CFGGuider.execute(self.model, self.encode(prompt), self.encode(""), CFG).args[0]
-        return dict(noise=RandomNoise.execute(seed).args[0], guider=guider, sampler=self.euler, sigmas=self.sigmas, latent_image={"samples": self.empty()})
+        return dict(
+            noise=RandomNoise.execute(seed).args[0],
+            guider=guider,
+            sampler=self.euler,
+            sigmas=self.sigmas,
+            latent_image={"samples": self.empty()},
+        )
 
     def shipped(self, name):
         return self.node("LoadDirection", file=f"demo_{name}.safetensors")[0]
@@ -176,8 +195,17 @@ class Studio(Stage):
     @cached_property
     def green(self):
         """What Train Attribute gives for a green background."""
-        return self.node("TrainAttribute", source=self.encode("a face"), target=self.encode("a face, green background"), vae=self.vae, sampler=self.euler,
-                         sigmas=self.sigmas, seed=900_002, seeds=16, **self.runs())
+        return self.node(
+            "TrainAttribute",
+            source=self.encode("a face"),
+            target=self.encode("a face, green background"),
+            vae=self.vae,
+            sampler=self.euler,
+            sigmas=self.sigmas,
+            seed=900_002,
+            seeds=16,
+            **self.runs(),
+        )
 
     @cached_property
     def hat(self):

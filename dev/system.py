@@ -33,8 +33,11 @@ def check_python():
     """Stop early where this Python cannot make the environments."""
     low, high = PYTHONS
     if not low <= sys.version_info[:2] <= high:
-        raise SetupError("Python {}.{} to {}.{} is needed, this is {}.{}: use make PYTHON=/path/to/another python3."
-                         .format(*low, *high, *sys.version_info[:2]))
+        raise SetupError(
+            "Python {}.{} to {}.{} is needed, this is {}.{}: use make PYTHON=/path/to/another python3.".format(
+                *low, *high, *sys.version_info[:2]
+            )
+        )
     check = subprocess.run([sys.executable, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL)
     if check.returncode and not apt_install("python{}.{}-venv".format(*sys.version_info[:2])):
         raise SetupError(f"{sys.executable} cannot make virtual environments; on Debian, install python3-venv.")

@@ -6,11 +6,30 @@ MUTED, BYPASSED = 2, 4
 VIRTUAL = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
 # Input types that the frontend shows as a widget instead of a socket.
 WIDGETS = {
-    "INT", "FLOAT", "BOOLEAN", "STRING", "COMBO", "MARKDOWN", "TEXTAREA", "COLOR", "COLORS", "CURVE", "RANGE",
-    "BOUNDING_BOX", "BOUNDING_BOXES", "CHART", "GALLERIA", "IMAGECOMPARE", "PAINTER",
+    "INT",
+    "FLOAT",
+    "BOOLEAN",
+    "STRING",
+    "COMBO",
+    "MARKDOWN",
+    "TEXTAREA",
+    "COLOR",
+    "COLORS",
+    "CURVE",
+    "RANGE",
+    "BOUNDING_BOX",
+    "BOUNDING_BOXES",
+    "CHART",
+    "GALLERIA",
+    "IMAGECOMPARE",
+    "PAINTER",
 }
 STARTS = {
-    "INT": 0, "FLOAT": 0.0, "BOOLEAN": False, "STRING": "", "COLOR": "#000000",
+    "INT": 0,
+    "FLOAT": 0.0,
+    "BOOLEAN": False,
+    "STRING": "",
+    "COLOR": "#000000",
     "CURVE": {"points": [[0, 0], [1, 1]], "interpolation": "monotone_cubic"},
 }
 CHOICE = "COMFY_DYNAMICCOMBO_V3"  # a combo box whose value decides which further inputs follow it
@@ -90,7 +109,7 @@ def bypass(node, slot, kind):
     if kind == "*":
         return inputs[slot if slot < len(inputs) else 0] if inputs else None
     out = node["outputs"][slot]["type"]
-    same_place = inputs[slot:slot + 1]
+    same_place = inputs[slot : slot + 1]
     same_type = [one for one in inputs if one["type"] == kind]
     fits = [one for one in inputs if compatible(one["type"], out) and compatible(one["type"], kind)]
     candidates = [one for one in same_place if one in fits] + same_type + fits

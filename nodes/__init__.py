@@ -18,5 +18,18 @@ class SemanticLatents(ComfyExtension):
             raise
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        rooms = (spectrum, sampling, directions, training, schedules, scoring, attributes, files, processes, trajectories, comparison, sheets)
+        rooms = (
+            spectrum,
+            sampling,
+            directions,
+            training,
+            schedules,
+            scoring,
+            attributes,
+            files,
+            processes,
+            trajectories,
+            comparison,
+            sheets,
+        )
         return [node for room in rooms for node in room.NODES]

@@ -61,8 +61,20 @@ class AttributeSampler(AroundSampler):
         def edited(latent: Tensor, step: int) -> Tensor:
             return check_edited(latent, latent + sum(change(latent) for change in edits[step]).to(latent), "attribute")
 
-        return sample_steered(self.inner, model, x, sigmas, edit=edited, target="x_t", steps=tuple(sorted(edits)),
-                              known=is_the_host_s(self.inner), extra_args=extra_args, callback=callback, disable=disable, **options)
+        return sample_steered(
+            self.inner,
+            model,
+            x,
+            sigmas,
+            edit=edited,
+            target="x_t",
+            steps=tuple(sorted(edits)),
+            known=is_the_host_s(self.inner),
+            extra_args=extra_args,
+            callback=callback,
+            disable=disable,
+            **options,
+        )
 
     def _planned(
         self, use: Use, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], options: dict[str, Any]
@@ -70,26 +82,43 @@ class AttributeSampler(AroundSampler):
         """The edits of a use in this run, one for each part of its attribute that has its place there."""
         kind, levels = kind_of(patcher_of(model)), levels_of(model)
         if use.attribute.kind != kind:
-            raise ValueError(f"attribute: learned on {use.attribute.kind}, but this model works on {kind}. Latents of different "
-                             "families have nothing in common; learn it again on this model, or load one that was.")
+            raise ValueError(
+                f"attribute: learned on {use.attribute.kind}, but this model works on {kind}. Latents of different "
+                "families have nothing in common; learn it again on this model, or load one that was."
+            )
         check_goes_down(sigmas.tolist())
         inpainted = extra_args.get("denoise_mask")
         masks_over(x, use.mask, inpainted)  # a mask that does not fit is refused before anything is drawn
         parts = [(attribute, weight) for attribute, weight in use.attribute.parts if in_this_run(use, attribute, levels, x, sigmas)]
         plans = [(attribute, weight, Steps.of(attribute.recipe, levels, sigmas, learned=True)) for attribute, weight in parts]
         run = dict(extra_args=extra_args, **options)
-        seen = {} if use.target is None else {
-            parted: target_moments(self.inner, model, use.target, x, sigmas, parted=parted,
-                                   steps=[steps.taken for *_, steps in plans if steps.parted == parted], **run)
-            for parted in {steps.parted for *_, steps in plans}}
+        seen = (
+            {}
+            if use.target is None
+            else {
+                parted: target_moments(
+                    self.inner,
+                    model,
+                    use.target,
+                    x,
+                    sigmas,
+                    parted=parted,
+                    steps=[steps.taken for *_, steps in plans if steps.parted == parted],
+                    **run,
+                )
+                for parted in {steps.parted for *_, steps in plans}
+            }
+        )
         at_once = {steps.edited for *_, steps in plans if use.target is not None and steps.pairs_at_once}
         sources = source_moments(self.inner, model, x, sigmas, steps=at_once, **run) if at_once else {}
 
         def pair_for(steps: Steps) -> Pair | None:
             return None if use.target is None else paired(seen[steps.parted], steps, sigmas, sources.get(steps.edited), levels)
 
-        return [PlannedEdit(use, attribute, weight, steps, inpainted, pair_for(steps), picture_share(levels, float(sigmas[steps.edited])))
-                for attribute, weight, steps in plans]
+        return [
+            PlannedEdit(use, attribute, weight, steps, inpainted, pair_for(steps), picture_share(levels, float(sigmas[steps.edited])))
+            for attribute, weight, steps in plans
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +157,9 @@ def in_this_run(use: Use, attribute: Attribute, levels: Any, x: Tensor, sigmas: 
     if float(sigmas[-1]) > 0 and first_step_from(sigmas.tolist(), level) is None:
         tell_once(use, f"attribute: a run ends before {place:g} of the whole schedule, where it acts, so it is not edited.")
     elif use.target is None and other_size and not at_or_below(level, float(sigmas[0])):
-        tell_once(use, f"attribute: a run of another size than it was learned at starts after {place:g}, where it acts, so it is not edited.")
+        tell_once(
+            use, f"attribute: a run of another size than it was learned at starts after {place:g}, where it acts, so it is not edited."
+        )
     else:
         return True
     return False
@@ -155,37 +186,119 @@ class TrainAttribute(io.ComfyNode):
                 io.Sampler.Input("sampler", tooltip="The sampler that you will draw with, from KSamplerSelect."),
                 io.Sigmas.Input("sigmas", tooltip="The steps that you will draw with, from BasicScheduler."),
                 io.Latent.Input("latent", tooltip="An Empty Latent Image of the size that you will draw; only its size matters."),
-                io.Float.Input("cfg", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the runs, as you will draw with."),
+                io.Float.Input(
+                    "cfg", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the runs, as you will draw with."
+                ),
                 seed_input("The first seed; further ones follow it."),
-                io.Int.Input("seeds", default=8, min=1, max=256, tooltip="How many pairs to learn from. One is enough for use with a target prompt; "
-                             "more make the stored form and the network less bound to one picture."),
-                io.Float.Input("percent", default=0.7, min=0.0, max=0.99, step=0.01, tooltip="T_x, the part of the run at which the latent will be edited. "
-                               "Later keeps more of the picture's layout; too late changes little."),
-                io.Float.Input("ahead", default=0.0, min=0.0, max=0.9, step=0.01, tooltip="dtau, how much further denoised the target's latent is taken than the source's."),
-                io.Float.Input("branch", default=0.25, min=0.0, max=0.99, step=0.01, tooltip="The part of the run at which the target's run leaves the "
-                               "source's. 0: from the same noise only, as in the paper. Later keeps more of the picture; too late shows no attribute."),
-                io.Int.Input("source_rank", default=0, min=0, max=4096, tooltip="m, how many leading triplets of the source take part in each channel; 0 for a fifth of them."),
-                io.Int.Input("target_rank", default=0, min=0, max=4096, tooltip="n, how many of the target; fewer carry over broad changes only. 0 for a fifth."),
-                io.Combo.Input("solver", options=["exact", "MLP"], default="exact", tooltip="exact: the best singular values for each pair, in milliseconds. "
-                               "MLP: the paper's small network, trained on the pairs."),
-                io.Float.Input("target_weight", **{**weight, "default": 1.0}, tooltip="Pull of the edited latent to the target's; 0 shows no attribute."),
-                io.Float.Input("source_weight", **{**weight, "default": 0.25}, tooltip="Pull to the source's latent; more keeps more and shows less."),
+                io.Int.Input(
+                    "seeds",
+                    default=8,
+                    min=1,
+                    max=256,
+                    tooltip="How many pairs to learn from. One is enough for use with a target prompt; "
+                    "more make the stored form and the network less bound to one picture.",
+                ),
+                io.Float.Input(
+                    "percent",
+                    default=0.7,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    tooltip="T_x, the part of the run at which the latent will be edited. "
+                    "Later keeps more of the picture's layout; too late changes little.",
+                ),
+                io.Float.Input(
+                    "ahead",
+                    default=0.0,
+                    min=0.0,
+                    max=0.9,
+                    step=0.01,
+                    tooltip="dtau, how much further denoised the target's latent is taken than the source's.",
+                ),
+                io.Float.Input(
+                    "branch",
+                    default=0.25,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    tooltip="The part of the run at which the target's run leaves the "
+                    "source's. 0: from the same noise only, as in the paper. Later keeps more of the picture; too late shows no attribute.",
+                ),
+                io.Int.Input(
+                    "source_rank",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="m, how many leading triplets of the source take part in each channel; 0 for a fifth of them.",
+                ),
+                io.Int.Input(
+                    "target_rank",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="n, how many of the target; fewer carry over broad changes only. 0 for a fifth.",
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=["exact", "MLP"],
+                    default="exact",
+                    tooltip="exact: the best singular values for each pair, in milliseconds. "
+                    "MLP: the paper's small network, trained on the pairs.",
+                ),
+                io.Float.Input(
+                    "target_weight",
+                    **{**weight, "default": 1.0},
+                    tooltip="Pull of the edited latent to the target's; 0 shows no attribute.",
+                ),
+                io.Float.Input(
+                    "source_weight", **{**weight, "default": 0.25}, tooltip="Pull to the source's latent; more keeps more and shows less."
+                ),
                 io.Float.Input("target_values_weight", **weight, tooltip="Keeps the target's singular values near what they were."),
                 io.Float.Input("source_values_weight", **weight, tooltip="Keeps the source's singular values near what they were."),
-                io.Boolean.Input("residual", default=True, tooltip="Carries over what the source's triplets leave out, its fine detail. Off: the paper's form."),
+                io.Boolean.Input(
+                    "residual",
+                    default=True,
+                    tooltip="Carries over what the source's triplets leave out, its fine detail. Off: the paper's form.",
+                ),
                 io.Int.Input("steps", default=60, min=1, max=10000, tooltip="MLP: training steps."),
             ],
             outputs=[
                 ATTRIBUTE.Output("attribute", tooltip="For Apply Attribute and Save Attribute."),
-                io.Custom("LOSS_MAP").Output("loss", tooltip="For Plot Loss Graph: exact, the mean before, then each pair's optimum; MLP, each training step."),
+                io.Custom("LOSS_MAP").Output(
+                    "loss", tooltip="For Plot Loss Graph: exact, the mean before, then each pair's optimum; MLP, each training step."
+                ),
                 io.Image.Output("picture", tooltip="Source, target and edited picture of the first seed."),
             ],
         )
 
     @classmethod
     @checked
-    def execute(cls, model, source, target, negative, vae, sampler, sigmas, latent, cfg, seed, seeds, percent, ahead, branch, source_rank, target_rank,
-                solver, target_weight, source_weight, target_values_weight, source_values_weight, residual, steps) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        source,
+        target,
+        negative,
+        vae,
+        sampler,
+        sigmas,
+        latent,
+        cfg,
+        seed,
+        seeds,
+        percent,
+        ahead,
+        branch,
+        source_rank,
+        target_rank,
+        solver,
+        target_weight,
+        source_weight,
+        target_values_weight,
+        source_values_weight,
+        residual,
+        steps,
+    ) -> io.NodeOutput:
         weights = LossWeights(target_weight, source_weight, target_values_weight, source_values_weight)
         recipe = Recipe(percent, ahead, branch, source_rank, target_rank, weights, residual)
         inner = exposing_function(sampler)
@@ -206,8 +319,15 @@ class TrainAttribute(io.ComfyNode):
                 foreseen[:] = [denoised]
                 bar.tick(torch.cat([*finished, denoised]))
 
-            result = guider.sample(comfy.sample.prepare_noise(empty, seed), empty, with_function(sampler, function), sigmas,
-                                   callback=on_step, disable_pbar=True, seed=seed)
+            result = guider.sample(
+                comfy.sample.prepare_noise(empty, seed),
+                empty,
+                with_function(sampler, function),
+                sigmas,
+                callback=on_step,
+                disable_pbar=True,
+                seed=seed,
+            )
             finished.extend(foreseen)
             return result
 
@@ -217,7 +337,13 @@ class TrainAttribute(io.ComfyNode):
             draw(learner, one)
         network, losses, reached = learner.solved(solver, steps, numbers[0])
         n = recipe.ranks(learner.problems[0].source.matrix)[1]
-        notes = {**prompt_notes(cls, "source", "target"), "seeds": f"{numbers[0]} to {numbers[-1]}", "cfg": f"{cfg:g}", "steps": str(whole), "solver": solver}
+        notes = {
+            **prompt_notes(cls, "source", "target"),
+            "seeds": f"{numbers[0]} to {numbers[-1]}",
+            "cfg": f"{cfg:g}",
+            "steps": str(whole),
+            "solver": solver,
+        }
         attribute = Mixture(((Attribute(recipe, mean_change(learner.differences, n), kind_of(model), network, reached, notes), 1.0),))
         use = Use(attribute, 1.0, 0.0, target, None)
         drawn = [draw(function, numbers[0]) for function in (inner, OnlyTarget(inner, target), AttributeSampler(inner, (use,)))]
@@ -249,10 +375,22 @@ class Learner(AroundSampler):
         plan, extra_args = self.plan, extra_args or {}
         moments = source_moments(self.inner, model, x, sigmas, steps=(plan.edited,), extra_args=extra_args, tick=self.tick, **options)
         source = moments[plan.edited]
-        target = target_moments(self.inner, model, self.target, x, sigmas, parted=plan.parted, steps=(plan.edited, plan.taken),
-                                extra_args=extra_args, tick=lambda denoised: self.tick(torch.cat([source.denoised, denoised])), **options)
+        target = target_moments(
+            self.inner,
+            model,
+            self.target,
+            x,
+            sigmas,
+            parted=plan.parted,
+            steps=(plan.edited, plan.taken),
+            extra_args=extra_args,
+            tick=lambda denoised: self.tick(torch.cat([source.denoised, denoised])),
+            **options,
+        )
         if alike(target[plan.edited].denoised, source.denoised):
-            raise ValueError("target: it draws the same as the source; connect a prompt that differs, or lower branch, where the two runs part.")
+            raise ValueError(
+                "target: it draws the same as the source; connect a prompt that differs, or lower branch, where the two runs part."
+            )
         self.problems.append(Problem.of(source.x, paired(target, plan, sigmas, source, levels_of(model)), self.recipe))
         self.differences.append((target[plan.edited].denoised - source.denoised).float().cpu())
         return x
@@ -260,14 +398,26 @@ class Learner(AroundSampler):
     def solved(self, solver: str, steps: int, seed: int):
         """The network, if the solver is one; the losses for a plot; the mean losses reached, as a share of that of no latent."""
         total = sum(float(p.loss.c.sum()) for p in self.problems)
+
         def mean(values: list[Tensor]) -> float:
             return sum(float(p.loss(S).sum()) for p, S in zip(self.problems, values, strict=True)) / total
+
         before, after = [p.both.S.to(p.loss.A) for p in self.problems], [p.loss.solution() for p in self.problems]
         reached = {"concatenation": mean(before), "exact": mean(after)}
         if solver == "exact":
-            return None, [reached["concatenation"], *(float(p.loss(S).sum() / p.loss.c.sum()) for p, S in zip(self.problems, after, strict=True))], reached
-        network, curve = train([p.both.S for p in self.problems], [p.loss for p in self.problems], [p.both.shape for p in self.problems],
-                               steps=steps, seed=seed, on_step=lambda loss: self.tick())
+            return (
+                None,
+                [reached["concatenation"], *(float(p.loss(S).sum() / p.loss.c.sum()) for p, S in zip(self.problems, after, strict=True))],
+                reached,
+            )
+        network, curve = train(
+            [p.both.S for p in self.problems],
+            [p.loss for p in self.problems],
+            [p.both.shape for p in self.problems],
+            steps=steps,
+            seed=seed,
+            on_step=lambda loss: self.tick(),
+        )
         return network, curve, {**reached, "MLP": mean([p.values(network) for p in self.problems])}
 
 
@@ -296,12 +446,30 @@ class ApplyAttribute(io.ComfyNode):
             inputs=[
                 io.Sampler.Input("sampler", tooltip="The sampler to edit inside of, from KSamplerSelect or another Apply Attribute."),
                 ATTRIBUTE.Input("attribute", tooltip="From Train Attribute, Load Attribute or Mix Attributes."),
-                io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.01, tooltip="How much of the attribute: 0 none, 1 as learned, above 1 "
-                               "exaggerates, below 0 does the opposite."),
-                io.Float.Input("budget", default=0.0, min=0.0, max=10.0, step=0.01, tooltip="Above 0: the size of the edit as a share of the way to the target, "
-                               "the same for every picture, in place of the strength, of which only the sign counts then."),
-                io.Conditioning.Input("target", optional=True, tooltip="The prompt with the attribute, in the words of this picture's own prompt. It is run too, "
-                                      "so that the edit fits the new picture. Empty: the mean change of the seeds that it was learned on, which costs no second run."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="How much of the attribute: 0 none, 1 as learned, above 1 exaggerates, below 0 does the opposite.",
+                ),
+                io.Float.Input(
+                    "budget",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Above 0: the size of the edit as a share of the way to the target, "
+                    "the same for every picture, in place of the strength, of which only the sign counts then.",
+                ),
+                io.Conditioning.Input(
+                    "target",
+                    optional=True,
+                    tooltip="The prompt with the attribute, in the words of this picture's own prompt. It is run too, "
+                    "so that the edit fits the new picture. Empty: the mean change of the seeds that it was learned on, which "
+                    "costs no second run.",
+                ),
                 io.Mask.Input("mask", optional=True, tooltip="Edits only where the mask is white; grey edits in part."),
             ],
             outputs=[io.Sampler.Output("sampler", tooltip="For SamplerCustom and SamplerCustomAdvanced, or another Apply Attribute.")],
@@ -311,7 +479,9 @@ class ApplyAttribute(io.ComfyNode):
     @checked
     def execute(cls, sampler, attribute, strength, budget, target=None, mask=None) -> io.NodeOutput:
         inner, use = exposing_function(sampler), Use(attribute, strength, budget, target, mask)
-        chained = AttributeSampler(inner.inner, (*inner.uses, use)) if isinstance(inner, AttributeSampler) else AttributeSampler(inner, (use,))
+        chained = (
+            AttributeSampler(inner.inner, (*inner.uses, use)) if isinstance(inner, AttributeSampler) else AttributeSampler(inner, (use,))
+        )
         return io.NodeOutput(with_function(sampler, chained))
 
 

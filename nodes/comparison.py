@@ -25,7 +25,8 @@ class CompareEdit(io.ComfyNode):
             display_name="Compare Edit",
             category=CATEGORY,
             is_output_node=True,
-            description="Says in figures how far pictures after an edit are from those before: structure, pixels, colours; with a CLIP model also how well "
+            description="Says in figures how far pictures after an edit are from those before: structure, pixels, colours; "
+            "with a CLIP model also how well "
             "they fit a text, and whether they moved as the text says.",
             search_aliases=["ssim", "psnr", "clip score", "metrics", "before after", "difference", "directional similarity"],
             inputs=[
@@ -34,7 +35,9 @@ class CompareEdit(io.ComfyNode):
                 io.String.Input("source_text", default="a face", tooltip="With a scorer: what the pictures before show."),
                 io.String.Input("target_text", default="a face, smiling", tooltip="With a scorer: what the edit shall show."),
                 io.ClipVision.Input("clip_vision", optional=True, tooltip="From Load CLIP Vision, or Load Demo Scorer; with clip."),
-                io.Clip.Input("clip", optional=True, tooltip="The text tower that belongs to clip_vision, from Load CLIP, or Load Demo Scorer."),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="The text tower that belongs to clip_vision, from Load CLIP, or Load Demo Scorer."
+                ),
             ],
             outputs=[
                 io.Image.Output("picture", tooltip="Before, after, and what differs, enlarged in brightness, under the main figures."),
@@ -42,7 +45,10 @@ class CompareEdit(io.ComfyNode):
                 io.Float.Output("ssim", tooltip="Structural similarity, 1 for equal pictures; the mean over the batch."),
                 io.Float.Output("psnr", tooltip="Peak signal-to-noise ratio in dB, 120 for equal pictures."),
                 io.Float.Output("colour_drift", tooltip="How far the mean colours moved, 0 to 1."),
-                io.Float.Output("text_gain", tooltip="With a scorer: how much likelier the target text fits after than before, a difference of cosines; else 0."),
+                io.Float.Output(
+                    "text_gain",
+                    tooltip="With a scorer: how much likelier the target text fits after than before, a difference of cosines; else 0.",
+                ),
                 io.Float.Output("direction", tooltip="With a scorer: cosine between the pictures' move and the texts', -1 to 1; else 0."),
             ],
         )
@@ -58,28 +64,46 @@ class CompareEdit(io.ComfyNode):
         if clip_vision is not None or clip is not None:
             gain, direction = scored(clip_vision, clip, before, after, source_text, target_text)
             found |= {"gain of the target text": gain, "direction": direction}
-        figures = "\n".join(f"{name}: {values.mean():.3f}" + (f" (from {values.min():.3f} to {values.max():.3f})" if len(values) > 1 else "") for name, values in found.items())
+        figures = "\n".join(
+            f"{name}: {values.mean():.3f}" + (f" (from {values.min():.3f} to {values.max():.3f})" if len(values) > 1 else "")
+            for name, values in found.items()
+        )
         shown = [("before", before), ("after", after), ("difference x 4", (4 * (after - before).abs()).clamp(max=1))]
         rows = min(len(after), 4)
         title = f"SSIM {found['SSIM'].mean():.2f}, PSNR {found['PSNR in dB'].mean():.0f} dB, colour drift {means.mean() / 2:.3f}"
-        sheet = labelled_grid([batch[i] for i in range(rows) for _, batch in shown], [name for name, _ in shown] * rows, columns=3, title=title)
-        values = [float(found["SSIM"].mean()), float(found["PSNR in dB"].mean()), float(means.mean() / 2), float(gain.mean()), float(direction.mean())]
+        sheet = labelled_grid(
+            [batch[i] for i in range(rows) for _, batch in shown], [name for name, _ in shown] * rows, columns=3, title=title
+        )
+        values = [
+            float(found["SSIM"].mean()),
+            float(found["PSNR in dB"].mean()),
+            float(means.mean() / 2),
+            float(gain.mean()),
+            float(direction.mean()),
+        ]
         return io.NodeOutput(sheet, figures, *values, ui=ui.PreviewImage(sheet, cls=cls))
 
 
 def pair_of(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     """Both batches (b, h, w, 3) at equal length; ValueError if they do not belong together."""
     if before.shape[1:3] != after.shape[1:3]:
-        raise ValueError(f"after: got {after.shape[2]} x {after.shape[1]} pixels, before has {before.shape[2]} x {before.shape[1]}; scale one of them.")
+        raise ValueError(
+            f"after: got {after.shape[2]} x {after.shape[1]} pixels, before has {before.shape[2]} x {before.shape[1]}; scale one of them."
+        )
     if len(before) not in (1, len(after)):
-        raise ValueError(f"after: got {len(after)} pictures for {len(before)} before; connect batches of equal length, or one picture before.")
+        raise ValueError(
+            f"after: got {len(after)} pictures for {len(before)} before; connect batches of equal length, or one picture before."
+        )
     return as_rgb(before, "before").expand(len(after), -1, -1, -1).cpu(), as_rgb(after, "after").cpu()
 
 
 def scored(clip_vision: Any, clip: Any, before: Tensor, after: Tensor, source: str, target: str) -> tuple[Tensor, Tensor]:
     """Gain (b,) of the target text's cosine, and cosine (b,) of the pictures' move with the texts'."""
     if clip_vision is None or clip is None:
-        raise ValueError(f"{'clip_vision' if clip_vision is None else 'clip'}: figures of a scorer need both towers of one CLIP model; connect it, or disconnect the other.")
+        raise ValueError(
+            f"{'clip_vision' if clip_vision is None else 'clip'}: figures of a scorer need both towers of one CLIP model; "
+            "connect it, or disconnect the other."
+        )
     with torch.inference_mode(False), torch.no_grad():
         texts = torch.stack([text_embedding(clip, text).clone().cpu() for text in (source, target)])
         scorer = ImageScorer(clip_vision)

@@ -51,6 +51,9 @@ def seen_by_patches(model: ModelPatcher) -> ModelPatcher:
 
 
 def innermost(options: dict[str, Any], key: str) -> None:
-    """Put the APPLY_MODEL wrappers of a key behind all others in a run's transformer options, inside whatever puts a compiled network in place."""
+    """Put the APPLY_MODEL wrappers of a key behind all others in a run's transformer options.
+
+    They then act inside of whatever puts a compiled network in place.
+    """
     wrappers = options["wrappers"][WrappersMP.APPLY_MODEL]
     wrappers[key] = wrappers.pop(key)

@@ -114,13 +114,17 @@ def under_prompt(model: Any, target: Any, x: Tensor, denoise_mask: Tensor | None
 def prompts_with(guider: Any, target: Any, x: Tensor, latent_image: Tensor | None, denoise_mask: Tensor | None) -> Prompts:
     """A guider's prepared prompts, with another positive one."""
     if "positive" not in getattr(guider, "conds", {}):
-        raise ValueError(f"target: {type(guider).__name__} has no positive prompt that a target could replace; use CFGGuider or BasicGuider, or leave target empty.")
+        raise ValueError(
+            f"target: {type(guider).__name__} has no positive prompt that a target could replace; use CFGGuider or "
+            "BasicGuider, or leave target empty."
+        )
     own = [name for name in ("control", "gligen", "hooks") for _, extras in target if name in extras]
     if own:
-        raise ValueError(f"target: it carries {', '.join(own)} of its own; connect the bare prompt, what the positive prompt carries is used for both.")
+        raise ValueError(
+            f"target: it carries {', '.join(own)} of its own; connect the bare prompt, what the positive prompt carries is used for both."
+        )
     bare = {"positive": comfy.sampler_helpers.convert_cond(target)}
-    processed = comfy.samplers.process_conds(
-        guider.inner_model, x, bare, x.device, latent_image=latent_image, denoise_mask=denoise_mask)
+    processed = comfy.samplers.process_conds(guider.inner_model, x, bare, x.device, latent_image=latent_image, denoise_mask=denoise_mask)
     first = guider.conds["positive"][0]
     shared = {name: first[name] for name in ("control", "control_apply_to_uncond", "gligen") if name in first}
     positive = [{**cond, **shared} for cond in processed["positive"]]

@@ -28,11 +28,26 @@ def run_inputs(what: str) -> list[io.Input]:
     """The inputs of a node that samples pictures in order to look at h."""
     return [
         io.Latent.Input("latent", tooltip="An Empty Latent Image of the size that you will edit; only its size matters."),
-        io.Int.Input("images", default=16, min=1, max=1024, tooltip=f"How many pictures {what}. More give a cleaner direction and take longer."),
-        io.Int.Input("batch_size", default=8, min=1, max=64, tooltip="How many of them at a time; lower it when memory runs out. The result is the same."),
-        io.Int.Input("steps", default=20, min=2, max=200, tooltip="Steps of each run, and noise levels of the direction. Applying it "
-                     "works with any other number of steps."),
-        io.Float.Input("cfg", default=3.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance of these runs; what you will sample with is a good choice."),
+        io.Int.Input(
+            "images", default=16, min=1, max=1024, tooltip=f"How many pictures {what}. More give a cleaner direction and take longer."
+        ),
+        io.Int.Input(
+            "batch_size",
+            default=8,
+            min=1,
+            max=64,
+            tooltip="How many of them at a time; lower it when memory runs out. The result is the same.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=20,
+            min=2,
+            max=200,
+            tooltip="Steps of each run, and noise levels of the direction. Applying it works with any other number of steps.",
+        ),
+        io.Float.Input(
+            "cfg", default=3.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance of these runs; what you will sample with is a good choice."
+        ),
         seed_input("The first seed; the pictures take the seeds from here up."),
     ]
 
@@ -87,29 +102,67 @@ class DiscoverDirections(io.ComfyNode):
             search_aliases=["h-space", "pca", "unsupervised", "ganspace", "principal components", "semantic direction"],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or the demo model; the directions fit this family only."),
-                io.Conditioning.Input("positive", tooltip="The prompt whose pictures are compared; the directions are what it leaves open."),
+                io.Conditioning.Input(
+                    "positive", tooltip="The prompt whose pictures are compared; the directions are what it leaves open."
+                ),
                 io.Conditioning.Input("negative", tooltip="The negative prompt of these runs; an empty one will do."),
-                io.Combo.Input("method", options=["PCA", "Jacobian", "pullback"], default="PCA",
-                               tooltip="PCA: how many pictures differ from each other. Jacobian: what changes one picture, that of the first "
-                               "seed, most at one step. pullback: what a small change of the noisy latent changes most inside the UNet."),
+                io.Combo.Input(
+                    "method",
+                    options=["PCA", "Jacobian", "pullback"],
+                    default="PCA",
+                    tooltip="PCA: how many pictures differ from each other. Jacobian: what changes one picture, that of the first "
+                    "seed, most at one step. pullback: what a small change of the noisy latent changes most inside the UNet.",
+                ),
                 *run_inputs("are compared"),
-                io.Int.Input("count", default=4, min=1, max=64, tooltip="How many directions, the one that explains most first; for PCA fewer than images."),
-                io.Float.Input("percent", default=0.3, min=0.0, max=1.0, step=0.01, tooltip="Jacobian and pullback: the part of the run at which "
-                               "they look; 0.2 to 0.5 for shapes."),
-                io.Int.Input("iterations", default=8, min=1, max=100, tooltip="Jacobian and pullback: rounds of power iteration; more are more exact."),
-                io.Mask.Input("mask", optional=True, tooltip="Jacobian and pullback: what may change. Directions that change the rest are left out."),
+                io.Int.Input(
+                    "count",
+                    default=4,
+                    min=1,
+                    max=64,
+                    tooltip="How many directions, the one that explains most first; for PCA fewer than images.",
+                ),
+                io.Float.Input(
+                    "percent",
+                    default=0.3,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Jacobian and pullback: the part of the run at which they look; 0.2 to 0.5 for shapes.",
+                ),
+                io.Int.Input(
+                    "iterations",
+                    default=8,
+                    min=1,
+                    max=100,
+                    tooltip="Jacobian and pullback: rounds of power iteration; more are more exact.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="Jacobian and pullback: what may change. Directions that change the rest are left out."
+                ),
             ],
             outputs=[
-                DIRECTION.Output("directions", is_output_list=True, tooltip="The directions one by one. Strength 1 is one standard deviation for PCA, "
-                                 "a tenth of the size of the UNet's inner values for the other methods."),
-                io.String.Output("labels", is_output_list=True, tooltip="Their numbers with the share of the variance, or the singular value, for Labelled Grid."),
-                io.Image.Output("picture", tooltip="PCA: the share of the variance that each explains, over the run. Else: the singular values."),
+                DIRECTION.Output(
+                    "directions",
+                    is_output_list=True,
+                    tooltip="The directions one by one. Strength 1 is one standard deviation for PCA, "
+                    "a tenth of the size of the UNet's inner values for the other methods.",
+                ),
+                io.String.Output(
+                    "labels",
+                    is_output_list=True,
+                    tooltip="Their numbers with the share of the variance, or the singular value, for Labelled Grid.",
+                ),
+                io.Image.Output(
+                    "picture", tooltip="PCA: the share of the variance that each explains, over the run. Else: the singular values."
+                ),
             ],
         )
 
     @classmethod
     @checked
-    def execute(cls, model, positive, negative, method, latent, images, batch_size, steps, cfg, seed, count, percent, iterations, mask=None) -> io.NodeOutput:
+    def execute(
+        cls, model, positive, negative, method, latent, images, batch_size, steps, cfg, seed, count, percent, iterations, mask=None
+    ) -> io.NodeOutput:
         check_whole(positive=positive, negative=negative)
         prompts, empty = {"positive": positive, "negative": negative}, checked_latent(model, latent)
         notes = {"steps": str(steps), "seed": str(seed)}
@@ -121,12 +174,26 @@ class DiscoverDirections(io.ComfyNode):
             picture, notes = explained_variance_figure(shares, sigmas), {**notes, "images": str(images)}
             labels = [f"{i + 1} ({share:.0%})" for i, share in enumerate(shares.mean(0).tolist())]
         else:
-            shifts, values, sigma = sensitive_directions(model, prompts, cfg, empty, method=method, percent=percent, count=count,
-                                                         iterations=iterations, steps=steps, seed=seed, mask=mask)
+            shifts, values, sigma = sensitive_directions(
+                model,
+                prompts,
+                cfg,
+                empty,
+                method=method,
+                percent=percent,
+                count=count,
+                iterations=iterations,
+                steps=steps,
+                seed=seed,
+                mask=mask,
+            )
             per_level, sigmas, notes = shifts[None], (sigma,), {**notes, "percent": str(percent)}
             picture, labels = singular_values_figure(values), [f"{i + 1} ({value:.3g})" for i, value in enumerate(values.tolist())]
         family = family_of(model)
-        directions = [Direction(shifts.contiguous(), sigmas, family, method, {**notes, "number": str(i + 1)}) for i, shifts in enumerate(per_level.unbind(1))]
+        directions = [
+            Direction(shifts.contiguous(), sigmas, family, method, {**notes, "number": str(i + 1)})
+            for i, shifts in enumerate(per_level.unbind(1))
+        ]
         return io.NodeOutput(directions, labels, picture, ui=ui.PreviewImage(picture, cls=cls))
 
 
@@ -160,29 +227,78 @@ class ApplyDirection(io.ComfyNode):
             search_aliases=["h-space", "asyrp", "slider", "attribute", "smile", "edit", "semantic edit"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to patch; of the family that the direction was found on."),
-                DIRECTION.Input("direction", tooltip="From Direction From Prompts, Discover Directions, Train Direction, Combine Directions or Load Direction."),
-                io.Float.Input("strength", default=1.0, min=-100.0, max=100.0, step=0.05, tooltip="The slider. 0 changes nothing at all, more is "
-                               "stronger, below 0 does the opposite. Directions from prompts show from about 0.5 to 2 on the demo model."),
-                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Where the edit starts: 0 is the first step."),
-                io.Float.Input("end_percent", default=0.8, min=0.0, max=1.0, step=0.001, tooltip="Where it ends; the last part of a run draws detail only."),
-                io.Float.Input("ramp", default=0.0, min=0.0, max=0.5, step=0.001, tooltip="Fades the edit in and out over this part of the run, at both ends."),
-                io.Combo.Input("branch", options=["both", "conditional", "unconditional"], default="both",
-                               tooltip="Which half of the guided prediction moves. both: gentler, and keeps more of the picture. conditional: strength "
-                               "1 is about what the prompt itself would do. unconditional: the opposite. At cfg 1 only the conditional half exists."),
-                io.Boolean.Input("asymmetric", default=False, tooltip="The paper's asymmetric process: only the foreseen picture moves, not the noise "
-                                 "that is put back. Costs half as much again; for euler, ddim and DDIM Sampler."),
-                io.Boolean.Input("keep_norm", default=False, tooltip="Keeps the overall size of the UNet's inner values, so that strong edits burn less."),
-                io.Mask.Input("mask", optional=True, tooltip="Edits only where the mask is white; coarse, as the inside of the UNet is small. "
-                              "One for all pictures, or one for each."),
-                io.Combo.Input("form", options=["full", "mean", "global"], default="full", optional=True, tooltip="Trained directions: full looks at each picture; mean is the "
-                               "same for all pictures at a noise level; global is the same at all noise levels, too, for any direction."),
+                DIRECTION.Input(
+                    "direction",
+                    tooltip="From Direction From Prompts, Discover Directions, Train Direction, Combine Directions or Load Direction.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-100.0,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="The slider. 0 changes nothing at all, more is "
+                    "stronger, below 0 does the opposite. Directions from prompts show from about 0.5 to 2 on the demo model.",
+                ),
+                io.Float.Input(
+                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Where the edit starts: 0 is the first step."
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=0.8,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Where it ends; the last part of a run draws detail only.",
+                ),
+                io.Float.Input(
+                    "ramp",
+                    default=0.0,
+                    min=0.0,
+                    max=0.5,
+                    step=0.001,
+                    tooltip="Fades the edit in and out over this part of the run, at both ends.",
+                ),
+                io.Combo.Input(
+                    "branch",
+                    options=["both", "conditional", "unconditional"],
+                    default="both",
+                    tooltip="Which half of the guided prediction moves. both: gentler, and keeps more of the picture. "
+                    "conditional: strength "
+                    "1 is about what the prompt itself would do. unconditional: the opposite. At cfg 1 only the conditional half exists.",
+                ),
+                io.Boolean.Input(
+                    "asymmetric",
+                    default=False,
+                    tooltip="The paper's asymmetric process: only the foreseen picture moves, not the noise "
+                    "that is put back. Costs half as much again; for euler, ddim and DDIM Sampler.",
+                ),
+                io.Boolean.Input(
+                    "keep_norm", default=False, tooltip="Keeps the overall size of the UNet's inner values, so that strong edits burn less."
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Edits only where the mask is white; coarse, as the inside of the UNet is small. "
+                    "One for all pictures, or one for each.",
+                ),
+                io.Combo.Input(
+                    "form",
+                    options=["full", "mean", "global"],
+                    default="full",
+                    optional=True,
+                    tooltip="Trained directions: full looks at each picture; mean is the "
+                    "same for all pictures at a noise level; global is the same at all noise levels, too, for any direction.",
+                ),
             ],
             outputs=[io.Model.Output("model", tooltip="The patched model, for any sampler node; the model that came in is unchanged.")],
         )
 
     @classmethod
     @checked
-    def execute(cls, model, direction, strength, start_percent, end_percent, ramp, branch, asymmetric, keep_norm, mask=None, form="full") -> io.NodeOutput:
+    def execute(
+        cls, model, direction, strength, start_percent, end_percent, ramp, branch, asymmetric, keep_norm, mask=None, form="full"
+    ) -> io.NodeOutput:
         check_fits(model, direction.family, "direction")
         edit = HEdit(in_form(direction, form), strength, Window(start_percent, end_percent, ramp), branch, asymmetric, keep_norm, mask)
         return io.NodeOutput(model if strength == 0 else with_edit(model, edit))
@@ -200,12 +316,34 @@ class CombineDirections(io.ComfyNode):
             inputs=[
                 DIRECTION.Input("first", tooltip="The direction that stays as it is."),
                 DIRECTION.Input("second", tooltip="The direction that is added to it; of the same model family."),
-                io.Float.Input("first_weight", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="How much of the first; below 0 for its opposite, 0 for none."),
-                io.Float.Input("second_weight", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="How much of the second; below 0 for its opposite, 0 for none."),
-                io.Boolean.Input("orthogonalise", default=False, tooltip="Takes from the second what it shares with the first, so that it changes only "
-                                 "what the first leaves alone. With first_weight 0: the second, cleaned of the first."),
-                io.Boolean.Input("keep_size", default=False, tooltip="Divides by the square root of 2, so that a mix is about as strong as each alone."),
-                io.Boolean.Input("average_over_time", default=False, tooltip="Uses one and the same change at every noise level, the mean over all."),
+                io.Float.Input(
+                    "first_weight",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How much of the first; below 0 for its opposite, 0 for none.",
+                ),
+                io.Float.Input(
+                    "second_weight",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How much of the second; below 0 for its opposite, 0 for none.",
+                ),
+                io.Boolean.Input(
+                    "orthogonalise",
+                    default=False,
+                    tooltip="Takes from the second what it shares with the first, so that it changes only "
+                    "what the first leaves alone. With first_weight 0: the second, cleaned of the first.",
+                ),
+                io.Boolean.Input(
+                    "keep_size", default=False, tooltip="Divides by the square root of 2, so that a mix is about as strong as each alone."
+                ),
+                io.Boolean.Input(
+                    "average_over_time", default=False, tooltip="Uses one and the same change at every noise level, the mean over all."
+                ),
             ],
             outputs=[DIRECTION.Output("direction", tooltip="The mix, a direction as any other.")],
         )

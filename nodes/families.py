@@ -13,9 +13,15 @@ from .compiled import uncompiled
 
 # By the classes that a node puts in a model's place, the most particular ones first. LCM's is one of EPS.
 PREDICTIONS = (
-    ("EDM", sampling.EDM), ("V_PREDICTION_EDM", sampling.V_PREDICTION, sampling.ModelSamplingContinuousEDM),
-    ("V_PREDICTION_CONTINUOUS", sampling.V_PREDICTION, sampling.ModelSamplingContinuousV), ("V_PREDICTION", sampling.V_PREDICTION),
-    ("IMG_TO_IMG_FLOW", sampling.IMG_TO_IMG_FLOW), ("FLOW", sampling.CONST), ("IMG_TO_IMG", sampling.IMG_TO_IMG), ("X0", sampling.X0), ("EPS", sampling.EPS),
+    ("EDM", sampling.EDM),
+    ("V_PREDICTION_EDM", sampling.V_PREDICTION, sampling.ModelSamplingContinuousEDM),
+    ("V_PREDICTION_CONTINUOUS", sampling.V_PREDICTION, sampling.ModelSamplingContinuousV),
+    ("V_PREDICTION", sampling.V_PREDICTION),
+    ("IMG_TO_IMG_FLOW", sampling.IMG_TO_IMG_FLOW),
+    ("FLOW", sampling.CONST),
+    ("IMG_TO_IMG", sampling.IMG_TO_IMG),
+    ("X0", sampling.X0),
+    ("EPS", sampling.EPS),
 )
 
 

@@ -61,7 +61,10 @@ class Bar:
 
 
 def previewer_for(model: ModelPatcher) -> latent_preview.LatentPreviewer | None:
-    """The previewer chosen in the host; where none is, the colours of the latents, which cost nothing. None if the host knows none for them."""
+    """The previewer chosen in the host; where none is, the colours of the latents, which cost nothing.
+
+    None if the host knows no colours for them.
+    """
     latent_format = model.get_model_object("latent_format")
     chosen = latent_preview.get_previewer(model.load_device, latent_format)
     if chosen is None and latent_format.latent_rgb_factors is not None:
@@ -72,6 +75,7 @@ def previewer_for(model: ModelPatcher) -> latent_preview.LatentPreviewer | None:
 
 def interruptible(tick: Callable[[Tensor], None] = lambda denoised: None) -> Callable[[Any], None]:
     """A sampler's callback in runs that the user does not see: Cancel works at every step; tick gets the foreseen latents."""
+
     def callback(state: Any) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         tick(state["denoised"])

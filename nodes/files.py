@@ -84,7 +84,13 @@ def give_name(partial: Path, path: Path) -> None:
     try:
         os.link(partial, path)  # which does not replace a file, as renaming does
     except (OSError, AttributeError) as error:
-        if isinstance(error, FileExistsError) or getattr(error, "errno", errno.EPERM) not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK):
+        if isinstance(error, FileExistsError) or getattr(error, "errno", errno.EPERM) not in (
+            errno.EPERM,
+            errno.ENOTSUP,
+            errno.ENOSYS,
+            errno.EINVAL,
+            errno.EMLINK,
+        ):
             raise
         path.touch(exist_ok=False)  # a file system without links: take the name first
         os.replace(partial, path)
@@ -102,7 +108,11 @@ class SaveDirection(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 DIRECTION.Input("direction", tooltip="The direction to keep."),
-                io.String.Input("filename_prefix", default="direction", tooltip="The file's name, before its number; a folder may stand before it: faces/smile."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="direction",
+                    tooltip="The file's name, before its number; a folder may stand before it: faces/smile.",
+                ),
             ],
             outputs=[DIRECTION.Output("direction", tooltip="The same direction, to go on with.")],
         )
@@ -130,11 +140,23 @@ class LoadDirection(io.ComfyNode):
             description="Loads a direction that was saved, or one of the h-space vectors published for SD 1.4 (InterpretDiffusion).",
             search_aliases=["h-space", "import direction", "load slider", "interpretdiffusion", "safetensors"],
             inputs=[
-                io.Combo.Input("file", options=folder_paths.get_filename_list(FOLDER), tooltip="A file in models/semantic_latents or output/semantic_latents."),
-                io.Combo.Input("concept", options=list(PUBLISHED_CONCEPTS), default=PUBLISHED_CONCEPTS[0],
-                               tooltip="For the published file unet.pth only: which of its eight vectors. Use it with branch conditional."),
+                io.Combo.Input(
+                    "file",
+                    options=folder_paths.get_filename_list(FOLDER),
+                    tooltip="A file in models/semantic_latents or output/semantic_latents.",
+                ),
+                io.Combo.Input(
+                    "concept",
+                    options=list(PUBLISHED_CONCEPTS),
+                    default=PUBLISHED_CONCEPTS[0],
+                    tooltip="For the published file unet.pth only: which of its eight vectors. Use it with branch conditional.",
+                ),
             ],
-            outputs=[DIRECTION.Output("direction", tooltip="For Apply Direction or Combine Directions, on the model family that it was found on.")],
+            outputs=[
+                DIRECTION.Output(
+                    "direction", tooltip="For Apply Direction or Combine Directions, on the model family that it was found on."
+                )
+            ],
         )
 
     @classmethod
@@ -155,12 +177,17 @@ class SaveAttribute(io.ComfyNode):
             node_id="SemanticLatents_SaveAttribute",
             display_name="Save Attribute",
             category=CATEGORY,
-            description="Saves an attribute or a mix to output/semantic_latents, with what it fits and how it was learned. Never overwrites.",
+            description="Saves an attribute or a mix to output/semantic_latents, with what it fits and how it was learned. "
+            "Never overwrites.",
             search_aliases=["avi", "export attribute", "save slider", "safetensors"],
             is_output_node=True,
             inputs=[
                 ATTRIBUTE.Input("attribute", tooltip="The attribute to keep."),
-                io.String.Input("filename_prefix", default="attribute", tooltip="The file's name, before its number; a folder may stand before it: faces/beard."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="attribute",
+                    tooltip="The file's name, before its number; a folder may stand before it: faces/beard.",
+                ),
             ],
             outputs=[ATTRIBUTE.Output("attribute", tooltip="The same attribute, to go on with.")],
         )
@@ -182,7 +209,11 @@ class LoadAttribute(io.ComfyNode):
             description="Loads an attribute that was saved, and says what it was learned on.",
             search_aliases=["avi", "import attribute", "load slider", "safetensors"],
             inputs=[
-                io.Combo.Input("file", options=folder_paths.get_filename_list(FOLDER), tooltip="A file in models/semantic_latents or output/semantic_latents."),
+                io.Combo.Input(
+                    "file",
+                    options=folder_paths.get_filename_list(FOLDER),
+                    tooltip="A file in models/semantic_latents or output/semantic_latents.",
+                ),
             ],
             outputs=[
                 ATTRIBUTE.Output("attribute", tooltip="For Apply Attribute or Mix Attributes, on models with the same kind of latents."),

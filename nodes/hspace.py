@@ -31,13 +31,17 @@ from .shared_encoder import Chunks, UNetCall, run_decoder_twice
 
 Branch = Literal["conditional", "unconditional", "both"]
 KEY = "semantic_latents"
-TOLD = EDITS, PLAN, ASKED, PARTS, EDITED_PASS, SIGMA_DOWN = tuple(f"{KEY}_{name}" for name in ("edits", "plan", "asked", "parts", "edited_pass", "sigma_down"))
+TOLD = EDITS, PLAN, ASKED, PARTS, EDITED_PASS, SIGMA_DOWN = tuple(
+    f"{KEY}_{name}" for name in ("edits", "plan", "asked", "parts", "edited_pass", "sigma_down")
+)
 # By the names of the sampler functions: those whose step is x' = D + (sigma'/sigma) (x - D) and nothing else.
 FIRST_ORDER = {"sample_euler", "sample_ddim"}
 # For callers other than the host's guiders: what an entry of cond_or_uncond is.
 BY_PLACE = {0: Prompt("conditional"), 1: Prompt("unconditional")}
-NO_GUIDER = ("model: this sampler node calls the model without the host's guider, so Apply Direction cannot tell which step it is at. "
-             "Use KSampler, SamplerCustom or SamplerCustomAdvanced.")
+NO_GUIDER = (
+    "model: this sampler node calls the model without the host's guider, so Apply Direction cannot tell which step it is at. "
+    "Use KSampler, SamplerCustom or SamplerCustomAdvanced."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,7 @@ class HEdit:
     def masks(self, latent: int | None = None) -> Tensor:
         """Its masks (n, h, w), one for all latents or one for each; that of one latent, by its number, if it has its own."""
         masks = self.mask.reshape(-1, *self.mask.shape[-2:])
-        return masks if latent is None or len(masks) == 1 else masks[latent:latent + 1]
+        return masks if latent is None or len(masks) == 1 else masks[latent : latent + 1]
 
 
 def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:
@@ -84,12 +88,16 @@ def check_no_asymmetric_edit(model: ModelPatcher, why: str) -> None:
 
 
 class RunPlan:
-    """The edits of one run on its noise levels. latent: the shape (b, c, h, w) of what it makes; none of its calls can be divided without."""
+    """The edits of one run on its noise levels.
+
+    latent: the shape (b, c, h, w) of what the run makes; none of its calls can be divided without.
+    """
 
     def __init__(self, edits: tuple[HEdit, ...], sigmas: list[float], model_sampling: Any, latent: torch.Size | None = None):
         self.edits, self.sigmas, self.model_sampling, self.latent = edits, sigmas, model_sampling, latent
         self.prompts: dict[uuid.UUID, Prompt] = {}
-        # Edits whose window was open when the sampler asked about latents, and when the model was called; that a call was to show; and that moved an h.
+        # Edits whose window was open when the sampler asked about latents, and when the model was called; edits that a call was to show;
+        # and edits that moved an h.
         self.asked, self.called, self.meant, self.seen = (set[HEdit]() for _ in range(4))
         self.compiled = False
         self._percents: dict[float, float] = {}
@@ -164,13 +172,18 @@ class RunPlan:
 
     def parts_in(self, x: Tensor, options: dict[str, Any], active: list[HEdit]) -> list[Part]:
         """What the rows of a model call on x (rows, c, h, w) are, as far as it matters to these edits; ValueError if it cannot be told."""
-        whole, masks = options.get(ASKED, options.get(WHOLE)), max((len(edit.masks()) for edit in active if edit.mask is not None), default=0)
+        whole, masks = (
+            options.get(ASKED, options.get(WHOLE)),
+            max((len(edit.masks()) for edit in active if edit.mask is not None), default=0),
+        )
         prompts = self.prompts_of(options)
         shape = self.latent if whole is None else whole.shape
         if masks and (shape[-2:] != self.latent[-2:] or masks not in (1, shape[0])):
             raise ValueError(
-                f"mask: the sampler asks the model about {shape[0]} latents of {shape[-2]} x {shape[-1]} cells, while the run makes {self.latent[0]} of "
-                f"{self.latent[-2]} x {self.latent[-1]}, and where the mask lies in them cannot be told. Disconnect the mask, or choose another sampler."
+                f"mask: the sampler asks the model about {shape[0]} latents of {shape[-2]} x {shape[-1]} cells, while the run "
+                f"makes {self.latent[0]} of "
+                f"{self.latent[-2]} x {self.latent[-1]}, and where the mask lies in them cannot be told. Disconnect the mask, "
+                "or choose another sampler."
             )
         return ModelCall(x, prompts, shape, whole).parts(halves=any(edit.branch != "both" for edit in active), masks=masks)
 
@@ -212,12 +225,17 @@ def plan_run(executor, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas
     finally:
         options.pop(PLAN)
     if plan.asked - plan.called or plan.meant - plan.seen:
-        raise ValueError(f"model: Apply Direction did not act, as no call in its range reached the UNet's middle block: {why_not_reached(guider.model_options)}. "
-                         "Connect the model without that patch.")
+        raise ValueError(
+            "model: Apply Direction did not act, as no call in its range reached the UNet's middle block: "
+            f"{why_not_reached(guider.model_options)}. "
+            "Connect the model without that patch."
+        )
     return result
 
 
-def name_prompts(executor, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor, *args, **kwargs) -> Tensor:
+def name_prompts(
+    executor, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor, *args, **kwargs
+) -> Tensor:
     """SAMPLER_SAMPLE wrapper: tell the plan the guider's prompts, as the host has prepared them for this run."""
     options = extra_args["model_options"]["transformer_options"]
     if PLAN in options:
@@ -258,12 +276,19 @@ def sigma_of(options: dict[str, Any]) -> float:
 
 
 def without_edits(options: dict[str, Any]) -> dict[str, Any]:
-    """Transformer options with the very keys that they have ahead of Apply Direction, as a graph that is traced with others is wrong for those."""
+    """Transformer options with the very keys that they have ahead of Apply Direction.
+
+    A graph that is traced with other keys is wrong for these.
+    """
     wrappers = {kind: {key: some for key, some in named.items() if key != KEY} for kind, named in options.get("wrappers", {}).items()}
     patches = {place: [patch for patch in some if patch is not shift_h] for place, some in options.get("patches", {}).items()}
     rest = {key: value for key, value in options.items() if key not in (*TOLD, "patches", "wrappers")}
     some_patches = {place: some for place, some in patches.items() if some}
-    return {**rest, "wrappers": {kind: named for kind, named in wrappers.items() if named}, **({"patches": some_patches} if some_patches else {})}
+    return {
+        **rest,
+        "wrappers": {kind: named for kind, named in wrappers.items() if named},
+        **({"patches": some_patches} if some_patches else {}),
+    }
 
 
 def check_edit(edit: HEdit, guider: Any, sampler: Any, sigmas: list[float], batch: int) -> None:
@@ -280,7 +305,9 @@ def check_edit(edit: HEdit, guider: Any, sampler: Any, sigmas: list[float], batc
             "high to low."
         )
     if edit.branch == "unconditional" and type(guider).predict_noise is CFGGuider.predict_noise and guider.cfg == 1.0:
-        raise ValueError("branch: at cfg 1 the host skips the unconditional half, so nothing would be edited. Choose conditional or both, or raise cfg.")
+        raise ValueError(
+            "branch: at cfg 1 the host skips the unconditional half, so nothing would be edited. Choose conditional or both, or raise cfg."
+        )
     if edit.mask is not None and len(edit.masks()) not in (1, batch):
         raise ValueError(f"mask: got a batch of {edit.mask.shape[0]} for {batch} latents; connect one mask, or one for each.")
 
@@ -290,7 +317,9 @@ def shift_h(args: dict[str, Any]) -> dict[str, Tensor]:
     options = args["transformer_options"]
     if PLAN not in options:
         raise ValueError(NO_GUIDER)
-    return {"h": options[PLAN].apply(args["h"], sigma_of(options), options[PLAN].parts_of(options), edited_pass=options.get(EDITED_PASS, False))}
+    return {
+        "h": options[PLAN].apply(args["h"], sigma_of(options), options[PLAN].parts_of(options), edited_pass=options.get(EDITED_PASS, False))
+    }
 
 
 def run_unet(executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
@@ -303,7 +332,9 @@ def run_unet(executor, x, timesteps=None, context=None, y=None, control=None, tr
     gain = plan.gain(sigma_of(transformer_options), transformer_options.get(SIGMA_DOWN))
     call = UNetCall(x, timesteps, context, y, control, transformer_options, kwargs)
     acting = [parts[i] for i in chunks]
-    plain, edited = run_decoder_twice(executor, call, Chunks(chunks, len(parts), len(x)), [part.prompt for part in acting], {EDITED_PASS: True, PARTS: acting})
+    plain, edited = run_decoder_twice(
+        executor, call, Chunks(chunks, len(parts), len(x)), [part.prompt for part in acting], {EDITED_PASS: True, PARTS: acting}
+    )
     rows = list(plain.chunk(len(parts)))
     for i, row in zip(chunks, edited.chunk(len(chunks)), strict=True):
         rows[i] = rows[i] + gain * (row - rows[i])

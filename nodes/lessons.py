@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +62,8 @@ class Lesson:
         call, unet, tape = UNetCall(x, timesteps, context, y, control, with_backward(transformer_options), kwargs), executor.class_obj, []
         with torch.no_grad():
             blocks, middle = recording(unet, tape)
-            try:
+            with suppress(Reached):
                 call.run(executor, twin_of(unet, blocks, [*middle[:-1], Stop(tape)]))
-            except Reached:
-                pass
         self.decoder = self.decoder or copies(unet, *DECODER, device=x.device)
         twin = twin_of(unet, *replaying(unet, tape))
         vars(twin).update(self.decoder)

@@ -17,8 +17,11 @@ from ..core.injection import Place, places_of
 
 Half = Literal["conditional", "unconditional"]
 WHOLE = "semantic_latents_whole"  # in transformer options: the latents (b, c, h, w) that the sampler asked about
-UNDIVIDED = ("model: it is called on a part of the picture, or of the batch (a tiled or splitting patch, context windows); what is seen there is of other "
-             "places and sizes. Connect the model without that patch here.")
+UNDIVIDED = (
+    "model: it is called on a part of the picture, or of the batch (a tiled or splitting patch, context windows); what is "
+    "seen there is of other "
+    "places and sizes. Connect the model without that patch here."
+)
 
 
 class Prompt(NamedTuple):
@@ -61,14 +64,19 @@ class ModelCall:
 
         Raises ValueError that names branch or mask if what matters cannot be told.
         """
-        if len(self.x) == len(self.prompts) * self.shape[0] and all(map(self._is_of_its_size, self.prompts)) and not (masks and self._is_turned()):
+        if (
+            len(self.x) == len(self.prompts) * self.shape[0]
+            and all(map(self._is_of_its_size, self.prompts))
+            and not (masks and self._is_turned())
+        ):
             return [Part(prompt.half, prompt.place(self.size), prompt=i) for i, prompt in enumerate(self.prompts)]
         if not halves and not masks:
             return [Part(None)]
         layout = self._layout()
         if layout is None and halves:
             raise ValueError(
-                f"branch: the model is called on {len(self.x)} rows for {len(self.prompts)} prompts and {self.shape[0]} latents (a tiled or splitting "
+                f"branch: the model is called on {len(self.x)} rows for {len(self.prompts)} prompts and {self.shape[0]} "
+                "latents (a tiled or splitting "
                 "patch of another node does so), and which rows are of which half cannot be told. Choose both, or disconnect that patch."
             )
         blocks, size = layout or ([None] * len(self.x), 1)
@@ -89,7 +97,11 @@ class ModelCall:
 
     def _is_turned(self) -> bool:
         """Whether it is on all of the latents, but in another order: turned over the edge, or other latents first."""
-        if self.whole is None or self.x.shape[1:] != self.whole.shape[1:] or torch.equal(self.x[:len(self.whole)], self.whole.to(self.x.device)):
+        if (
+            self.whole is None
+            or self.x.shape[1:] != self.whole.shape[1:]
+            or torch.equal(self.x[: len(self.whole)], self.whole.to(self.x.device))
+        ):
             return False
         return all(self._places_of(row, range(len(self.whole))) for row in self.x)  # a patch may ask about other latents at the same places
 
@@ -117,7 +129,8 @@ class ModelCall:
         latents = {latent for latent, _ in places}
         if len({(tuple(place.rows), tuple(place.columns)) for _, place in places}) != 1 or (masks > 1 and len(latents) > 1):
             raise ValueError(
-                f"mask: the model is called on a part of the picture or of the batch, {row.shape[-2]} x {row.shape[-1]} of {self.size[0]} x {self.size[1]} "
+                f"mask: the model is called on a part of the picture or of the batch, {row.shape[-2]} x {row.shape[-1]} of "
+                f"{self.size[0]} x {self.size[1]} "
                 "cells (a tiled patch or context windows do so), and which part it is cannot be told. Disconnect the mask, or that patch."
             )
         return Part(self._half(prompt), places[0][1], places[0][0], prompt)
@@ -136,7 +149,10 @@ def told(model_options: dict[str, Any], further: dict[str, Any]) -> dict[str, An
 
 
 def undivided(model_options: dict[str, Any], x: Tensor) -> dict[str, Any]:
-    """Model options for a question about latents x whose calls must be on all of them; ValueError where the host's context windows would cut them."""
+    """Model options for a question about latents x whose calls must be on all of them.
+
+    Raises ValueError where the host's context windows would cut them.
+    """
     windows = model_options.get("context_handler")
     if windows is not None and x.shape[getattr(windows, "dim", 0)] > getattr(windows, "context_length", 0):
         raise ValueError(UNDIVIDED)

@@ -37,7 +37,7 @@ def check_numbers(schema: io.Schema, values: Mapping[str, Any]) -> None:
 
 def bounds(port: io.Int.Input | io.Float.Input) -> tuple[float, float]:
     """Least and most for an input. Counts and shares keep to their range; the ends of a slider's lie a hundred times as far from 0."""
-    count, share = isinstance(port, io.Int.Input), 0 <= port.min and port.max <= 1
+    count, share = isinstance(port, io.Int.Input), port.min >= 0 and port.max <= 1
     return (port.min, port.max) if count or share else (min(port.min, FAR * port.min), FAR * port.max)
 
 
@@ -72,7 +72,9 @@ def one_value_each(*, but: Sequence[str]) -> Callable[[Execute], Execute]:
 def only(name: str, values: Sequence[Any], but: Sequence[str]) -> Any:
     """The value of a list that holds nothing else; ValueError that names the input for another list."""
     if not values or not all(same(values[0], value) for value in values[1:]):
-        raise ValueError(f"{name}: got a list of {len(values)} values; connect one value. Of this node's inputs only {' and '.join(but)} may be a list.")
+        raise ValueError(
+            f"{name}: got a list of {len(values)} values; connect one value. Of this node's inputs only {' and '.join(but)} may be a list."
+        )
     return values[0]
 
 

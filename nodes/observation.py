@@ -20,14 +20,19 @@ from .seeds import noise_of, seeds_from
 
 PROBING = "semantic_latents_probing"  # in the transformer options of calls that are no part of the run itself
 SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; the host's own for the first two
-NOT_IN_FORCE = "{}: it is not in force at every step, and there is nothing to learn from at the others. Connect a prompt without a range of steps."
+NOT_IN_FORCE = (
+    "{}: it is not in force at every step, and there is nothing to learn from at the others. Connect a prompt without a range of steps."
+)
 
 
 def check_whole(**prompts: Any) -> None:
     """Raise ValueError for a prompt that is meant for a part of the picture: its h has another size. None passes."""
     for name, prompt in prompts.items():
         if any("area" in extras or extras.get("set_area_to_bounds") for _, extras in prompt or []):
-            raise ValueError(f"{name}: it covers an area of the picture only. Connect a prompt for the whole picture, or one with a mask whose area is default.")
+            raise ValueError(
+                f"{name}: it covers an area of the picture only. Connect a prompt for the whole picture, or one with a mask "
+                "whose area is default."
+            )
 
 
 def same_size(size: torch.Size | None, h: Tensor) -> torch.Size:
@@ -73,9 +78,20 @@ class Watch:
 
 
 class WatchedGuider(comfy.samplers.CFGGuider):
-    """The host's guidance, with a further prompt evaluated at each step for its h alone. Further calls by patches of the guidance are not looked at."""
+    """The host's guidance, with a further prompt evaluated at each step for its h alone.
 
-    def __init__(self, model: ModelPatcher, prompts: dict[str, Any], cfg: float, on_step: Callable[[dict[int, Tensor], float], None], *, looked_at: bool = True):
+    Further calls by patches of the guidance are not looked at.
+    """
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        prompts: dict[str, Any],
+        cfg: float,
+        on_step: Callable[[dict[int, Tensor], float], None],
+        *,
+        looked_at: bool = True,
+    ):
         names = {NEGATIVE: "negative", TARGET: "target", SOURCE: "source" if "target" in prompts else "positive"}
         places = (SOURCE, *([TARGET] if "target" in prompts else []), *([NEGATIVE] if cfg != 1.0 else [])) if looked_at else ()
         self.watch = Watch({place: names[place] for place in places})
@@ -110,14 +126,23 @@ def schedule(model: ModelPatcher, steps: int) -> Tensor:
 
 
 def watched_runs(
-    model: ModelPatcher, prompts: dict[str, Any], cfg: float, latent: Tensor, *, steps: int, seed: int, count: int, batch: int, looked_at: bool = True
+    model: ModelPatcher,
+    prompts: dict[str, Any],
+    cfg: float,
+    latent: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    count: int,
+    batch: int,
+    looked_at: bool = True,
 ) -> Iterator[tuple[float, dict[int, Tensor]]]:
     """For each step of each run, the noise level and h by place, if it is looked at; count seeds from seed up, batch of them at a time."""
     sigmas, bar, seeds = schedule(model, steps), Bar(steps * -(-count // batch)), seeds_from(seed, count)
-    for chunk in [seeds[i:i + batch] for i in range(0, count, batch)]:
+    for chunk in [seeds[i : i + batch] for i in range(0, count, batch)]:
         seen: list[tuple[float, dict[int, Tensor]]] = []
 
-        def on_step(parts: dict[int, Tensor], sigma: float) -> None:
+        def on_step(parts: dict[int, Tensor], sigma: float, seen: list = seen) -> None:
             seen.append((sigma, {index: part.cpu() for index, part in parts.items()}))
             bar.tick()
 

@@ -16,7 +16,9 @@ def why_not_reached(model_options: dict[str, Any]) -> str:
     caches = [name for key, name in CACHES.items() if key in keys]
     if caches:
         return f"{' and '.join(caches)} skips steps"
-    others = [f"the wrapper {key}" if key else "a wrapper without a name" for key in keys] + ["a UNet function wrapper"] * ("model_function_wrapper" in model_options)
+    others = [f"the wrapper {key}" if key else "a wrapper without a name" for key in keys] + ["a UNet function wrapper"] * (
+        "model_function_wrapper" in model_options
+    )
     if others:
         return f"another node's patch ({', '.join(others)}) skips calls of the UNet, or makes them in its own way"
     return "the UNet's blocks are skipped, or called in another way than the host's"
@@ -24,9 +26,14 @@ def why_not_reached(model_options: dict[str, Any]) -> str:
 
 def step_skipped(model_options: dict[str, Any]) -> ValueError:
     """For a node that looks at every step."""
-    return ValueError(f"model: a step did not reach the UNet's middle block: {why_not_reached(model_options)}. Connect the model without that patch here.")
+    return ValueError(
+        f"model: a step did not reach the UNet's middle block: {why_not_reached(model_options)}. Connect the model without that patch here."
+    )
 
 
 def options_of(model: ModelPatcher) -> dict[str, Any]:
     """The model's options as a run sees them, with its wrappers."""
-    return {**model.model_options, "transformer_options": {**model.model_options.get("transformer_options", {}), "wrappers": model.wrappers}}
+    return {
+        **model.model_options,
+        "transformer_options": {**model.model_options.get("transformer_options", {}), "wrappers": model.wrappers},
+    }

@@ -54,7 +54,9 @@ class Steps:
             step = first_step_from(schedule, levels.percent_to_sigma(percent))
             if step is None:
                 input, advice = ("attribute", "sample further down") if learned else ("percent, ahead", "lower percent or ahead")
-                raise ValueError(f"{input}: this run ends before {percent:g} of the whole schedule, so that no step is left there; {advice}.")
+                raise ValueError(
+                    f"{input}: this run ends before {percent:g} of the whole schedule, so that no step is left there; {advice}."
+                )
             return step
 
         edited = first_from(recipe.percent)
@@ -74,18 +76,44 @@ def same_randomness(x: Tensor):
 
 
 def source_moments(
-    inner: Callable[..., Tensor], model: Any, x: Tensor, sigmas: Tensor, *, steps: Iterable[int],
-    extra_args: dict[str, Any], tick: Callable[[Tensor], None] = lambda denoised: None, **options: Any,
+    inner: Callable[..., Tensor],
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    steps: Iterable[int],
+    extra_args: dict[str, Any],
+    tick: Callable[[Tensor], None] = lambda denoised: None,
+    **options: Any,
 ) -> dict[int, Moment]:
     """A sampler's run as it is, seen at steps; the random numbers of the run after it stay what they are."""
     with same_randomness(x):
-        return recorded(inner, model, x, sigmas, steps=steps, extra_args=extra_args, callback=interruptible(tick), disable=True,
-                        known=is_the_host_s(inner), **options)
+        return recorded(
+            inner,
+            model,
+            x,
+            sigmas,
+            steps=steps,
+            extra_args=extra_args,
+            callback=interruptible(tick),
+            disable=True,
+            known=is_the_host_s(inner),
+            **options,
+        )
 
 
 def target_moments(
-    inner: Callable[..., Tensor], model: Any, target: Any, x: Tensor, sigmas: Tensor, *, parted: int, steps: Iterable[int],
-    extra_args: dict[str, Any], tick: Callable[[Tensor], None] = lambda denoised: None, **options: Any,
+    inner: Callable[..., Tensor],
+    model: Any,
+    target: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    parted: int,
+    steps: Iterable[int],
+    extra_args: dict[str, Any],
+    tick: Callable[[Tensor], None] = lambda denoised: None,
+    **options: Any,
 ) -> dict[int, Moment]:
     """A sampler's run under the target prompt from the same noise, the source's until step parted, seen at steps."""
     other = under_prompt(model, target, x, extra_args.get("denoise_mask"))

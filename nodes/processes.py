@@ -44,8 +44,17 @@ class DDIM:
         levels = levels_of(model)
         boost = levels.percent_to_sigma(self.boost_percent) if self.boost_percent < 1 else 0.0
         noise = default_noise_sampler(x, seed=countable(extra_args.get("seed")))
-        return sample_ddim(model, x, sigmas, eta=self.eta, boost_below=boost, flow=picture_share(levels, 0.5) < 1, noise=noise, callback=callback,
-                           announce=lambda down: announced(extra_args, down))
+        return sample_ddim(
+            model,
+            x,
+            sigmas,
+            eta=self.eta,
+            boost_below=boost,
+            flow=picture_share(levels, 0.5) < 1,
+            noise=noise,
+            callback=callback,
+            announce=lambda down: announced(extra_args, down),
+        )
 
 
 def announced(extra_args: dict[str, Any], down: float) -> dict[str, Any]:
@@ -66,11 +75,28 @@ class DDIMSampler(io.ComfyNode):
             "pictures (quality boosting). Equals the host's ddim as it stands.",
             search_aliases=["ddim", "eta", "asyrp", "quality boosting", "stochastic", "sampler"],
             inputs=[
-                io.Float.Input("eta", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="Share of fresh noise in every step: 0 is deterministic, 1 is ancestral."),
-                io.Float.Input("boost_percent", default=1.0, min=0.0, max=1.0, step=0.001, tooltip="From this part of the run on, every step takes fresh "
-                               "noise (eta 1): 0.8 is a good start, 1 turns it off."),
+                io.Float.Input(
+                    "eta",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of fresh noise in every step: 0 is deterministic, 1 is ancestral.",
+                ),
+                io.Float.Input(
+                    "boost_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="From this part of the run on, every step takes fresh noise (eta 1): 0.8 is a good start, 1 turns it off.",
+                ),
             ],
-            outputs=[io.Sampler.Output("sampler", tooltip="For SamplerCustom and SamplerCustomAdvanced; takes asymmetric edits of Apply Direction.")],
+            outputs=[
+                io.Sampler.Output(
+                    "sampler", tooltip="For SamplerCustom and SamplerCustomAdvanced; takes asymmetric edits of Apply Direction."
+                )
+            ],
         )
 
     @classmethod
@@ -106,8 +132,10 @@ class InvertedNoise:
         rows = [row if far <= SAME * largest[row] else told for row, far, told in zip(found, apart.tolist(), asked, strict=True)]
         if None in rows:
             index = latent["batch_index"][rows.index(None)]
-            raise ValueError(f"latent_image: batch_index {index} is none of the {len(self.start)} pictures that were inverted; "
-                             "connect the latent that went into Invert, or a part of it.")
+            raise ValueError(
+                f"latent_image: batch_index {index} is none of the {len(self.start)} pictures that were inverted; "
+                "connect the latent that went into Invert, or a part of it."
+            )
         return rows
 
     def _asked(self, latent: dict[str, Any]) -> list[int | None]:
@@ -121,7 +149,10 @@ class InvertedNoise:
         """Noise (b, c, h, w) that the host scales and adds to the latent; ValueError for a latent of another size."""
         latent = input_latent["samples"].cpu()
         if latent.shape[1:] != self.start.shape[1:]:
-            raise ValueError(f"latent_image: got {tuple(latent.shape[1:])}, the inverted picture has {tuple(self.start.shape[1:])}; connect the latent that went into Invert.")
+            raise ValueError(
+                f"latent_image: got {tuple(latent.shape[1:])}, the inverted picture has {tuple(self.start.shape[1:])}; connect "
+                "the latent that went into Invert."
+            )
         start = self.start[self.rows(input_latent)]
         if latent.count_nonzero():
             latent = self.latent_format.process_in(latent)
@@ -161,16 +192,43 @@ class Invert(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that you will draw with, without edits."),
                 io.Conditioning.Input("positive", tooltip="A prompt that describes the picture; use the same one for drawing it again."),
                 io.Latent.Input("latent", tooltip="The picture, from VAE Encode."),
-                io.Sigmas.Input("sigmas", tooltip="From BasicScheduler, down to 0; use the same ones for drawing. More steps invert more exactly."),
-                io.Int.Input("refinements", default=5, min=0, max=100, tooltip="How often each step is corrected at most; 0 is plain DDIM inversion. Each costs one more model call."),
-                io.Float.Input("tolerance", default=0.0001, min=0.0, max=0.1, step=0.00001, round=0.0000001,
-                               tooltip="A step is done when a correction changes less than this, in units of the noise."),
+                io.Sigmas.Input(
+                    "sigmas", tooltip="From BasicScheduler, down to 0; use the same ones for drawing. More steps invert more exactly."
+                ),
+                io.Int.Input(
+                    "refinements",
+                    default=5,
+                    min=0,
+                    max=100,
+                    tooltip="How often each step is corrected at most; 0 is plain DDIM inversion. Each costs one more model call.",
+                ),
+                io.Float.Input(
+                    "tolerance",
+                    default=0.0001,
+                    min=0.0,
+                    max=0.1,
+                    step=0.00001,
+                    round=0.0000001,
+                    tooltip="A step is done when a correction changes less than this, in units of the noise.",
+                ),
             ],
             outputs=[
-                io.Noise.Output("noise", tooltip="For SamplerCustomAdvanced, with the same sigmas and the latent that came in or an empty one."),
-                io.Latent.Output("latent", tooltip="The same as a noisy latent, for KSampler (Advanced) with add_noise disabled; a flow model (SD3, Flux) takes it only from below its highest noise level."),
-                io.Sampler.Output("exact", tooltip="A sampler that returns to the picture exactly as long as nothing is edited; same sigmas, same prompt, cfg 1."),
-                io.Float.Output("error", tooltip="Root mean square difference of the picture drawn again by plain ddim, in units of the latent's own deviation."),
+                io.Noise.Output(
+                    "noise", tooltip="For SamplerCustomAdvanced, with the same sigmas and the latent that came in or an empty one."
+                ),
+                io.Latent.Output(
+                    "latent",
+                    tooltip="The same as a noisy latent, for KSampler (Advanced) with add_noise disabled; a flow model (SD3, "
+                    "Flux) takes it only from below its highest noise level.",
+                ),
+                io.Sampler.Output(
+                    "exact",
+                    tooltip="A sampler that returns to the picture exactly as long as nothing is edited; same sigmas, same prompt, cfg 1.",
+                ),
+                io.Float.Output(
+                    "error",
+                    tooltip="Root mean square difference of the picture drawn again by plain ddim, in units of the latent's own deviation.",
+                ),
             ],
         )
 
@@ -197,7 +255,10 @@ def check_schedule(sigmas: Tensor) -> None:
     if len(sigmas) < 2:
         raise ValueError("sigmas: no step to invert; connect BasicScheduler with at least 1 step and denoise above 0.")
     if float(sigmas[-1]) != 0 or not bool((sigmas[:-1] > sigmas[1:]).all()):
-        raise ValueError(f"sigmas: must go down to 0, got {float(sigmas[0]):.4g} to {float(sigmas[-1]):.4g}; connect the whole schedule, not a part of it.")
+        raise ValueError(
+            f"sigmas: must go down to 0, got {float(sigmas[0]):.4g} to {float(sigmas[-1]):.4g}; connect the whole schedule, "
+            "not a part of it."
+        )
 
 
 class Inversion:
@@ -216,7 +277,14 @@ class Inversion:
             comfy.model_management.throw_exception_if_processing_interrupted()
             return model(x, sigma * x.new_ones(len(x)), **(extra_args or {}))
 
-        trajectory = invert(denoised, model.latent_image.to(x), sigmas, refinements=self.refinements, tolerance=self.tolerance, on_step=lambda i, _: bar.update(1))
+        trajectory = invert(
+            denoised,
+            model.latent_image.to(x),
+            sigmas,
+            refinements=self.refinements,
+            tolerance=self.tolerance,
+            on_step=lambda i, _: bar.update(1),
+        )
         self.path = Path.along(denoised, trajectory, sigmas)
         bar.update(steps)
         back = sample_ddim(model, trajectory[0], sigmas, options=extra_args)

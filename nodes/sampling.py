@@ -54,8 +54,19 @@ class EditedSampler(AroundSampler):
             tell_once(self, f"start_percent, end_percent: a run lies outside of {window}, so Edit During Sampling does not act in it.")
         masks_over(x, self.mask, None)  # a mask that does not fit is refused before anything is drawn
         return sample_steered(
-            self.inner, model, x, sigmas, edit=self._edit(extra_args.get("denoise_mask")), target=self.target, steps=steps,
-            known=is_the_host_s(self.inner), extra_args=extra_args, callback=callback, disable=disable, **options)
+            self.inner,
+            model,
+            x,
+            sigmas,
+            edit=self._edit(extra_args.get("denoise_mask")),
+            target=self.target,
+            steps=steps,
+            known=is_the_host_s(self.inner),
+            extra_args=extra_args,
+            callback=callback,
+            disable=disable,
+            **options,
+        )
 
     def _edit(self, inpainted: Tensor | None) -> Edit:
         """The operation under the mask, and inside the region that an inpainting run repaints."""
@@ -89,8 +100,10 @@ def is_the_host_s(function: Callable[..., Tensor]) -> bool:
 def inner_function(sampler: Any) -> Callable[..., Tensor]:
     """The function of a SAMPLER, to be wrapped; ValueError for one that is not built on the host's KSAMPLER."""
     if not isinstance(sampler, KSAMPLER):
-        raise ValueError(f"sampler: {type(sampler).__name__} is not built on the host's KSAMPLER, so nothing can be edited "
-                         "inside it. Connect KSamplerSelect, or a sampler node of ComfyUI itself.")
+        raise ValueError(
+            f"sampler: {type(sampler).__name__} is not built on the host's KSAMPLER, so nothing can be edited "
+            "inside it. Connect KSamplerSelect, or a sampler node of ComfyUI itself."
+        )
     return sampler.sampler_function
 
 
@@ -112,23 +125,48 @@ class EditDuringSampling(io.ComfyNode):
             "step or over a range, everywhere or under a mask. The seed's composition stays.",
             search_aliases=["latent operation", "svd sampling", "sampler wrapper", "slider", "edit sampler"],
             inputs=[
-                io.Sampler.Input("sampler", tooltip="The sampler to edit inside of, from KSamplerSelect or another sampler node; "
-                                 "several edits can be chained."),
-                io.LatentOperation.Input("operation", tooltip="What to do to the latent: Spectrum Operation, or any other latent operation."),
+                io.Sampler.Input(
+                    "sampler",
+                    tooltip="The sampler to edit inside of, from KSamplerSelect or another sampler node; several edits can be chained.",
+                ),
+                io.LatentOperation.Input(
+                    "operation", tooltip="What to do to the latent: Spectrum Operation, or any other latent operation."
+                ),
                 io.Combo.Input(
-                    "target", options=["x0", "x_t"], default="x0",
+                    "target",
+                    options=["x0", "x_t"],
+                    default="x0",
                     tooltip="What is edited. x0: the finished picture that the model foresees at a step; gentle, works with "
-                    "every sampler. x_t: the noisy latent itself, as in the paper; the later steps can repair it."),
+                    "every sampler. x_t: the noisy latent itself, as in the paper; the later steps can repair it.",
+                ),
                 io.Combo.Input(
-                    "steps", options=["all in range", "first in range"], default="all in range",
-                    tooltip="Edits every step of the range, or only the first of them. Editing all is stronger."),
-                io.Float.Input("start_percent", default=0.2, min=0.0, max=1.0, step=0.001,
-                               tooltip="Where the range starts: 0 is the first step (layout, large shapes), towards 1 only detail is left."),
-                io.Float.Input("end_percent", default=0.8, min=0.0, max=1.0, step=0.001,
-                               tooltip="Where the range ends: 1 is the last step. Leave the last steps free to clean up."),
-                io.Mask.Input("mask", optional=True,
-                              tooltip="Edits only where the mask is white; grey edits in part. It is resized to the latent. "
-                              "One mask for all pictures, or one for each."),
+                    "steps",
+                    options=["all in range", "first in range"],
+                    default="all in range",
+                    tooltip="Edits every step of the range, or only the first of them. Editing all is stronger.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.2,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Where the range starts: 0 is the first step (layout, large shapes), towards 1 only detail is left.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=0.8,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Where the range ends: 1 is the last step. Leave the last steps free to clean up.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Edits only where the mask is white; grey edits in part. It is resized to the latent. "
+                    "One mask for all pictures, or one for each.",
+                ),
             ],
             outputs=[io.Sampler.Output("sampler", tooltip="For SamplerCustom and SamplerCustomAdvanced, or another Edit During Sampling.")],
         )

@@ -33,7 +33,7 @@ class ImageScorer:
         pictures = pictures if resized == list(pictures.shape[-2:]) else F.interpolate(pictures, resized, mode="bicubic", antialias=True)
         top, left = ((side - size) // 2 for side in resized)
         mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (self.settings.image_mean, self.settings.image_std))
-        pixels = pictures[..., top:top + size, left:left + size].float().to(device)
+        pixels = pictures[..., top : top + size, left : left + size].float().to(device)
         return self.model(pixel_values=(pixels - mean) / std, intermediate_output=-2)
 
     def embed(self, pictures: Tensor) -> Tensor:
@@ -57,19 +57,30 @@ def text_embedding(clip: Any, text: str) -> Tensor:
     """The text tower's pooled embedding (e,)."""
     pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)[1]
     if pooled is None:
-        raise ValueError("clip: this text encoder gives no pooled embedding, which a scorer needs. Connect the text tower that belongs to clip_vision, from Load CLIP.")
+        raise ValueError(
+            "clip: this text encoder gives no pooled embedding, which a scorer needs. Connect the text tower that belongs to "
+            "clip_vision, from Load CLIP."
+        )
     if not torch.isfinite(pooled).all() or float(pooled.norm()) < 1e-6:
-        raise ValueError("clip: this text encoder's embedding is empty; the one in an SD 1.x checkpoint lacks its projection. Connect the text tower from Load CLIP, such as clip_l.")
+        raise ValueError(
+            "clip: this text encoder's embedding is empty; the one in an SD 1.x checkpoint lacks its projection. Connect the "
+            "text tower from Load CLIP, such as clip_l."
+        )
     return pooled[0].float()
 
 
 def check_pair(image: Tensor, text: Tensor) -> None:
     """Raise ValueError unless an image embedding (b, e) and a text embedding (e,) may come from one scorer."""
     if image.ndim != 2:
-        raise ValueError("clip_vision: this model (SigLIP, DINO or another kind) gives no image embedding to compare with words; choose a CLIP vision model.")
+        raise ValueError(
+            "clip_vision: this model (SigLIP, DINO or another kind) gives no image embedding to compare with words; choose a "
+            "CLIP vision model."
+        )
     if image.shape[-1] != text.shape[-1]:
-        raise ValueError(f"clip: its text embeddings have {text.shape[-1]} numbers, those of clip_vision {image.shape[-1]}: they are not a pair. "
-                         "Connect the two towers of one CLIP model, such as ViT-L/14 with clip_l or ViT-bigG with clip_g.")
+        raise ValueError(
+            f"clip: its text embeddings have {text.shape[-1]} numbers, those of clip_vision {image.shape[-1]}: they are not a pair. "
+            "Connect the two towers of one CLIP model, such as ViT-L/14 with clip_l or ViT-bigG with clip_g."
+        )
 
 
 class DemoScorer(io.ComfyNode):
@@ -79,7 +90,8 @@ class DemoScorer(io.ComfyNode):
             node_id="SemanticLatents_DemoScorer",
             display_name="Load Demo Scorer",
             category=CATEGORY,
-            description="The demo model's small CLIP scorer, which comes with this pack. For other models use ComfyUI's Load CLIP Vision and Load CLIP.",
+            description="The demo model's small CLIP scorer, which comes with this pack. For other models use ComfyUI's Load "
+            "CLIP Vision and Load CLIP.",
             search_aliases=["clip vision", "scorer", "demo"],
             inputs=[],
             outputs=[

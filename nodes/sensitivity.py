@@ -80,7 +80,9 @@ class Probe:
     def _of_h(self, executor, call: UNetCall, rows: Rows) -> tuple[Tensor, Tensor]:
         unet = executor.class_obj
         encoder = copies(unet, "time_embed", "label_emb", "input_blocks", "middle_block", device=call.x.device)
-        x, beside = rows.first(call.x).clone().tensor_split([unet.out_channels], 1)  # an inpainting model's mask and picture come after the latent
+        x, beside = (
+            rows.first(call.x).clone().tensor_split([unet.out_channels], 1)
+        )  # an inpainting model's mask and picture come after the latent
 
         def h_of(shift: Tensor) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -110,7 +112,9 @@ class Probe:
         if weight is not None:  # what moves most outside the mask is left out
             outside = Jacobian(f, step, 1 - weight)
             avoid, _ = leading_right_vectors(outside, start(4 * self.count), self.iterations, on_step=lambda: bar.update(1))
-        return leading_right_vectors(Jacobian(f, step, weight), start(self.count), self.iterations, avoid=avoid, on_step=lambda: bar.update(1))
+        return leading_right_vectors(
+            Jacobian(f, step, weight), start(self.count), self.iterations, avoid=avoid, on_step=lambda: bar.update(1)
+        )
 
 
 class Rows:
@@ -130,7 +134,11 @@ class Rows:
     def call(self, times: int, x: Tensor | None = None) -> UNetCall:
         """The call for the picture repeated, or for other running latents x: (times, ...)."""
         call = self.source.picked([self.chunk], lambda value: self.repeated(value, times), {})
-        return call if x is None else UNetCall(x, *(getattr(call, name) for name in ("timesteps", "context", "y", "control", "options", "rest")))
+        return (
+            call
+            if x is None
+            else UNetCall(x, *(getattr(call, name) for name in ("timesteps", "context", "y", "control", "options", "rest")))
+        )
 
 
 def region_of(mask: Tensor | None) -> Tensor | None:
@@ -149,8 +157,18 @@ def mask_like(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def sensitive_directions(
-    model: ModelPatcher, prompts: dict[str, Any], cfg: float, latent: Tensor, *,
-    method: Method, percent: float, count: int, iterations: int, steps: int, seed: int, mask: Tensor | None,
+    model: ModelPatcher,
+    prompts: dict[str, Any],
+    cfg: float,
+    latent: Tensor,
+    *,
+    method: Method,
+    percent: float,
+    count: int,
+    iterations: int,
+    steps: int,
+    seed: int,
+    mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, float]:
     """Directions of h at one step of the run of one seed: shifts (count, c, h, w), singular values, and the noise level.
 

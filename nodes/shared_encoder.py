@@ -91,8 +91,15 @@ class UNetCall:
         """
         names = () if None in prompts else ("cond_or_uncond", "uuids")
         lists = {key: [self.options[key][i] for i in prompts] for key in names if key in self.options}
-        return UNetCall(take(self.x), take(self.timesteps), take(self.context), take(self.y), take(self.control),
-                        {**self.options, **further, **lists}, take(self.rest))
+        return UNetCall(
+            take(self.x),
+            take(self.timesteps),
+            take(self.context),
+            take(self.y),
+            take(self.control),
+            {**self.options, **further, **lists},
+            take(self.rest),
+        )
 
     def run(self, executor: WrapperExecutor, unet: UNetModel) -> Tensor:
         """Through the host's remaining wrappers and the given UNet; the control lists, which it consumes, are copies."""
@@ -104,11 +111,19 @@ class UNetCall:
 
 def saved_from_patches(options: dict[str, Any]) -> AbstractContextManager:
     """Where patches may write in place into what a gradient needs later, as FreeU V2 does, that is copied."""
-    patches = {*options.get("patches", {}), *options.get("patches_replace", {})} - {"middle_block_after_patch"}  # where the pack's own are, which do not
-    return saved_tensors_hooks(lambda value: value.clone() if value.requires_grad else value, lambda value: value) if patches else nullcontext()
+    patches = {*options.get("patches", {}), *options.get("patches_replace", {})} - {
+        "middle_block_after_patch"
+    }  # where the pack's own are, which do not
+    return (
+        saved_tensors_hooks(lambda value: value.clone() if value.requires_grad else value, lambda value: value)
+        if patches
+        else nullcontext()
+    )
 
 
-def run_decoder_twice(executor: WrapperExecutor, call: UNetCall, take: Chunks, prompts: list[int | None], second: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def run_decoder_twice(
+    executor: WrapperExecutor, call: UNetCall, take: Chunks, prompts: list[int | None], second: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
     """The UNet's output, and its output for some of the batch's rows, of these prompts, with further transformer options.
 
     Raises ValueError if a wrapper between skips the UNet.
@@ -161,15 +176,21 @@ def twin_of(unet: UNetModel, input_blocks: list[Iterable], middle_block: list) -
 
 
 def copies(unet: UNetModel, *names: str, device: torch.device) -> dict[str, nn.Module]:
-    """Copies of a UNet's own parts, whatever a twin has in their place, that gradients can pass: the host's weights are inference tensors."""
+    """Copies of a UNet's own parts that gradients can pass, whatever a twin has in their place.
+
+    The host's own weights are inference tensors, which gradients cannot pass.
+    """
     return {name: copy_of(part, device) for name, part in unet.named_children() if name in names}
 
 
 def copy_of(module: nn.Module, device: torch.device) -> nn.Module:
     """A copy of a module of the host that gradients can pass, with the weights that are in force on a device."""
+
     def weights_of(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
         bias_dtype = None if layer.bias is None else layer.bias.dtype
-        weight, bias, stream = comfy.ops.cast_bias_weight(layer, dtype=layer.weight.dtype, device=device, bias_dtype=bias_dtype, offloadable=True)
+        weight, bias, stream = comfy.ops.cast_bias_weight(
+            layer, dtype=layer.weight.dtype, device=device, bias_dtype=bias_dtype, offloadable=True
+        )
         kept = weight.clone(), None if bias is None else bias.clone()
         comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
         return kept

@@ -23,8 +23,14 @@ class StrengthRange(io.ComfyNode):
             inputs=[
                 io.Float.Input("minimum", default=-1.0, min=-100.0, max=100.0, step=0.01, tooltip="The first strength."),
                 io.Float.Input("maximum", default=1.0, min=-100.0, max=100.0, step=0.01, tooltip="The last strength."),
-                io.Int.Input("count", default=5, min=1, max=100, tooltip="How many strengths, at equal distances; each costs a "
-                             "whole run. An odd count from -1 to 1 has the unedited picture in its middle."),
+                io.Int.Input(
+                    "count",
+                    default=5,
+                    min=1,
+                    max=100,
+                    tooltip="How many strengths, at equal distances; each costs a "
+                    "whole run. An odd count from -1 to 1 has the unedited picture in its middle.",
+                ),
             ],
             outputs=[
                 io.Float.Output("strength", is_output_list=True, tooltip="Connect a node's strength (turn the widget into an input)."),
@@ -52,11 +58,20 @@ class Grid(io.ComfyNode):
             inputs=[
                 io.Image.Input("images", tooltip="A list of pictures, batches, or both, of one size; in the order in which they arrive."),
                 io.Int.Input("columns", default=0, min=0, max=100, tooltip="Pictures in a row; 0 for all in one row."),
-                io.Int.Input("tile", default=192, min=16, max=2048, tooltip="Pictures narrower than this many pixels are enlarged, "
-                             "pixel by pixel, so that small ones can be seen."),
+                io.Int.Input(
+                    "tile",
+                    default=192,
+                    min=16,
+                    max=2048,
+                    tooltip="Pictures narrower than this many pixels are enlarged, pixel by pixel, so that small ones can be seen.",
+                ),
                 io.String.Input("title", default="", tooltip="A line above the sheet; leave empty for none."),
-                io.String.Input("labels", optional=True, force_input=True,
-                                tooltip="One label a picture, from Strength Range or any list of texts; for a batch, one for each of its pictures."),
+                io.String.Input(
+                    "labels",
+                    optional=True,
+                    force_input=True,
+                    tooltip="One label a picture, from Strength Range or any list of texts; for a batch, one for each of its pictures.",
+                ),
             ],
             outputs=[io.Image.Output("image", tooltip="The sheet, for Save Image.")],
         )

@@ -26,7 +26,7 @@ from .hspace import HEdit, check_no_asymmetric_edit, with_edit
 from .lessons import Averaging, Course, Directional, Lesson, Matching, Trainer, in_training
 from .node import checked, one_value_each
 from .observation import check_whole, checked_latent, schedule
-from .processes import InvertedNoise, Inversion, run
+from .processes import Inversion, InvertedNoise, run
 from .provenance import HIDDEN, prompt_notes
 from .scoring import ImageScorer, PictureDecoder, check_pair, text_embedding
 from .seeds import noise_of, seed_input, seeds_from
@@ -43,7 +43,8 @@ class TrainDirection(io.ComfyNode):
             node_id="SemanticLatents_TrainDirection",
             display_name="Train Direction",
             category=CATEGORY,
-            description="Trains a small network that finds, for each picture and noise level, the shift of the UNet's inside that changes one "
+            description="Trains a small network that finds, for each picture and noise level, the shift of the UNet's inside "
+            "that changes one "
             "attribute (Asyrp). Minutes, not seconds; the direction looks at each picture that it edits.",
             hidden=[*HIDDEN],
             is_input_list=True,  # pictures that come one by one are one training set
@@ -54,25 +55,77 @@ class TrainDirection(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="The negative prompt of the runs; an empty one will do."),
                 io.Vae.Input("vae", tooltip="For the previews, and for the scorer, which looks at pictures."),
                 io.Latent.Input("latent", tooltip="An Empty Latent Image of the size that you will edit; only its size matters."),
-                io.Combo.Input("objective", options=[MATCHING, DIRECTIONAL], default=MATCHING,
-                               tooltip="prompt matching: do what the target prompt would do; needs target. CLIP directional: move the pictures as the "
-                               "texts differ, judged by a CLIP model; needs clip_vision, clip and the two texts."),
-                io.Int.Input("images", default=32, min=1, max=10000, tooltip="How many pictures are drawn as the training set, if pictures is not connected."),
+                io.Combo.Input(
+                    "objective",
+                    options=[MATCHING, DIRECTIONAL],
+                    default=MATCHING,
+                    tooltip="prompt matching: do what the target prompt would do; needs target. CLIP directional: move the pictures as the "
+                    "texts differ, judged by a CLIP model; needs clip_vision, clip and the two texts.",
+                ),
+                io.Int.Input(
+                    "images",
+                    default=32,
+                    min=1,
+                    max=10000,
+                    tooltip="How many pictures are drawn as the training set, if pictures is not connected.",
+                ),
                 io.Int.Input("batch_size", default=4, min=1, max=64, tooltip="Pictures in one update; lower it when memory runs out."),
                 io.Int.Input("epochs", default=2, min=1, max=1000, tooltip="How often the training set is gone through."),
-                io.Int.Input("steps", default=20, min=2, max=200, tooltip="Steps of each run, one update each. The direction works with any other number of steps."),
-                io.Float.Input("end_percent", default=0.8, min=0.05, max=1.0, step=0.01, tooltip="The part of the run in which h is shifted (up to t_edit); "
-                               "use the same in Apply Direction."),
-                io.Float.Input("cfg", default=3.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance of the runs, as you will draw with; 1 for given pictures."),
-                io.Float.Input("learning_rate", default=0.002, min=0.000001, max=1.0, step=0.0001, round=0.0000001, tooltip="Lower it if the loss jumps."),
-                io.Float.Input("keep_weight", default=0.3, min=0.0, max=100.0, step=0.01, tooltip="How much pictures are kept as they are (L1 term); more shows less."),
+                io.Int.Input(
+                    "steps",
+                    default=20,
+                    min=2,
+                    max=200,
+                    tooltip="Steps of each run, one update each. The direction works with any other number of steps.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=0.8,
+                    min=0.05,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The part of the run in which h is shifted (up to t_edit); use the same in Apply Direction.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=3.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="Guidance of the runs, as you will draw with; 1 for given pictures.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=0.002,
+                    min=0.000001,
+                    max=1.0,
+                    step=0.0001,
+                    round=0.0000001,
+                    tooltip="Lower it if the loss jumps.",
+                ),
+                io.Float.Input(
+                    "keep_weight",
+                    default=0.3,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="How much pictures are kept as they are (L1 term); more shows less.",
+                ),
                 seed_input("The first seed of the training set, which takes the seeds from here up."),
                 io.String.Input("source_text", default="a face", tooltip="CLIP directional: what the pictures show."),
                 io.String.Input("target_text", default="a face, smiling", tooltip="CLIP directional: what they shall show."),
                 io.Conditioning.Input("target", optional=True, tooltip="Prompt matching: the prompt with the attribute: a face, smiling."),
-                io.ClipVision.Input("clip_vision", optional=True, tooltip="CLIP directional: the scorer's image tower, from Load CLIP Vision or Load Demo Scorer."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="CLIP directional: the scorer's image tower, from Load CLIP Vision or Load Demo Scorer.",
+                ),
                 io.Clip.Input("clip", optional=True, tooltip="CLIP directional: its text tower, from Load CLIP, or Load Demo Scorer."),
-                io.Latent.Input("pictures", optional=True, tooltip="Given pictures as the training set, from VAE Encode: two or more, of one size. They are inverted first."),
+                io.Latent.Input(
+                    "pictures",
+                    optional=True,
+                    tooltip="Given pictures as the training set, from VAE Encode: two or more, of one size. They are inverted first.",
+                ),
                 DIRECTION.Input("resume", optional=True, tooltip="A trained direction to go on with, from Load Direction."),
             ],
             outputs=[
@@ -85,8 +138,31 @@ class TrainDirection(io.ComfyNode):
     @classmethod
     @checked
     @one_value_each(but=("pictures",))
-    def execute(cls, model, source, negative, vae, latent, objective, images, batch_size, epochs, steps, end_percent, cfg, learning_rate, keep_weight,
-                seed, source_text, target_text, target=None, clip_vision=None, clip=None, pictures=(), resume=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        source,
+        negative,
+        vae,
+        latent,
+        objective,
+        images,
+        batch_size,
+        epochs,
+        steps,
+        end_percent,
+        cfg,
+        learning_rate,
+        keep_weight,
+        seed,
+        source_text,
+        target_text,
+        target=None,
+        clip_vision=None,
+        clip=None,
+        pictures=(),
+        resume=None,
+    ) -> io.NodeOutput:
         family = family_of(model)
         check_no_asymmetric_edit(model, "through which no direction is trained")
         check_resumed(resume, model)
@@ -113,12 +189,21 @@ class TrainDirection(io.ComfyNode):
             for _ in range(epochs):
                 for batch in noise.split(batch_size):
                     course.run(trainer, batch)
-                    bar.show([vae.decode(latents[:SHOWN]) for latents in map(model.get_model_object("latent_format").process_out, trainer.last)])
+                    bar.show(
+                        [vae.decode(latents[:SHOWN]) for latents in map(model.get_model_object("latent_format").process_out, trainer.last)]
+                    )
         course.lesson.network = network = trainer.training.average
         for batch in noise.split(batch_size):
             course.run(averaging, batch)
-        notes = {**prompt_notes(cls, "source", "target"), "objective": objective, "images": str(len(noise)), "steps": str(steps), "seed": str(seed),
-                 "updates": str(updates + int(resume.notes.get("updates", 0) if resume else 0)), "end_percent": f"{end_percent:g}"}
+        notes = {
+            **prompt_notes(cls, "source", "target"),
+            "objective": objective,
+            "images": str(len(noise)),
+            "steps": str(steps),
+            "seed": str(seed),
+            "updates": str(updates + int(resume.notes.get("updates", 0) if resume else 0)),
+            "end_percent": f"{end_percent:g}",
+        }
         if objective == DIRECTIONAL:
             notes |= {"source": source_text, "target": target_text}
         direction = TrainedDirection(network.cpu(), Direction(*averaging.means.result(), family, "training", notes))
@@ -131,19 +216,26 @@ def check_resumed(resume: AnyDirection | None, model: ModelPatcher) -> None:
     if resume is None:
         return
     if not isinstance(resume, TrainedDirection):
-        raise ValueError(f"resume: this direction ({resume.method}) has no network to go on with; connect one of Train Direction, loaded or fresh.")
+        raise ValueError(
+            f"resume: this direction ({resume.method}) has no network to go on with; connect one of Train Direction, loaded or fresh."
+        )
     check_fits(model, resume.family, "resume")
 
 
-def goal_of(objective: str, keep: float, model: ModelPatcher, vae: Any, target: Any, clip_vision: Any, clip: Any, before: str, after: str) -> Matching | Directional:
+def goal_of(
+    objective: str, keep: float, model: ModelPatcher, vae: Any, target: Any, clip_vision: Any, clip: Any, before: str, after: str
+) -> Matching | Directional:
     """The objective; ValueError that names what is missing for it."""
     if objective == MATCHING:
         if target is None:
             raise ValueError("target: prompt matching needs the prompt with the attribute; connect it, or choose CLIP directional.")
         return Matching(keep)
     if clip_vision is None or clip is None:
-        raise ValueError(f"{'clip_vision' if clip_vision is None else 'clip'}: CLIP directional needs a scorer, both its image and its text tower; connect Load CLIP "
-                         "Vision and Load CLIP (Load Demo Scorer for the demo model), or choose prompt matching.")
+        raise ValueError(
+            f"{'clip_vision' if clip_vision is None else 'clip'}: CLIP directional needs a scorer, both its image and its text "
+            "tower; connect Load CLIP "
+            "Vision and Load CLIP (Load Demo Scorer for the demo model), or choose prompt matching."
+        )
     with torch.inference_mode(False), torch.no_grad():
         texts = [text_embedding(clip, text).clone() for text in (before, after)]
         scorer, decoder, process_out = ImageScorer(clip_vision), PictureDecoder(vae), model.get_model_object("latent_format").process_out
@@ -158,7 +250,9 @@ def check_weights(**prompts: Any) -> None:
     """Raise ValueError for a prompt that changes the model's weights: one copy of the decoder serves all prompts. None passes."""
     for name, prompt in prompts.items():
         if any(extras.get("hooks") and extras["hooks"].get_type(EnumHookType.Weight) for _, extras in prompt or []):
-            raise ValueError(f"{name}: it carries a LoRA of its own (a hook), which training cannot follow. Load the LoRA on the model instead.")
+            raise ValueError(
+                f"{name}: it carries a LoRA of its own (a hook), which training cannot follow. Load the LoRA on the model instead."
+            )
 
 
 def drawn(model: ModelPatcher, latent: dict[str, Any], count: int, seed: int) -> Tensor:
@@ -170,7 +264,9 @@ def inverted(model: ModelPatcher, source: Any, pictures: list[dict[str, Any]], s
     """The noise (n, c, h, w) from which the model draws given pictures under their prompt."""
     sizes = {tuple(latent["samples"].shape[1:]) for latent in pictures}
     if len(sizes) > 1:
-        raise ValueError(f"pictures: of {len(sizes)} sizes ({', '.join(map(str, sorted(sizes)))}); scale or crop them to one size before VAE Encode.")
+        raise ValueError(
+            f"pictures: of {len(sizes)} sizes ({', '.join(map(str, sorted(sizes)))}); scale or crop them to one size before VAE Encode."
+        )
     samples = comfy.sample.fix_empty_latent_channels(model, torch.cat([latent["samples"] for latent in pictures]))
     check_set(samples)
     levels, latent_format, noise = model.get_model_object("model_sampling"), model.get_model_object("latent_format"), []
@@ -185,19 +281,21 @@ def inverted(model: ModelPatcher, source: Any, pictures: list[dict[str, Any]], s
 def check_set(pictures: Tensor) -> None:
     """Raise ValueError for a training set of one picture."""
     if len(pictures) < 2:
-        raise ValueError("pictures, images: a direction trained on one picture fits that one alone; give two at the least, 20 or more if you can.")
+        raise ValueError(
+            "pictures, images: a direction trained on one picture fits that one alone; give two at the least, 20 or more if you can."
+        )
 
 
-def before_and_after(
-    course: Course, model: ModelPatcher, vae: Any, direction: AnyDirection, noise: Tensor, end: float, bar: Bar
-) -> Tensor:
+def before_and_after(course: Course, model: ModelPatcher, vae: Any, direction: AnyDirection, noise: Tensor, end: float, bar: Bar) -> Tensor:
     """A sheet of whole runs without and with the direction."""
     edited = with_edit(model, HEdit(direction, 1.0, Window(0.0, end), "both", False, False, None))
     rows = []
     for patched in (model, edited):
         rows.append(vae.decode(course.run(comfy.samplers.sampler_object("euler").sampler_function, noise, patched)))
         bar.tick()
-    return bar.end(labelled_grid([picture for row in rows for picture in row], ["before"] * len(noise) + ["after"] * len(noise), columns=len(noise)))
+    return bar.end(
+        labelled_grid([picture for row in rows for picture in row], ["before"] * len(noise) + ["after"] * len(noise), columns=len(noise))
+    )
 
 
 NODES = [TrainDirection]

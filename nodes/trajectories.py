@@ -39,11 +39,21 @@ def run_inputs() -> list[io.Input]:
     ]
 
 
-def guided_run(noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict[str, Any], callback: Callable[..., None] | None = None) -> dict[str, Any]:
+def guided_run(
+    noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict[str, Any], callback: Callable[..., None] | None = None
+) -> dict[str, Any]:
     """The LATENT of a run as core's SamplerCustomAdvanced makes it."""
     given = fitted(guider.model_patcher, latent)
-    result = guider.sample(noise.generate_noise(given), given["samples"], sampler, sigmas, denoise_mask=latent.get("noise_mask"), callback=callback,
-                           disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=noise.seed)
+    result = guider.sample(
+        noise.generate_noise(given),
+        given["samples"],
+        sampler,
+        sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=noise.seed,
+    )
     return {**given, "samples": result.to(comfy.model_management.intermediate_device())}
 
 
@@ -54,7 +64,8 @@ class SampleTrajectory(io.ComfyNode):
             node_id="SemanticLatents_SampleTrajectory",
             display_name="Sample Trajectory",
             category=CATEGORY,
-            description="Draws as SamplerCustomAdvanced does, and keeps the latent of every step, for Subspace Distance and Vector Mobility.",
+            description="Draws as SamplerCustomAdvanced does, and keeps the latent of every step, for Subspace Distance and "
+            "Vector Mobility.",
             search_aliases=["trajectory", "record latents", "sampler", "intermediate latents", "svd analysis"],
             inputs=run_inputs(),
             outputs=[
@@ -78,7 +89,9 @@ class SampleTrajectory(io.ComfyNode):
 
         latent = guided_run(noise, guider, sampler, sigmas, latent_image, on_step)
         if len(moments) != steps:
-            raise ValueError(f"sampler: it reported {len(moments)} of {steps} steps, so the run cannot be followed; choose another, such as euler.")
+            raise ValueError(
+                f"sampler: it reported {len(moments)} of {steps} steps, so the run cannot be followed; choose another, such as euler."
+            )
         model = guider.model_patcher
         final = model.get_model_object("latent_format").process_in(latent["samples"].float().cpu())
         percents = [percent_of(model.get_model_object("model_sampling"), sigma) if sigma > 0 else 1.0 for sigma in sigmas.tolist()]
@@ -94,14 +107,25 @@ class SubspaceDistance(io.ComfyNode):
             display_name="Subspace Distance",
             category=CATEGORY,
             is_output_node=True,
-            description="Shows how far the spans of the leading singular vectors move over a run: a map of all pairs of steps, beside what random "
+            description="Shows how far the spans of the leading singular vectors move over a run: a map of all pairs of "
+            "steps, beside what random "
             "spans would give.",
             search_aliases=["grassmann", "geodesic", "principal angles", "svd", "trajectory"],
             inputs=[
                 TRAJECTORY.Input("trajectory", tooltip="From Sample Trajectory."),
                 io.Int.Input("rank", default=4, min=1, max=4096, tooltip="How many leading vectors span the subspace."),
-                io.Combo.Input("side", options=["left", "right"], default="left", tooltip="left: vectors over the picture's height; right: over its width."),
-                io.Combo.Input("of", options=["x_t", "x0"], default="x_t", tooltip="x_t: the noisy latents, as in the paper. x0: what the model foresees."),
+                io.Combo.Input(
+                    "side",
+                    options=["left", "right"],
+                    default="left",
+                    tooltip="left: vectors over the picture's height; right: over its width.",
+                ),
+                io.Combo.Input(
+                    "of",
+                    options=["x_t", "x0"],
+                    default="x_t",
+                    tooltip="x_t: the noisy latents, as in the paper. x0: what the model foresees.",
+                ),
             ],
             outputs=[
                 io.Image.Output("picture", tooltip="The map: dark is near, bright as far as random subspaces."),
@@ -119,7 +143,13 @@ class SubspaceDistance(io.ComfyNode):
         rows = latents[0].shape[-2 if side == "left" else -1]
         random, steps = random_distance(rows, rank), len(matrix)
         picture = distance_figure(matrix, trajectory.percents, random)
-        return io.NodeOutput(picture, float(matrix.diagonal(1).mean()), float(matrix.sum() / (steps * (steps - 1))), random, ui=ui.PreviewImage(picture, cls=cls))
+        return io.NodeOutput(
+            picture,
+            float(matrix.diagonal(1).mean()),
+            float(matrix.sum() / (steps * (steps - 1))),
+            random,
+            ui=ui.PreviewImage(picture, cls=cls),
+        )
 
 
 class VectorMobility(io.ComfyNode):
@@ -130,13 +160,21 @@ class VectorMobility(io.ComfyNode):
             display_name="Vector Mobility",
             category=CATEGORY,
             is_output_node=True,
-            description="Follows the leading singular triplets of the finished picture back through its run, and draws the rank at which each stands.",
+            description="Follows the leading singular triplets of the finished picture back through its run, and draws the "
+            "rank at which each stands.",
             search_aliases=["svd", "rank", "trajectory", "singular vectors", "mobility"],
             inputs=[
                 TRAJECTORY.Input("trajectory", tooltip="From Sample Trajectory; its first picture is looked at."),
-                io.Int.Input("triplets", default=8, min=1, max=4096, tooltip="How many of the finished picture's leading triplets are followed."),
+                io.Int.Input(
+                    "triplets", default=8, min=1, max=4096, tooltip="How many of the finished picture's leading triplets are followed."
+                ),
                 io.Int.Input("channel", default=1, min=1, max=1024, tooltip="The latent channel, from 1."),
-                io.Combo.Input("of", options=["x_t", "x0"], default="x_t", tooltip="x_t: the noisy latents, as in the paper. x0: what the model foresees."),
+                io.Combo.Input(
+                    "of",
+                    options=["x_t", "x0"],
+                    default="x_t",
+                    tooltip="x_t: the noisy latents, as in the paper. x0: what the model foresees.",
+                ),
             ],
             outputs=[
                 io.Image.Output("picture", tooltip="A line for each triplet; the fainter, the less surely it was followed."),
@@ -172,11 +210,13 @@ class Explorer(AroundSampler):
         count = len(self.triplets) * len(self.gains)
         size = 1 if draws_noise(self.inner) else self.batch or fitting(patcher, x, count)
         bar, run = Bar(step + -(-count // size) * (len(sigmas) - 1 - step), patcher), dict(extra_args=extra_args, disable=True, **options)
-        moment = recorded(self.inner, model, x, sigmas, steps=(step,), callback=interruptible(bar.tick),
-                          known=is_the_host_s(self.inner), **run)[step]
+        moment = recorded(
+            self.inner, model, x, sigmas, steps=(step,), callback=interruptible(bar.tick), known=is_the_host_s(self.inner), **run
+        )[step]
         latents, shown = variants(moment.x, self.triplets, self.gains), moment.denoised.repeat(count, *[1] * (x.ndim - 1))
         finished = []
         for chunk, cells in zip(latents.split(size), shown.split(size)):
+
             def on_step(denoised: Tensor, cells: Tensor = cells) -> None:
                 cells.copy_(denoised)
                 bar.tick(shown, len(self.triplets))
@@ -207,15 +247,33 @@ class ExploreSingularVectors(io.ComfyNode):
             node_id="SemanticLatents_ExploreSingularVectors",
             display_name="Explore Singular Vectors",
             category=CATEGORY,
-            description="Shows what single triplets carry: at one step of a run each is made stronger or weaker by itself, and every variant is finished.",
+            description="Shows what single triplets carry: at one step of a run each is made stronger or weaker by itself, "
+            "and every variant is finished.",
             search_aliases=["svd", "xy plot", "singular values", "grid", "what does it do"],
             inputs=[
                 *run_inputs(),
-                io.Float.Input("percent", default=0.3, min=0.0, max=0.99, step=0.01, tooltip="The part of the run at which a singular value is changed. Early changes "
-                               "layout and colours, late ones detail; too early is repaired by the rest of the run."),
+                io.Float.Input(
+                    "percent",
+                    default=0.3,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    tooltip="The part of the run at which a singular value is changed. Early changes "
+                    "layout and colours, late ones detail; too early is repaired by the rest of the run.",
+                ),
                 io.String.Input("triplets", default="1-6", tooltip="Which triplets, a column each, from 1 for the leading one: 1-4, 8."),
-                io.String.Input("gains", default="0, 0.5, 1, 1.5, 2", tooltip="By how much the singular value is multiplied, a row each; 1 is unchanged."),
-                io.Int.Input("batch_size", default=0, min=0, max=4096, tooltip="How many variants are finished at once; 0 for as many as the host expects to fit."),
+                io.String.Input(
+                    "gains",
+                    default="0, 0.5, 1, 1.5, 2",
+                    tooltip="By how much the singular value is multiplied, a row each; 1 is unchanged.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="How many variants are finished at once; 0 for as many as the host expects to fit.",
+                ),
             ],
             outputs=[
                 io.Latent.Output("latent", tooltip="All variants in one batch, row by row, for VAE Decode and Labelled Grid."),
@@ -232,14 +290,20 @@ class ExploreSingularVectors(io.ComfyNode):
         check_latent(latent_image["samples"], "latent_image")
         if len(latent_image["samples"]) != 1:
             raise ValueError(f"latent_image: got a batch of {len(latent_image['samples'])}; one picture is varied, connect a batch of 1.")
-        inner, columns, rows = inner_function(sampler), numbers_in(triplets, "triplets", whole=True), numbers_in(gains, "gains", whole=False)
+        inner, columns, rows = (
+            inner_function(sampler),
+            numbers_in(triplets, "triplets", whole=True),
+            numbers_in(gains, "gains", whole=False),
+        )
         check_exposes_x_t(getattr(inner, "__name__", ""))
         explorer = with_function(sampler, Explorer(inner, columns, rows, percent, batch_size))
         latent = guided_run(noise, guider, explorer, sigmas, latent_image)
         if "batch_index" in latent:  # from which a node after it draws each latent's noise: all variants are of one
             latent["batch_index"] = latent["batch_index"] * len(latent["samples"])
         row_labels, column_labels = [f"x {gain:g}" for gain in rows], [f"triplet {i}" for i in columns]
-        return io.NodeOutput(latent, [f"{triplet} {gain}" for gain in row_labels for triplet in column_labels], len(columns), row_labels, column_labels)
+        return io.NodeOutput(
+            latent, [f"{triplet} {gain}" for gain in row_labels for triplet in column_labels], len(columns), row_labels, column_labels
+        )
 
 
 NODES = [SampleTrajectory, SubspaceDistance, VectorMobility, ExploreSingularVectors]

@@ -1,6 +1,7 @@
 """Runs a module of the tests as a program, in a process that is started afresh.
 
-A fork would not do: where torch has run on more than one thread, the first parallel operation of a fork waits for threads that it does not have.
+A fork would not do where torch has run on more than one thread.
+The first parallel operation of such a fork waits for threads that it does not have.
 `python tests/child.py pack.tests.nodes.fuzz.trial 137 138` tries damaged file 137 alone.
 """
 

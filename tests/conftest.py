@@ -31,7 +31,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "campaign: many cases of one kind; all of them with --long, a share of them without")
-    config.addinivalue_line("markers", "slow: takes minutes even as a share; left out unless it is asked for (-m slow, or --long with -m campaign)")
+    config.addinivalue_line(
+        "markers", "slow: takes minutes even as a share; left out unless it is asked for (-m slow, or --long with -m campaign)"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -62,7 +64,18 @@ def write_figures(found):
     lines = page.read_text().splitlines()[4:] if page.exists() else []
     rows = dict(line.strip("| ").split(" | ", 1) for line in lines) | found
     page.parent.mkdir(exist_ok=True)
-    page.write_text("\n".join([f"What the campaigns found on ComfyUI {__version__}; each row says how many cases were tried. `make test-long` writes it.", "", "| campaign | figures |", "|---|---|", *(f"| {k} | {rows[k]} |" for k in sorted(rows))]) + "\n")
+    page.write_text(
+        "\n".join(
+            [
+                f"What the campaigns found on ComfyUI {__version__}; each row says how many cases were tried. `make test-long` writes it.",
+                "",
+                "| campaign | figures |",
+                "|---|---|",
+                *(f"| {k} | {rows[k]} |" for k in sorted(rows)),
+            ]
+        )
+        + "\n"
+    )
 
 
 def pytest_terminal_summary(terminalreporter, config):

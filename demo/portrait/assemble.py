@@ -3,6 +3,7 @@
 `python -m demo.portrait.assemble FOLDER TARGET`: FOLDER holds portrait_unet, portrait_dit, portrait_shared and
 portrait_readers; TARGET gets portrait.safetensors, portrait_dit.safetensors, the judge and the scorer.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -16,8 +17,10 @@ from safetensors.torch import save_file
 from . import config
 
 PREFIXES = {"vae.": "first_stage_model.", "text.": "cond_stage_model.transformer."}
-MODELS = {"portrait_unet.safetensors": ("portrait.safetensors", "Portrait"),
-          "portrait_dit.safetensors": ("portrait_dit.safetensors", "Portrait DiT")}
+MODELS = {
+    "portrait_unet.safetensors": ("portrait.safetensors", "Portrait"),
+    "portrait_dit.safetensors": ("portrait_dit.safetensors", "Portrait DiT"),
+}
 
 
 def tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -1,4 +1,5 @@
 """Vector drawing for the faces: smooth curves, gradients and layers, turned into pixels by Blend2D."""
+
 from __future__ import annotations
 
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ Paint = Colour | BLGradient
 
 BOX = 216.0  # side of the picture in drawing units
 CORNER = 20.0, 15.0  # the drawing units at the picture's upper left corner
+
 
 def mix(a: Colour, b: Colour, amount: float) -> Colour:
     """The colour at `amount` (0 to 1) of the way from `a` to `b`."""
@@ -37,7 +39,7 @@ def curve(points: list[Point], closed: bool = True) -> BLPath:
     path, n = BLPath(), len(points)
     around = [points[-1], *points, points[0], points[1]] if closed else [points[0], *points, points[-1]]
     path.move_to(*points[0])
-    for (ax, ay), (x, y), (u, v), (bx, by) in zip(around, around[1:n + closed], around[2:], around[3:]):
+    for (ax, ay), (x, y), (u, v), (bx, by) in zip(around, around[1 : n + closed], around[2:], around[3:]):
         if (x, y) != (u, v):
             path.cubic_to(x + (u - ax) / 6, y + (v - ay) / 6, u - (bx - x) / 6, v - (by - y) / 6, u, v)
     if closed:

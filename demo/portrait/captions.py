@@ -3,6 +3,7 @@
 A caption is made of phrases that know what they say, and `said_in` looks the same phrases up again. A continuous attribute
 is spoken of in degrees: each names a stretch of the attribute's range and means its centre.
 """
+
 from __future__ import annotations
 
 import math
@@ -18,10 +19,17 @@ START, END = 0, 1
 # Categorical phrases that stand alone. In phrases of one word and a noun ("red hair"), see NOUNS.
 PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
     "style": {"bald": ("bald", "bald head", "no hair", "shaved head"), "bun": ("bun", "hair in a bun", "hair bun", "top knot")},
-    "glasses": {"none": ("no glasses", "without glasses"), "glasses": ("glasses", "eyeglasses", "spectacles"),
-                "sunglasses": ("sunglasses", "dark glasses", "shades")},
-    "hat": {"none": ("no hat", "without a hat", "bareheaded"), "hat": ("hat", "brimmed hat", "sun hat"),
-            "cap": ("cap", "baseball cap"), "beanie": ("beanie", "knitted hat", "woolly hat")},
+    "glasses": {
+        "none": ("no glasses", "without glasses"),
+        "glasses": ("glasses", "eyeglasses", "spectacles"),
+        "sunglasses": ("sunglasses", "dark glasses", "shades"),
+    },
+    "hat": {
+        "none": ("no hat", "without a hat", "bareheaded"),
+        "hat": ("hat", "brimmed hat", "sun hat"),
+        "cap": ("cap", "baseball cap"),
+        "beanie": ("beanie", "knitted hat", "woolly hat"),
+    },
     "earrings": {"none": ("no earrings", "without earrings"), "earrings": ("earrings", "gold earrings", "hoop earrings")},
 }
 # Stretches of each continuous attribute's range, the plainest phrase first, the plainest prompts' stretches first.
@@ -72,38 +80,155 @@ DEGREES: dict[str, tuple[tuple[float, float, tuple[str, ...]], ...]] = {
 NOUNS: dict[str, dict[str, tuple[tuple[str | tuple[float, float], tuple[str, ...]], ...]]] = {
     "hair": {
         "style": (("straight", ("straight",)), ("wavy", ("wavy",)), ("curly", ("curly", "frizzy")), ("spiky", ("spiky", "punk"))),
-        "hair": (("black", ("black",)), ("brown", ("brown", "brunette")), ("blond", ("blond", "blonde")), ("red", ("red", "ginger")),
-                 ("blue", ("blue",)), ("pink", ("pink",))),
-        "hair_length": (((0.55, 1.0), ("long",)), ((0.0, 0.35), ("short",)), ((0.8, 1.0), ("very long",)),
-                        ((0.0, 0.15), ("very short", "cropped")), ((0.32, 0.62), ("medium length", "shoulder length"))),
+        "hair": (
+            ("black", ("black",)),
+            ("brown", ("brown", "brunette")),
+            ("blond", ("blond", "blonde")),
+            ("red", ("red", "ginger")),
+            ("blue", ("blue",)),
+            ("pink", ("pink",)),
+        ),
+        "hair_length": (
+            ((0.55, 1.0), ("long",)),
+            ((0.0, 0.35), ("short",)),
+            ((0.8, 1.0), ("very long",)),
+            ((0.0, 0.15), ("very short", "cropped")),
+            ((0.32, 0.62), ("medium length", "shoulder length")),
+        ),
         "age": (((0.75, 1.0), ("gray", "grey", "white")),),
     },
     "shirt": {"shirt": tuple((value, (value,)) for value in CATEGORICAL["shirt"])},
-    "background": {"background": tuple((value, (value, "grey")) if value == "gray" else (value, (value,))
-                                       for value in CATEGORICAL["background"])},
-    "skin": {"skin": (((0.7, 1.0), ("dark",)), ((0.0, 0.3), ("light", "fair")), ((0.35, 0.65), ("medium", "tan", "tanned", "olive")),
-                      ((0.5, 0.8), ("brown",)), ((0.85, 1.0), ("very dark",)), ((0.0, 0.12), ("very light", "pale")))},
-    "eyes": {"eyes": (((0.35, 1.0), ("big", "large")), ((-1.0, -0.35), ("small",)), ((-0.25, 0.25), ("normal",)),
-                      ((0.7, 1.0), ("very big", "huge")), ((-1.0, -0.7), ("very small", "tiny")))},
-    "face": {"width": (((0.35, 1.0), ("wide", "round", "broad")), ((-1.0, -0.35), ("narrow", "thin", "slim")),
-                       ((-0.25, 0.25), ("oval",)), ((0.7, 1.0), ("very wide",)), ((-1.0, -0.7), ("very narrow",)))},
+    "background": {
+        "background": tuple((value, (value, "grey")) if value == "gray" else (value, (value,)) for value in CATEGORICAL["background"])
+    },
+    "skin": {
+        "skin": (
+            ((0.7, 1.0), ("dark",)),
+            ((0.0, 0.3), ("light", "fair")),
+            ((0.35, 0.65), ("medium", "tan", "tanned", "olive")),
+            ((0.5, 0.8), ("brown",)),
+            ((0.85, 1.0), ("very dark",)),
+            ((0.0, 0.12), ("very light", "pale")),
+        )
+    },
+    "eyes": {
+        "eyes": (
+            ((0.35, 1.0), ("big", "large")),
+            ((-1.0, -0.35), ("small",)),
+            ((-0.25, 0.25), ("normal",)),
+            ((0.7, 1.0), ("very big", "huge")),
+            ((-1.0, -0.7), ("very small", "tiny")),
+        )
+    },
+    "face": {
+        "width": (
+            ((0.35, 1.0), ("wide", "round", "broad")),
+            ((-1.0, -0.35), ("narrow", "thin", "slim")),
+            ((-0.25, 0.25), ("oval",)),
+            ((0.7, 1.0), ("very wide",)),
+            ((-1.0, -0.7), ("very narrow",)),
+        )
+    },
 }
 NOUN_SYNONYMS = {"shirt": ("shirt", "sweater", "top"), "background": ("background", "backdrop", "wall")}
 
 # Phrases that say how somebody is; all others name a thing that somebody has.
 _STATES = {
-    "bald", "bareheaded", "smiling", "happy", "smiles", "frowning", "sad", "unhappy", "serious", "grinning", "very happy", "laughing",
-    "slightly smiling", "slightly frowning", "slightly sad", "very sad", "old", "elderly", "senior", "aged", "young", "youthful",
-    "middle aged", "adult", "mature", "very old", "ancient", "very young", "bearded", "clean shaven", "unshaven",
-    "lit from the left", "lit from the right", "lit from the front",
+    "bald",
+    "bareheaded",
+    "smiling",
+    "happy",
+    "smiles",
+    "frowning",
+    "sad",
+    "unhappy",
+    "serious",
+    "grinning",
+    "very happy",
+    "laughing",
+    "slightly smiling",
+    "slightly frowning",
+    "slightly sad",
+    "very sad",
+    "old",
+    "elderly",
+    "senior",
+    "aged",
+    "young",
+    "youthful",
+    "middle aged",
+    "adult",
+    "mature",
+    "very old",
+    "ancient",
+    "very young",
+    "bearded",
+    "clean shaven",
+    "unshaven",
+    "lit from the left",
+    "lit from the right",
+    "lit from the front",
 } | {phrase for _, _, phrases in DEGREES["turn"] for phrase in phrases}
-_BEFORE_PERSON = {"bald", "smiling", "happy", "frowning", "sad", "serious", "grinning", "laughing", "old", "elderly", "senior", "young",
-                  "youthful", "middle aged", "very old", "very young", "bearded", "clean shaven", "unshaven", "very happy", "very sad",
-                  "slightly smiling"}
+_BEFORE_PERSON = {
+    "bald",
+    "smiling",
+    "happy",
+    "frowning",
+    "sad",
+    "serious",
+    "grinning",
+    "laughing",
+    "old",
+    "elderly",
+    "senior",
+    "young",
+    "youthful",
+    "middle aged",
+    "very old",
+    "very young",
+    "bearded",
+    "clean shaven",
+    "unshaven",
+    "very happy",
+    "very sad",
+    "slightly smiling",
+}
 _WORN = {phrase for name in ("glasses", "hat", "earrings") for phrases in PHRASES[name].values() for phrase in phrases}
-_COUNTED = {"smile", "grin", "frown", "face", "head", "beard", "hat", "cap", "beanie", "bun", "knot", "mouth", "expression", "shirt",
-            "sweater", "top", "background", "backdrop", "wall", "person"}
-_SUBJECTS = ("a portrait", "a face", "a person", "portrait", "face", "person", "a drawing of a person", "a portrait of a person", "", "", "")
+_COUNTED = {
+    "smile",
+    "grin",
+    "frown",
+    "face",
+    "head",
+    "beard",
+    "hat",
+    "cap",
+    "beanie",
+    "bun",
+    "knot",
+    "mouth",
+    "expression",
+    "shirt",
+    "sweater",
+    "top",
+    "background",
+    "backdrop",
+    "wall",
+    "person",
+}
+_SUBJECTS = (
+    "a portrait",
+    "a face",
+    "a person",
+    "portrait",
+    "face",
+    "person",
+    "a drawing of a person",
+    "a portrait of a person",
+    "",
+    "",
+    "",
+)
 _SENTENCES = ("a portrait of {}", "a drawing of {}", "{}", "{}", "a picture of {}")
 _UNREMARKABLE = {"none", "neutral expression", "closed mouth", "no beard", "light from the front", "facing the camera", "normal", "oval"}
 _WORD = re.compile(r"[a-z]+|[,.;]")
@@ -122,9 +247,10 @@ def _tables() -> tuple[dict[tuple[str, ...], Piece], dict[str, dict[tuple[str, .
         for low, high, spoken in stretches:
             phrases.update({tuple(p.split()): (name, (low + high) / 2) for p in spoken})
     for noun, attributes in NOUNS.items():
-        words = {tuple(p.split()): (name, _meaning(name, what))
-                 for name, rows in attributes.items() for what, spoken in rows for p in spoken}
-        nouns.update({synonym: words for synonym in NOUN_SYNONYMS.get(noun, (noun,))})
+        words = {
+            tuple(p.split()): (name, _meaning(name, what)) for name, rows in attributes.items() for what, spoken in rows for p in spoken
+        }
+        nouns.update(dict.fromkeys(NOUN_SYNONYMS.get(noun, (noun,)), words))
     return phrases, nouns
 
 
@@ -137,8 +263,14 @@ _LONGEST = max(map(len, _BY_WORDS))
 
 
 def _spoken_words() -> list[str]:
-    texts = [*_SUBJECTS, *_SENTENCES, "with and wearing has is in an the not", *(" ".join(words) for words in _BY_WORDS), *_BEFORE_NOUN,
-             *(" ".join(words) for table in _BEFORE_NOUN.values() for words in table)]
+    texts = [
+        *_SUBJECTS,
+        *_SENTENCES,
+        "with and wearing has is in an the not",
+        *(" ".join(words) for words in _BY_WORDS),
+        *_BEFORE_NOUN,
+        *(" ".join(words) for table in _BEFORE_NOUN.values() for words in table),
+    ]
     return sorted({word for text in texts for word in re.findall("[a-z]+", text)})
 
 
@@ -165,7 +297,7 @@ def told(face: Face, rng: np.random.Generator) -> tuple[str, Said]:
     pieces = _pieces(face, rng)
     rng.shuffle(pieces)
     if rng.random() < 0.1:
-        pieces = pieces[:1 + int(rng.integers(2))]
+        pieces = pieces[: 1 + int(rng.integers(2))]
     shape = _as_sentence if rng.random() < 0.4 else _as_list
     while True:
         text = shape([phrase for phrase, _ in pieces], rng)
@@ -209,8 +341,12 @@ def _wording(face: Face, name: str, rng: np.random.Generator) -> tuple[str | Non
     else:
         value = face.numbers[name]
         ways = [(None, spoken, (low, high)) for low, high, spoken in DEGREES.get(name, ()) if low <= value <= high]
-        ways += [(noun, spoken, what) for noun, rows in NOUNS.items() for what, spoken in rows.get(name, ())
-                 if what[0] <= value <= what[1] and not (name == "age" and face.labels["style"] == "bald")]
+        ways += [
+            (noun, spoken, what)
+            for noun, rows in NOUNS.items()
+            for what, spoken in rows.get(name, ())
+            if what[0] <= value <= what[1] and not (name == "age" and face.labels["style"] == "bald")
+        ]
     if not ways:
         return None
     noun, phrases, what = _pick(rng, ways)
@@ -284,8 +420,9 @@ def said_in(captions: list[str]) -> dict[str, list]:
     continuous one's holds the centre of what the words mean (the mean of several), or nan.
     """
     heard = [_heard(text) for text in captions]
-    said: dict[str, list] = {name: [words[name][-1] if name in words else len(values) for words in heard]
-                             for name, values in CATEGORICAL.items()}
+    said: dict[str, list] = {
+        name: [words[name][-1] if name in words else len(values) for words in heard] for name, values in CATEGORICAL.items()
+    }
     said.update({name: [sum(words[name]) / len(words[name]) if name in words else math.nan for words in heard] for name in CONTINUOUS})
     return said
 
@@ -294,9 +431,9 @@ def _heard(text: str) -> dict[str, list]:
     """All that a text says, by attribute, in order: at each place the longest phrase counts, and before a noun its words."""
     tokens, heard, free, k = _WORD.findall(text.lower()), {}, 0, 0
     while k < len(tokens):
-        length = next((n for n in range(_LONGEST, 0, -1) if tuple(tokens[k:k + n]) in _BY_WORDS), 0)
+        length = next((n for n in range(_LONGEST, 0, -1) if tuple(tokens[k : k + n]) in _BY_WORDS), 0)
         if length:
-            name, meaning = _BY_WORDS[tuple(tokens[k:k + length])]
+            name, meaning = _BY_WORDS[tuple(tokens[k : k + length])]
             heard.setdefault(name, []).append(meaning)
             k += length
             free = k
@@ -313,9 +450,9 @@ def _before(tokens: list[str], words: dict[tuple[str, ...], Said]) -> list[tuple
     """What the words right before a noun say, read backwards from it."""
     found, end = [], len(tokens)
     while end:
-        length = next((n for n in (2, 1) if n <= end and tuple(tokens[end - n:end]) in words), 0)
+        length = next((n for n in (2, 1) if n <= end and tuple(tokens[end - n : end]) in words), 0)
         if not length:
             break
-        found.append(words[tuple(tokens[end - length:end])])
+        found.append(words[tuple(tokens[end - length : end])])
         end -= length
     return found

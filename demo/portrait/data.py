@@ -3,6 +3,7 @@
 Face `i` and its captions depend on the seed and `i` alone, whatever the number of drawing processes, so that a run that
 was stopped goes on with the same faces. No torch here: the drawing processes start in a moment and stay small.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,7 +29,7 @@ def numbers_of(face: Face) -> np.ndarray:
 
 def padded(text: str) -> list[int]:
     """Token ids of a caption, padded as the host pads them."""
-    ids = [captions.START, *captions.words_to_ids(text)[:captions.MAX_TOKENS - 2], captions.END]
+    ids = [captions.START, *captions.words_to_ids(text)[: captions.MAX_TOKENS - 2], captions.END]
     return ids + [captions.END] * (captions.MAX_TOKENS - len(ids))
 
 
@@ -44,10 +45,14 @@ class Store:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         shapes = {
-            "pixels": (np.uint8, (SIZE, SIZE, 3)), "labels": (np.int16, (len(CATEGORICAL),)),
-            "shown": (np.bool_, (len(NAMES),)), "numbers": (np.float32, (len(CONTINUOUS),)),
-            "identity": (np.float32, (len(IDENTITY),)), "tokens": (np.int16, (CAPTIONS, captions.MAX_TOKENS)),
-            "said_labels": (np.int16, (len(CATEGORICAL),)), "said_numbers": (np.float32, (len(CONTINUOUS),)),
+            "pixels": (np.uint8, (SIZE, SIZE, 3)),
+            "labels": (np.int16, (len(CATEGORICAL),)),
+            "shown": (np.bool_, (len(NAMES),)),
+            "numbers": (np.float32, (len(CONTINUOUS),)),
+            "identity": (np.float32, (len(IDENTITY),)),
+            "tokens": (np.int16, (CAPTIONS, captions.MAX_TOKENS)),
+            "said_labels": (np.int16, (len(CATEGORICAL),)),
+            "said_numbers": (np.float32, (len(CONTINUOUS),)),
             "latents": (np.float16, (4, CELLS, CELLS)),
         }
         if not (self.folder / "progress.npy").exists():

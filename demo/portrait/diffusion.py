@@ -1,4 +1,5 @@
 """Train the two models that draw: the latent diffusion UNet and the flow-matching transformer, on precomputed latents."""
+
 from __future__ import annotations
 
 import math
@@ -34,13 +35,14 @@ FILES = {"unet": "portrait_unet.safetensors", "dit": "portrait_dit.safetensors"}
 def face_weights(recipe: Recipe) -> torch.Tensor:
     """Loss weights (32, 32) of mean 1, higher over face and mouth. A squared error's minimiser does not depend on them."""
     y, x = torch.meshgrid(*[(torch.arange(config.LATENT_SIZE) + 0.5) * 2 / config.LATENT_SIZE - 1] * 2, indexing="ij")
-    face, mouth = torch.exp(-(x / 0.5) ** 2 - ((y - 0.13) / 0.55) ** 2), torch.exp(-(x / 0.3) ** 2 - ((y - 0.4) / 0.2) ** 2)
+    face, mouth = torch.exp(-((x / 0.5) ** 2) - ((y - 0.13) / 0.55) ** 2), torch.exp(-((x / 0.3) ** 2) - ((y - 0.4) / 0.2) ** 2)
     weights = 1 + (recipe.face_weight - 1) * face + recipe.mouth_weight * mouth
     return weights / weights.mean()
 
 
 class UNet:
     """v-prediction (Salimans & Ho 2022), all noise levels weighted alike: prompts decide at high noise."""
+
     plain = ("input_blocks.0.", "out.2.", "time_embed.")
 
     def __init__(self, recipe: Recipe, device: str):
@@ -76,6 +78,7 @@ class UNet:
 
 class Transformer:
     """Flow matching with the host's shift of noise levels."""
+
     plain = ("img_in.", "txt_in.", "time_in.", "vector_in.", "final_layer.")
 
     def __init__(self, recipe: Recipe, device: str):
@@ -118,8 +121,17 @@ def empty_prompt(encoder, device: str) -> tuple[torch.Tensor, torch.Tensor]:
         return encoder.encode(torch.tensor([padded("")], device=device))
 
 
-def train(kind: str, store: Store, folder: Path, plan: runs.Plan, device: str, recipe: Recipe | None = None,
-          save_every: float = 45.0, state_every: float = 60.0, at_least: int = 20_000) -> Path:
+def train(
+    kind: str,
+    store: Store,
+    folder: Path,
+    plan: runs.Plan,
+    device: str,
+    recipe: Recipe | None = None,
+    save_every: float = 45.0,
+    state_every: float = 60.0,
+    at_least: int = 20_000,
+) -> Path:
     """Train until the plan's end; the averaged weights in fp16 are written every `save_every` seconds and at the end.
 
     Goes on from `<kind>_state.safetensors` in the folder when there is one.
@@ -156,8 +168,16 @@ def train(kind: str, store: Store, folder: Path, plan: runs.Plan, device: str, r
         now = time.time()
         if now - told > 10 or step == 1:
             mean = torch.stack(losses).mean().item()
-            runs.log(folder / f"{kind}.csv", step=step, seen=seen, loss=f"{mean:.4f}", rate=f"{plan.rate(seen, step, recipe.rate):.1e}",
-                     faces=latents.count, a_second=f"{(seen - since) / (now - told):.0f}", seconds=f"{now - plan.start:.0f}")
+            runs.log(
+                folder / f"{kind}.csv",
+                step=step,
+                seen=seen,
+                loss=f"{mean:.4f}",
+                rate=f"{plan.rate(seen, step, recipe.rate):.1e}",
+                faces=latents.count,
+                a_second=f"{(seen - since) / (now - told):.0f}",
+                seconds=f"{now - plan.start:.0f}",
+            )
             if not math.isfinite(mean):
                 raise FloatingPointError(f"{kind}: the loss is not a number at step {step}")
             told, since, losses = now, seen, []

@@ -3,6 +3,7 @@
 Samples with plain loops, not the host's samplers, so that it runs where the models were trained. Faces and prompts come
 from seeds that no training used.
 """
+
 from __future__ import annotations
 
 import json
@@ -19,10 +20,14 @@ from .faces import CATEGORICAL, CONTINUOUS
 
 FIRST_SEED = 100_000
 SHEET_PROMPTS = (
-    "a portrait, smiling, curly red hair, green background", "a portrait, frowning, black hair, dark skin, blue shirt",
-    "an old man with a long beard and glasses", "a young woman with long blond hair, big smile, earrings",
-    "a portrait, sunglasses, beanie, orange background", "a portrait, open mouth, spiky blue hair, looking right",
-    "a portrait, bald, stubble, light from the left", "a portrait, slight smile, wavy brown hair, looking left, yellow shirt",
+    "a portrait, smiling, curly red hair, green background",
+    "a portrait, frowning, black hair, dark skin, blue shirt",
+    "an old man with a long beard and glasses",
+    "a young woman with long blond hair, big smile, earrings",
+    "a portrait, sunglasses, beanie, orange background",
+    "a portrait, open mouth, spiky blue hair, looking right",
+    "a portrait, bald, stubble, light from the left",
+    "a portrait, slight smile, wavy brown hair, looking left, yellow shirt",
 )
 
 
@@ -48,8 +53,10 @@ def draw(model, encoder, codec, prompts: list[str], seeds: list[int], device: st
     """Pictures (b, 3, 256, 256) in [-1, 1], batch by batch."""
     empty = diffusion.empty_prompt(encoder, device)
     for start in range(0, len(prompts), batch):
-        noise = torch.cat([torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in seeds[start:start + batch]])
-        tokens = torch.tensor([data.padded(prompt) for prompt in prompts[start:start + batch]], device=device)
+        noise = torch.cat(
+            [torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in seeds[start : start + batch]]
+        )
+        tokens = torch.tensor([data.padded(prompt) for prompt in prompts[start : start + batch]], device=device)
         context, pooled = encoder.encode(tokens)
         yield vae.decode(codec, model.sample(noise.to(device), context, pooled, empty, steps, cfg))
 
@@ -57,6 +64,7 @@ def draw(model, encoder, codec, prompts: list[str], seeds: list[int], device: st
 @dataclass(frozen=True)
 class Effort:
     """Rounds of all questions, or of every n-th; sampling steps."""
+
     rounds: int = 24
     every: int = 1
     steps: int = 20
@@ -68,7 +76,7 @@ def asked_of(model, encoder, codec, reader: judge.Judge, device: str, effort: Ef
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTINUOUS}
     done = 0
     while done < effort.rounds and (done == 0 or time.time() < end):
-        wanted = questions(np.random.default_rng([FIRST_SEED, done]))[::effort.every]
+        wanted = questions(np.random.default_rng([FIRST_SEED, done]))[:: effort.every]
         prompts = [captions.prompt_for(**each) for _, each in wanted]
         seeds = [FIRST_SEED + done * len(wanted) + i for i in range(len(wanted))]
         parts = [reader.read(images) for images in draw(model, encoder, codec, prompts, seeds, device, steps=effort.steps, cfg=cfg)]
@@ -85,11 +93,15 @@ def asked_of(model, encoder, codec, reader: judge.Judge, device: str, effort: Ef
                     hits[name].setdefault(captions.prompt_for(**{name: value}).split(", ")[1], []).append(near)
         done += 1
     shares = {name: {value: round(float(np.mean(found)), 4) for value, found in values.items()} for name, values in hits.items()}
-    return {"cfg": cfg, "rounds": done, "found": shares,
-            "labels_found": float(np.mean([share for name in CATEGORICAL for share in shares[name].values()])),
-            "numbers_near": float(np.mean([share for name in CONTINUOUS for share in shares[name].values()])),
-            "correlation": {name: round(float(np.corrcoef(np.array(rows).T)[0, 1]), 4) for name, rows in pairs.items() if len(rows) > 2},
-            "samples": {name: {value: len(found) for value, found in values.items()} for name, values in hits.items()}}
+    return {
+        "cfg": cfg,
+        "rounds": done,
+        "found": shares,
+        "labels_found": float(np.mean([share for name in CATEGORICAL for share in shares[name].values()])),
+        "numbers_near": float(np.mean([share for name in CONTINUOUS for share in shares[name].values()])),
+        "correlation": {name: round(float(np.corrcoef(np.array(rows).T)[0, 1]), 4) for name, rows in pairs.items() if len(rows) > 2},
+        "samples": {name: {value: len(found) for value, found in values.items()} for name, values in hits.items()},
+    }
 
 
 def sheet(model, encoder, codec, device: str, path: Path, columns: int = 8, side: int = 128, steps: int = 20) -> None:
@@ -110,8 +122,7 @@ def tiled(images: torch.Tensor, columns: int, side: int) -> Image.Image:
 def of_model(kind: str, folder: Path, device: str, effort: Effort, end: float) -> dict:
     """A drawing model's figures; its sheet is written to the folder first."""
     model, encoder, codec = diffusion.load(kind, folder, device), text.load(folder, device), vae.load(folder, device)
-    sheet(model, encoder, codec, device, folder / f"sheet_{kind}.png", max(1, 8 // effort.every),
-          steps=effort.steps)
+    sheet(model, encoder, codec, device, folder / f"sheet_{kind}.png", max(1, 8 // effort.every), steps=effort.steps)
     reader, begun = judge.load(folder, device), time.time()
     out = asked_of(model, encoder, codec, reader, device, effort, end)
     out["pictures_a_second"] = round(out["rounds"] * len(questions(np.random.default_rng(0))) / effort.every / (time.time() - begun), 1)
@@ -128,10 +139,16 @@ def of_readers(unseen: data.Store, folder: Path, device: str, count: int) -> dic
     back = torch.cat([vae.decode(codec, vae.encode(codec, some.to(device))).cpu() for some in images.split(100)])
     latents = torch.cat([vae.encode(codec, some.to(device)).cpu() for some in images[:400].split(100)])
     quality = vae.psnr(back, images)
-    out["vae"] = {"psnr_mean": quality.mean().item(), "psnr_5th_percentile": quality.quantile(0.05).item(),
-                  "latent_mean": latents.mean(dim=(0, 2, 3)).tolist(), "latent_std": latents.std(dim=(0, 2, 3)).tolist(),
-                  "latent_largest": latents.abs().max().item()}
-    tiled(torch.cat([part for i in range(0, 16, 8) for part in (images[i:i + 8], back[i:i + 8])]), 8, 128).save(folder / "sheet_vae.png")
+    out["vae"] = {
+        "psnr_mean": quality.mean().item(),
+        "psnr_5th_percentile": quality.quantile(0.05).item(),
+        "latent_mean": latents.mean(dim=(0, 2, 3)).tolist(),
+        "latent_std": latents.std(dim=(0, 2, 3)).tolist(),
+        "latent_largest": latents.abs().max().item(),
+    }
+    tiled(torch.cat([part for i in range(0, 16, 8) for part in (images[i : i + 8], back[i : i + 8])]), 8, 128).save(
+        folder / "sheet_vae.png"
+    )
     if (folder / judge.FILE).exists():
         out |= of_judge(judge.load(folder, device), unseen, images.to(device), back.to(device))
     if (folder / scorer.FILE).exists():
@@ -140,20 +157,25 @@ def of_readers(unseen: data.Store, folder: Path, device: str, count: int) -> dic
 
 
 def of_judge(reader: judge.Judge, unseen: data.Store, images: torch.Tensor, back: torch.Tensor) -> dict:
-    drawn, shown = judge.figures(reader, unseen, images), torch.from_numpy(np.array(unseen.shown[:len(images)]))
+    drawn, shown = judge.figures(reader, unseen, images), torch.from_numpy(np.array(unseen.shown[: len(images)]))
     before, after = reader.read(images), reader.read(back)
     same = {name: (before[name] == after[name]).cpu()[shown[:, i]].float().mean().item() for i, name in enumerate(CATEGORICAL)}
     moved = {name: (before[name] - after[name]).abs().mean().item() for name in CONTINUOUS}
-    return {"judge": drawn, "judge_mean_accuracy": float(np.mean([drawn[name] for name in CATEGORICAL])),
-            "judge_mean_r2": float(np.mean([drawn[name] for name in CONTINUOUS])),
-            "judge_identity_r2": float(np.mean([value for name, value in drawn.items() if name.startswith("identity")])),
-            "judge_after_vae": judge.figures(reader, unseen, back),
-            "vae_agreement": same, "vae_agreement_mean": float(np.mean(list(same.values()))), "vae_numbers_moved": moved}
+    return {
+        "judge": drawn,
+        "judge_mean_accuracy": float(np.mean([drawn[name] for name in CATEGORICAL])),
+        "judge_mean_r2": float(np.mean([drawn[name] for name in CONTINUOUS])),
+        "judge_identity_r2": float(np.mean([value for name, value in drawn.items() if name.startswith("identity")])),
+        "judge_after_vae": judge.figures(reader, unseen, back),
+        "vae_agreement": same,
+        "vae_agreement_mean": float(np.mean(list(same.values()))),
+        "vae_numbers_moved": moved,
+    }
 
 
 def of_scorer(model, encoder, unseen: data.Store, images: torch.Tensor) -> dict:
     """Accuracy of choosing the right plain prompt, by attribute; of smiles, among frowning, neutral and smiling."""
-    labels, shown, numbers = (np.array(getattr(unseen, name)[:len(images)]) for name in ("labels", "shown", "numbers"))
+    labels, shown, numbers = (np.array(getattr(unseen, name)[: len(images)]) for name in ("labels", "shown", "numbers"))
     out = {}
     for i, (name, values) in enumerate(CATEGORICAL.items()):
         chosen = scorer.choices(model, encoder, images, [captions.prompt_for(**{name: value}) for value in values]).cpu().numpy()

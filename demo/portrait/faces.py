@@ -2,6 +2,7 @@
 
 A `Face` says all there is to see; `render` draws it and nothing else decides about a pixel. There is no third-party art.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ CATEGORICAL: dict[str, tuple[str, ...]] = {
     "background": ("white", "gray", "orange", "green", "blue", "pink"),
 }
 PROBABILITIES = {
-    "style": (0.12, 0.2, 0.18, 0.2, 0.15, 0.15), "glasses": (0.5, 0.27, 0.23), "hat": (0.58, 0.14, 0.14, 0.14),
+    "style": (0.12, 0.2, 0.18, 0.2, 0.15, 0.15),
+    "glasses": (0.5, 0.27, 0.23),
+    "hat": (0.58, 0.14, 0.14, 0.14),
     "earrings": (0.6, 0.4),
 }
 CONTINUOUS: dict[str, tuple[float, float]] = {
@@ -42,15 +45,38 @@ CONTINUOUS: dict[str, tuple[float, float]] = {
     "width": (-1, 1),  # narrow to wide face
 }
 IDENTITY: tuple[str, ...] = (
-    "eye_distance", "eye_tilt", "iris", "lashes", "brow_height", "brow_thickness", "brow_arch", "nose_length", "nose_width", "mouth_width",
-    "lips", "jaw", "chin", "forehead", "ears", "parting", "fringe", "frames", "collar", "shoulders", "undertone",
-    "hair_tone", "hat_hue", "shirt_tone", "background_tone",
+    "eye_distance",
+    "eye_tilt",
+    "iris",
+    "lashes",
+    "brow_height",
+    "brow_thickness",
+    "brow_arch",
+    "nose_length",
+    "nose_width",
+    "mouth_width",
+    "lips",
+    "jaw",
+    "chin",
+    "forehead",
+    "ears",
+    "parting",
+    "fringe",
+    "frames",
+    "collar",
+    "shoulders",
+    "undertone",
+    "hair_tone",
+    "hat_hue",
+    "shirt_tone",
+    "background_tone",
 )
 
 
 @dataclass(frozen=True)
 class Face:
     """One face: `labels` by CATEGORICAL, `numbers` by CONTINUOUS, and `identity` by IDENTITY, each there in [-1, 1]."""
+
     labels: dict[str, str]
     numbers: dict[str, float]
     identity: dict[str, float]
@@ -124,7 +150,18 @@ def _hidden_hair(labels: dict[str, str], numbers: dict[str, float]) -> set[str]:
 def render(face: Face, size: int = SIZE) -> np.ndarray:
     """The picture of a face, uint8 (size, size, 3), drawn back to front; the same face gives the same pixels."""
     canvas, head = Canvas(size), Head(face)
-    for draw in (draw_background, draw_back_hair, draw_body, draw_locks, draw_head, draw_beard, draw_features, draw_front_hair, draw_hat,
-                 draw_glasses, draw_earrings):
+    for draw in (
+        draw_background,
+        draw_back_hair,
+        draw_body,
+        draw_locks,
+        draw_head,
+        draw_beard,
+        draw_features,
+        draw_front_hair,
+        draw_hat,
+        draw_glasses,
+        draw_earrings,
+    ):
         draw(canvas, head)
     return canvas.pixels()

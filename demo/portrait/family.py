@@ -4,6 +4,7 @@ Portrait is the host's UNet in Stable Diffusion 1.5's key layout, v-prediction; 
 Both read CLIP's text transformer over the captions' own words, and draw latents of a VAE in TAESD's layout, which the host
 recognises by its keys.
 """
+
 from __future__ import annotations
 
 import comfy.clip_model
@@ -20,6 +21,7 @@ from . import captions, config
 
 class PortraitLatents(comfy.latent_formats.LatentFormat):
     """The VAE's latents as they are: mean 0 and deviation 1."""
+
     scale_factor = 1.0
     latent_channels = config.LATENT_CHANNELS
 
@@ -53,9 +55,16 @@ class TextModel(comfy.clip_model.CLIPTextModel):
 class TextEncoder(comfy.sd1_clip.SDClipModel):
     def __init__(self, device="cpu", dtype=None, model_options={}):
         special = {"start": captions.START, "end": captions.END, "pad": captions.END}
-        super().__init__(device=device, dtype=dtype, model_options=model_options, max_length=captions.MAX_TOKENS,
-                         textmodel_json_config=dict(config.TEXT_CONFIG), model_class=TextModel, special_tokens=special,
-                         return_projected_pooled=False)
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            model_options=model_options,
+            max_length=captions.MAX_TOKENS,
+            textmodel_json_config=dict(config.TEXT_CONFIG),
+            model_class=TextModel,
+            special_tokens=special,
+            return_projected_pooled=False,
+        )
 
 
 class ClipModel(comfy.sd1_clip.SD1ClipModel):
@@ -65,8 +74,14 @@ class ClipModel(comfy.sd1_clip.SD1ClipModel):
 
 class PortraitTokenizer(comfy.sd1_clip.SDTokenizer):
     def __init__(self, embedding_directory=None, tokenizer_data={}):
-        super().__init__(tokenizer_path="", max_length=captions.MAX_TOKENS, embedding_directory=embedding_directory,
-                         embedding_size=config.WIDTH, tokenizer_class=WordTokenizer, tokenizer_data=tokenizer_data)
+        super().__init__(
+            tokenizer_path="",
+            max_length=captions.MAX_TOKENS,
+            embedding_directory=embedding_directory,
+            embedding_size=config.WIDTH,
+            tokenizer_class=WordTokenizer,
+            tokenizer_data=tokenizer_data,
+        )
 
 
 class ClipTokenizer(comfy.sd1_clip.SD1Tokenizer):
@@ -76,6 +91,7 @@ class ClipTokenizer(comfy.sd1_clip.SD1Tokenizer):
 
 class Family(comfy.supported_models_base.BASE):
     """What both families share."""
+
     latent_format = PortraitLatents
 
     def process_clip_state_dict(self, state_dict):
@@ -90,6 +106,7 @@ class Family(comfy.supported_models_base.BASE):
 
 class Portrait(Family):
     """Recognised by its narrow UNet and its text encoder's width, which no other family has."""
+
     unet_config = {key: config.UNET_CONFIG[key] for key in ("in_channels", "model_channels", "context_dim")}
     unet_extra_config = {key: config.UNET_CONFIG[key] for key in ("num_heads", "num_head_channels")}
     sampling_settings = {"linear_end": config.LINEAR_END}
@@ -100,8 +117,14 @@ class Portrait(Family):
 
 class PortraitDiT(Family):
     """Recognised by Flux's keys at its width, on 4 channels; it stands before the host's own Flux, which any width matches."""
-    unet_config = {"image_model": "flux", "guidance_embed": False, "in_channels": config.LATENT_CHANNELS,
-                   "hidden_size": config.DIT_CONFIG["hidden_size"], "context_in_dim": config.WIDTH}
+
+    unet_config = {
+        "image_model": "flux",
+        "guidance_embed": False,
+        "in_channels": config.LATENT_CHANNELS,
+        "hidden_size": config.DIT_CONFIG["hidden_size"],
+        "context_in_dim": config.WIDTH,
+    }
     unet_extra_config = {key: config.DIT_CONFIG[key] for key in ("num_heads", "axes_dim", "out_channels", "mlp_ratio", "patch_size")}
     sampling_settings = {"shift": config.FLOW_SHIFT}
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]

@@ -1,4 +1,5 @@
 """The head and what is on it: ears, shading, brows, eyes, nose, mouth, and the lines of age."""
+
 from __future__ import annotations
 
 from .canvas import BLGradient, BLPath, Canvas, curve, ellipse, glow, joined, linear, mix, ramp, scaled
@@ -23,8 +24,13 @@ def _across(head: Head) -> BLGradient:
     light, colour, lit, shade = head.numbers["light"], head.skin, head.lit, head.shade
     left = mix(colour, lit, -light) if light < 0 else mix(colour, shade, 0.9 * light)
     right = mix(colour, lit, light) if light > 0 else mix(colour, shade, -0.9 * light)
-    return linear((head.cx - head.width, head.cy - 10), (head.cx + head.width, head.cy + 4),
-                           (0, left, 1), (0.5, mix(colour, mix(left, right, 0.5), 0.5), 1), (1, right, 1))
+    return linear(
+        (head.cx - head.width, head.cy - 10),
+        (head.cx + head.width, head.cy + 4),
+        (0, left, 1),
+        (0.5, mix(colour, mix(left, right, 0.5), 0.5), 1),
+        (1, right, 1),
+    )
 
 
 def _ear(canvas: Canvas, head: Head, side: int) -> None:
@@ -32,10 +38,33 @@ def _ear(canvas: Canvas, head: Head, side: int) -> None:
     rx, ry = 8 + head.identity["ears"], 14 + 2 * head.identity["ears"]
     light = side * head.numbers["light"]
     skin = mix(head.skin, head.lit, light) if light > 0 else mix(head.skin, head.shade, 0.25 - 0.75 * light)
-    canvas.fill(curve([(x - side * rx, y - 0.6 * ry), (x + side * 0.3 * rx, y - ry), (x + side * rx, y - 0.45 * ry),
-                       (x + side * 0.75 * rx, y + 0.3 * ry), (x + side * 0.1 * rx, y + ry), (x - side * rx, y + 0.5 * ry)]), skin)
-    canvas.stroke(curve([(x + side * 0.05 * rx, y - 0.6 * ry), (x + side * 0.6 * rx, y - 0.4 * ry), (x + side * 0.35 * rx, y + 0.25 * ry),
-                         (x + side * 0.1 * rx, y + 0.4 * ry)], closed=False), head.shade, 1.8, 0.9)
+    canvas.fill(
+        curve(
+            [
+                (x - side * rx, y - 0.6 * ry),
+                (x + side * 0.3 * rx, y - ry),
+                (x + side * rx, y - 0.45 * ry),
+                (x + side * 0.75 * rx, y + 0.3 * ry),
+                (x + side * 0.1 * rx, y + ry),
+                (x - side * rx, y + 0.5 * ry),
+            ]
+        ),
+        skin,
+    )
+    canvas.stroke(
+        curve(
+            [
+                (x + side * 0.05 * rx, y - 0.6 * ry),
+                (x + side * 0.6 * rx, y - 0.4 * ry),
+                (x + side * 0.35 * rx, y + 0.25 * ry),
+                (x + side * 0.1 * rx, y + 0.4 * ry),
+            ],
+            closed=False,
+        ),
+        head.shade,
+        1.8,
+        0.9,
+    )
 
 
 def _shade(canvas: Canvas, head: Head) -> None:
@@ -44,9 +73,15 @@ def _shade(canvas: Canvas, head: Head) -> None:
     for side in SIDES:
         amount = max(0.0, -side * light)
         far, near = side * 1.3 * head.width, side * (0.80 - 0.24 * amount) * head.width
-        points = [(head.cx + far, head.cy - 90), (head.cx + near * 0.9, head.cy - 60), (head.cx + near * 1.06, head.cy - 10),
-                  (head.cx + near, head.cy + 22), (head.cx + near * 0.5, head.cy + 56), (head.cx + near * 0.35, head.cy + 90),
-                  (head.cx + far, head.cy + 90)]
+        points = [
+            (head.cx + far, head.cy - 90),
+            (head.cx + near * 0.9, head.cy - 60),
+            (head.cx + near * 1.06, head.cy - 10),
+            (head.cx + near, head.cy + 22),
+            (head.cx + near * 0.5, head.cy + 56),
+            (head.cx + near * 0.35, head.cy + 90),
+            (head.cx + far, head.cy + 90),
+        ]
         canvas.fill(curve(points), head.shade, 0.62 * amount)
     for side in SIDES:
         x, y = head.at(side * 0.56 * head.width, 22 - 3 * max(0.0, n["smile"]))
@@ -104,6 +139,7 @@ def _eye_shape(head: Head, side: int):
 
     def line(heights, reach=1.0):
         return head.seen(*((u + side * x * rx * reach, v + y - tilt * x) for x, y in heights))
+
     upper = line([(-1, 1.6), (-0.6, 0.58 * top), (0, top), (0.62, 0.62 * top), (1, 0.4)])
     lower = line([(-1, 1.6), (-0.5, 0.78 * low + 0.3), (0.1, low), (0.65, 0.66 * low), (1, 0.4)])
     crease = line([(-0.85, 0.5 * top - 2.6), (-0.1, top - 3.4), (0.65, 0.66 * top - 3.0), (1.1, -1.6)])
@@ -144,13 +180,27 @@ def _nose(canvas: Canvas, head: Head) -> None:
     wide = 8.6 + 1.7 * i["nose_width"]
     for side in SIDES:  # the bridge's shaded side: away from the light, and away from where the head turns
         strength = 0.30 - 0.26 * side * n["light"] - 0.24 * side * n["turn"]
-        points = head.seen((side * 5.5, -12, 2), (side * 3.8, 2, 5), (side * 4.4, tip - 9, 9), (side * wide * 0.9, tip - 2, 5),
-                           (side * 2.0, tip - 1, 12), (side * 1.2, tip - 12, 9), (side * 1.8, -4, 4))
+        points = head.seen(
+            (side * 5.5, -12, 2),
+            (side * 3.8, 2, 5),
+            (side * 4.4, tip - 9, 9),
+            (side * wide * 0.9, tip - 2, 5),
+            (side * 2.0, tip - 1, 12),
+            (side * 1.2, tip - 12, 9),
+            (side * 1.8, -4, 4),
+        )
         canvas.fill(curve(points), head.shade, max(0.0, strength))
     x, y = head.at(0, tip - 5, 13)
     canvas.fill(ellipse(x, y, 7, 6.5), glow((x, y), 7, head.lit, 0.75))
-    under = head.seen((-wide, tip - 3, 5), (-wide * 0.86, tip + 1.2, 6), (-wide * 0.45, tip + 0.6, 8), (0, tip + 2.6, 11),
-                      (wide * 0.45, tip + 0.6, 8), (wide * 0.86, tip + 1.2, 6), (wide, tip - 3, 5))
+    under = head.seen(
+        (-wide, tip - 3, 5),
+        (-wide * 0.86, tip + 1.2, 6),
+        (-wide * 0.45, tip + 0.6, 8),
+        (0, tip + 2.6, 11),
+        (wide * 0.45, tip + 0.6, 8),
+        (wide * 0.86, tip + 1.2, 6),
+        (wide, tip - 3, 5),
+    )
     canvas.stroke(curve(under, closed=False), head.line, 1.7, 0.72)
     for side in SIDES:
         x, y = head.at(side * wide * 0.42, tip + 0.2, 8)
@@ -165,6 +215,7 @@ def _mouth(canvas: Canvas, head: Head) -> None:
 
     def line(heights):
         return head.seen(*((x * half, v + y - rise * (x * x - 0.35), 7 * (1 - x * x)) for x, y in heights))
+
     places = (-1, -0.62, -0.28, 0, 0.28, 0.62, 1)
     upper = line([(x, -0.24 * gap * (1 - x * x)) for x in places])
     lower = line([(x, 0.76 * gap * (1 - abs(x) ** 2.2)) for x in places])
@@ -172,8 +223,12 @@ def _mouth(canvas: Canvas, head: Head) -> None:
     lip_top = line([(x, -0.24 * gap * (1 - x * x) - b * thick) for x, b in zip(places, bow)])
     lip_low = line([(x, 0.76 * gap * (1 - abs(x) ** 2.2) + 5.6 * thick * (1 - x * x) ** 0.8) for x in places])
     canvas.fill(_band(lip_top, upper), scaled(head.lip, 0.90))
-    canvas.fill(_band(lower, lip_low), linear((0, lower[3][1]), (0, lip_low[3][1] + 0.1), (0, head.lip, 1),
-                                                       (0.55, mix(head.lip, (255, 226, 214), 0.16), 1), (1, head.lip, 1)))
+    canvas.fill(
+        _band(lower, lip_low),
+        linear(
+            (0, lower[3][1]), (0, lip_low[3][1] + 0.1), (0, head.lip, 1), (0.55, mix(head.lip, (255, 226, 214), 0.16), 1), (1, head.lip, 1)
+        ),
+    )
     if gap > 0:
         with canvas.inside(_band(upper, lower), INNER_MOUTH):
             (x, _), depth = head.at(0, 0, 7), lower[3][1]
@@ -210,8 +265,12 @@ def _age_lines(canvas: Canvas, head: Head) -> None:
 
 def _side_lines(canvas, head, side, lines, half, rise, age, glad) -> None:
     """On one side: the fold from nose to mouth, the bag under the eye, crow's feet and the line below the mouth's corner."""
-    fold = head.seen((side * 11.5, 20, 4), (side * (half + 2.8), 29.5 - 0.3 * rise, 2), (side * (half + 5.2 + glad), 37 - 0.5 * rise),
-                     (side * (half + 5.0 + glad), 43 - 0.7 * rise))
+    fold = head.seen(
+        (side * 11.5, 20, 4),
+        (side * (half + 2.8), 29.5 - 0.3 * rise, 2),
+        (side * (half + 5.2 + glad), 37 - 0.5 * rise),
+        (side * (half + 5.0 + glad), 43 - 0.7 * rise),
+    )
     canvas.stroke(curve(fold, closed=False), lines, 1.2 + 0.6 * age, min(0.95, 0.8 * ramp(age, 0.1, 1.0) + 0.42 * glad))
     u, v = eye_centre(head, side)
     bag = head.seen((u - side * 8, v + 9), (u + side * 1, v + 12.5), (u + side * 9, v + 9))

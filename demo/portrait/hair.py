@@ -1,4 +1,5 @@
 """Hair in its styles and lengths, and the beard from stubble to long."""
+
 from __future__ import annotations
 
 import math
@@ -15,8 +16,9 @@ def hair_paint(head: Head, dark: float = 1.0) -> BLGradient:
     light = head.numbers["light"]
     side = [scaled(mix(head.hair, head.hair_lit, max(0.0, s * light)), dark * (1 - 0.22 * max(0.0, -s * light))) for s in SIDES]
     middle = scaled(head.hair, dark)
-    return linear((head.cx - head.width - 14, head.cy - 20), (head.cx + head.width + 14, head.cy),
-                           (0, side[0], 1), (0.5, middle, 1), (1, side[1], 1))
+    return linear(
+        (head.cx - head.width - 14, head.cy - 20), (head.cx + head.width + 14, head.cy), (0, side[0], 1), (0.5, middle, 1), (1, side[1], 1)
+    )
 
 
 def _end(head: Head) -> float:
@@ -32,8 +34,14 @@ def draw_back_hair(canvas: Canvas, head: Head) -> None:
         end = _end(head) * (0.86 if style == "curly" else 1)
         wide = head.width * (0.92 + 0.08 * head.numbers["hair_length"])
         x, y = head.cx, head.cy
-        points = [(x - wide, y - 30), (x + wide, y - 30), (x + wide, y + 0.6 * end), (x + 0.8 * wide, y + end), (x - 0.8 * wide, y + end),
-                  (x - wide, y + 0.6 * end)]
+        points = [
+            (x - wide, y - 30),
+            (x + wide, y - 30),
+            (x + wide, y + 0.6 * end),
+            (x + 0.8 * wide, y + end),
+            (x - 0.8 * wide, y + end),
+            (x - wide, y + 0.6 * end),
+        ]
         canvas.fill(curve(points), scaled(head.hair_dark, 0.82))
 
 
@@ -89,8 +97,17 @@ def _dome(head: Head, bulge: float, down: float) -> list[tuple[float, float]]:
     """The outline of close hair around the skull, down to `down` below the face's centre."""
     w, x, y = head.width * (1 + bulge), head.cx - 3 * head.numbers["turn"], head.cy
     top = head.top - CROWN
-    return [(x - w, y + down), (x - 1.06 * w, y - 22), (x - 0.82 * w, y + top + 22), (x - 0.42 * w, y + top + 4), (x, y + top),
-            (x + 0.42 * w, y + top + 4), (x + 0.82 * w, y + top + 22), (x + 1.06 * w, y - 22), (x + w, y + down)]
+    return [
+        (x - w, y + down),
+        (x - 1.06 * w, y - 22),
+        (x - 0.82 * w, y + top + 22),
+        (x - 0.42 * w, y + top + 4),
+        (x, y + top),
+        (x + 0.42 * w, y + top + 4),
+        (x + 0.82 * w, y + top + 22),
+        (x + 1.06 * w, y - 22),
+        (x + w, y + down),
+    ]
 
 
 def _curls(canvas: Canvas, head: Head) -> None:
@@ -169,8 +186,17 @@ def _combed_edges(head: Head) -> Edges:
     """The upper and lower edge, from left to right, of hair combed back close to the skull."""
     w, temple = head.width, 6 if head.labels["style"] == "bun" else 0
     middle = -45 - 2 * head.identity["forehead"]
-    line = head.seen((-1.0 * w, temple), (-0.86 * w, -18), (-0.66 * w, 0.5 * (middle - 22)), (-0.3 * w, middle), (0, middle - 2),
-                     (0.3 * w, middle), (0.66 * w, 0.5 * (middle - 22)), (0.86 * w, -18), (1.0 * w, temple))
+    line = head.seen(
+        (-1.0 * w, temple),
+        (-0.86 * w, -18),
+        (-0.66 * w, 0.5 * (middle - 22)),
+        (-0.3 * w, middle),
+        (0, middle - 2),
+        (0.3 * w, middle),
+        (0.66 * w, 0.5 * (middle - 22)),
+        (0.86 * w, -18),
+        (1.0 * w, temple),
+    )
     return _dome(head, 0.02, temple - 4), line
 
 
@@ -201,9 +227,17 @@ def _swept_edges(head: Head) -> Edges:
     w, part, i = head.width, 0.34 * head.identity["parting"], head.identity
     fall, low = -16 + 10 * head.numbers["hair_length"], 0.5 + 0.5 * i["fringe"]
     dome = _dome(head, 0.05 + 0.06 * head.numbers["hair_length"], fall)
-    line = head.seen((-1.0 * w, fall + 6), (-0.93 * w, -20), (-0.74 * w + 6 * part, -34 + 4 * low), (part * w - 0.30 * w, -45 + 14 * low),
-                     (part * w, -56 + 27 * low), (part * w + 0.30 * w, -45 + 14 * low), (0.74 * w + 6 * part, -34 + 4 * low),
-                     (0.93 * w, -20), (1.0 * w, fall + 6))
+    line = head.seen(
+        (-1.0 * w, fall + 6),
+        (-0.93 * w, -20),
+        (-0.74 * w + 6 * part, -34 + 4 * low),
+        (part * w - 0.30 * w, -45 + 14 * low),
+        (part * w, -56 + 27 * low),
+        (part * w + 0.30 * w, -45 + 14 * low),
+        (0.74 * w + 6 * part, -34 + 4 * low),
+        (0.93 * w, -20),
+        (1.0 * w, fall + 6),
+    )
     return (_waved(dome, 2.6), _waved(line, 2.2)) if head.labels["style"] == "wavy" else (dome, line)
 
 
@@ -225,8 +259,8 @@ def _waved(line: list[tuple[float, float]], height: float) -> list[tuple[float, 
         across = (v - y) / length, (x - u) / length
         for t, way in ((0.28, 1), (0.72, -1)):  # on the smooth curve through the line, not on its chords
             s = 1 - t
-            px = s ** 3 * x + 3 * s * s * t * (x + (u - ax) / 6) + 3 * s * t * t * (u - (bx - x) / 6) + t ** 3 * u
-            py = s ** 3 * y + 3 * s * s * t * (y + (v - ay) / 6) + 3 * s * t * t * (v - (by - y) / 6) + t ** 3 * v
+            px = s**3 * x + 3 * s * s * t * (x + (u - ax) / 6) + 3 * s * t * t * (u - (bx - x) / 6) + t**3 * u
+            py = s**3 * y + 3 * s * s * t * (y + (v - ay) / 6) + 3 * s * t * t * (v - (by - y) / 6) + t**3 * v
             points.append((px + way * height * across[0], py + way * height * across[1]))
         points.append((u, v))
     return points
@@ -274,13 +308,25 @@ def _beard_outline(head: Head, grown: float) -> list[tuple[float, float]]:
     i, w = head.identity, head.width
     drop = head.bottom - 1 + 38 * grown
     jaw, bulge = 0.80 + 0.08 * i["jaw"] + 0.035 * head.numbers["age"], 1 + 0.13 * min(1.0, 3 * grown) + 0.02 * grown
-    outer = [(0.98, 4), (0.955 * bulge, 22), ((jaw - 0.012) * bulge, 43 + 3 * grown),
-             ((0.44 + 0.10 * i["jaw"]) * (1 + 0.25 * grown), drop - 7 - 7 * grown)]
+    outer = [
+        (0.98, 4),
+        (0.955 * bulge, 22),
+        ((jaw - 0.012) * bulge, 43 + 3 * grown),
+        ((0.44 + 0.10 * i["jaw"]) * (1 + 0.25 * grown), drop - 7 - 7 * grown),
+    ]
     upper = [(0.93 * w, 14), (0.72 * w, 29 + 0.4 * rise), (half + 4, NOSE_LINE + 8.5), (7, NOSE_LINE + 6.5)]
     right = [head.edge(u, v) for u, v in outer]
     left = [head.edge(-u, v) for u, v in outer]
-    return [head.at(0, NOSE_LINE + 8), *head.seen(*upper[::-1]), right[0], *right, head.edge(0, drop), *left[::-1], left[0],
-            *head.seen(*((-u, v) for u, v in upper))]
+    return [
+        head.at(0, NOSE_LINE + 8),
+        *head.seen(*upper[::-1]),
+        right[0],
+        *right,
+        head.edge(0, drop),
+        *left[::-1],
+        left[0],
+        *head.seen(*((-u, v) for u, v in upper)),
+    ]
 
 
 def _beard_strands(canvas: Canvas, head: Head, colour, grown: float, opacity: float) -> None:

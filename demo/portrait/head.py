@@ -1,4 +1,5 @@
 """The head that all parts of a portrait share: its measures, colours, and where a place on the face is seen."""
+
 from __future__ import annotations
 
 import math
@@ -9,8 +10,14 @@ SIDES = (-1, 1)
 EYE_LINE, NOSE_LINE, MOUTH_LINE = 0.0, 25.0, 41.0  # heights below the face's centre
 CENTRE = (128.0, 124.0)
 SKIN: tuple[Colour, ...] = ((255, 228, 208), (247, 208, 178), (230, 178, 138), (196, 138, 98), (146, 94, 64), (104, 67, 49))
-HAIR: dict[str, Colour] = {"black": (40, 35, 40), "brown": (122, 76, 44), "blond": (232, 192, 106), "red": (192, 82, 38),
-                           "blue": (62, 104, 200), "pink": (234, 126, 168)}
+HAIR: dict[str, Colour] = {
+    "black": (40, 35, 40),
+    "brown": (122, 76, 44),
+    "blond": (232, 192, 106),
+    "red": (192, 82, 38),
+    "blue": (62, 104, 200),
+    "pink": (234, 126, 168),
+}
 GREY: Colour = (206, 206, 210)
 
 
@@ -76,10 +83,13 @@ class Head:
         i, age = self.identity, self.numbers["age"]
         jaw = 0.80 + 0.08 * i["jaw"] + 0.035 * age
         cheek = 0.975 - 0.02 * age
-        right = [(0.56, self.top + 8), (0.90, self.top + 32), (1.0, -4), (cheek, 20), (jaw, 43),
-                 (0.46 + 0.10 * i["jaw"], self.bottom - 7)]
-        return [self.edge(0, self.top), *(self.edge(u, v) for u, v in right), self.edge(0, self.bottom),
-                *(self.edge(-u, v) for u, v in reversed(right))]
+        right = [(0.56, self.top + 8), (0.90, self.top + 32), (1.0, -4), (cheek, 20), (jaw, 43), (0.46 + 0.10 * i["jaw"], self.bottom - 7)]
+        return [
+            self.edge(0, self.top),
+            *(self.edge(u, v) for u, v in right),
+            self.edge(0, self.bottom),
+            *(self.edge(-u, v) for u, v in reversed(right)),
+        ]
 
 
 def ear_place(head: Head, side: int) -> tuple[float, float]:

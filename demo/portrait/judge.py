@@ -1,4 +1,5 @@
 """The judge of the portrait models: labels, numbers and identity, read off a picture of a face."""
+
 from __future__ import annotations
 
 import time
@@ -20,8 +21,12 @@ class Block(torch.nn.Module):
     def __init__(self, width_in: int, width: int, stride: int):
         super().__init__()
         self.body = torch.nn.Sequential(
-            torch.nn.Conv2d(width_in, width, 3, stride, 1, bias=False), torch.nn.GroupNorm(8, width), torch.nn.SiLU(),
-            torch.nn.Conv2d(width, width, 3, 1, 1, bias=False), torch.nn.GroupNorm(8, width))
+            torch.nn.Conv2d(width_in, width, 3, stride, 1, bias=False),
+            torch.nn.GroupNorm(8, width),
+            torch.nn.SiLU(),
+            torch.nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            torch.nn.GroupNorm(8, width),
+        )
         self.skip = torch.nn.Identity() if stride == 1 and width_in == width else torch.nn.Conv2d(width_in, width, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -37,9 +42,13 @@ class Judge(torch.nn.Module):
     def __init__(self, widths: tuple[int, ...] = (24, 48, 96, 128, 128)):
         super().__init__()
         self.stem = torch.nn.Conv2d(3, widths[0], 3, 2, 1)
-        self.blocks = torch.nn.Sequential(*[
-            block for i, width in enumerate(widths)
-            for block in (Block(widths[max(i - 1, 0)], width, 2 if i else 1), Block(width, width, 1))])
+        self.blocks = torch.nn.Sequential(
+            *[
+                block
+                for i, width in enumerate(widths)
+                for block in (Block(widths[max(i - 1, 0)], width, 2 if i else 1), Block(width, width, 1))
+            ]
+        )
         self.features = torch.nn.Sequential(torch.nn.Linear(widths[-1] * (SIDE // 32) ** 2, 192), torch.nn.SiLU())
         self.labels = torch.nn.ModuleDict({name: torch.nn.Linear(192, len(values)) for name, values in CATEGORICAL.items()})
         self.numbers = torch.nn.Linear(192, len(CONTINUOUS))
@@ -58,8 +67,11 @@ class Judge(torch.nn.Module):
         kind, parts = self.stem.weight.dtype, []
         for some in images.split(batch):
             logits, numbers, identity = self(some.to(kind))
-            parts.append({name: values.argmax(1) for name, values in logits.items()}
-                         | {name: numbers[:, i].float() for i, name in enumerate(CONTINUOUS)} | {"identity": identity.float()})
+            parts.append(
+                {name: values.argmax(1) for name, values in logits.items()}
+                | {name: numbers[:, i].float() for i, name in enumerate(CONTINUOUS)}
+                | {"identity": identity.float()}
+            )
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -102,7 +114,7 @@ def round_trips(store: Store, model, device: str, count: int, batch: int = 100) 
     """Faces 0 to `count` through the VAE, at the judge's size, uint8 (count, 3, 128, 128)."""
     out = []
     for start in range(0, count, batch):
-        images = runs.as_images(torch.from_numpy(np.array(store.pixels[start:min(start + batch, count)])).to(device))
+        images = runs.as_images(torch.from_numpy(np.array(store.pixels[start : min(start + batch, count)])).to(device))
         back = vae.decode(model, vae.encode(model, images))
         out.append((F.interpolate(back, (SIDE, SIDE), mode="area") * 127.5 + 127.5).round().to(torch.uint8))
     return torch.cat(out)
@@ -112,14 +124,24 @@ def loss_of(judge: Judge, images, labels, shown, numbers, identity) -> torch.Ten
     """Cross-entropy of labels and squared errors of numbers and identity, where the picture can show them."""
     logits, guessed, parts = judge(images)
     seen = shown.float()
-    named = sum((F.cross_entropy(logits[name].float(), labels[:, i].long(), reduction="none") * seen[:, i]).mean()
-                for i, name in enumerate(CATEGORICAL))
+    named = sum(
+        (F.cross_entropy(logits[name].float(), labels[:, i].long(), reduction="none") * seen[:, i]).mean()
+        for i, name in enumerate(CATEGORICAL)
+    )
     errors = torch.cat([6 * (guessed.float() - numbers).square(), 2 * (parts.float() - identity).square()], 1)
-    return named + (errors * seen[:, len(CATEGORICAL):]).mean(0).sum()
+    return named + (errors * seen[:, len(CATEGORICAL) :]).mean(0).sum()
 
 
-def train(store: Store, folder: Path, plan: runs.Plan, device: str, batch: int = 256, rate: float = 3e-3, limit: int = 150_000,
-          tripped: int = 12_000) -> Path:
+def train(
+    store: Store,
+    folder: Path,
+    plan: runs.Plan,
+    device: str,
+    batch: int = 256,
+    rate: float = 3e-3,
+    limit: int = 150_000,
+    tripped: int = 12_000,
+) -> Path:
     """Train until the plan's end on drawn faces, a third of them as the VAE gives them back; write fp16 weights."""
     torch.manual_seed(2)
     faces, model = Faces(store, device, limit), Judge().to(device)
@@ -146,8 +168,14 @@ def train(store: Store, folder: Path, plan: runs.Plan, device: str, batch: int =
             faces.grow(800)
         if time.time() - told > 10 or step == 1:
             told = time.time()
-            runs.log(folder / "judge.csv", step=step, seen=seen, loss=f"{loss.item():.4f}", faces=faces.count,
-                     seconds=f"{time.time() - plan.start:.0f}")
+            runs.log(
+                folder / "judge.csv",
+                step=step,
+                seen=seen,
+                loss=f"{loss.item():.4f}",
+                faces=faces.count,
+                seconds=f"{time.time() - plan.start:.0f}",
+            )
     print(f"judge: {seen} faces, {seen / (time.time() - plan.start):.0f} a second", flush=True)
     runs.write(folder / FILE, runs.half(model.state_dict()), steps=step)
     return folder / FILE

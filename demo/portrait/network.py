@@ -1,4 +1,5 @@
 """The host's own model classes, set up to be trained: VAE, text encoder, UNet, transformer and scorer."""
+
 from __future__ import annotations
 
 import copy
@@ -43,7 +44,7 @@ def initialise(module: torch.nn.Module) -> None:
     """Starting weights for the host's classes, which leave them empty."""
     for part in module.modules():
         if isinstance(part, (torch.nn.Linear, torch.nn.Conv2d)):
-            torch.nn.init.kaiming_uniform_(part.weight, a=5 ** 0.5)
+            torch.nn.init.kaiming_uniform_(part.weight, a=5**0.5)
             if part.bias is not None:
                 torch.nn.init.zeros_(part.bias)
         elif isinstance(part, torch.nn.Embedding):
@@ -139,7 +140,7 @@ def scorer() -> comfy.clip_model.CLIPVisionModelProjection:
 
 def alpha_bar() -> torch.Tensor:
     """alpha-bar (1000,) of the schedule that the host builds for the UNet's family."""
-    betas = torch.linspace(0.00085 ** 0.5, config.LINEAR_END ** 0.5, 1000, dtype=torch.float64) ** 2
+    betas = torch.linspace(0.00085**0.5, config.LINEAR_END**0.5, 1000, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
 
 

@@ -3,6 +3,7 @@
 The live network may be bfloat16: its gradients are copied to the float32 weights, and these back after each step.
 Matrices of one shape are orthogonalised together, so that a step takes few kernels.
 """
+
 from __future__ import annotations
 
 import torch
@@ -27,8 +28,14 @@ class Optimiser:
     plain: parts of names whose weights AdamW takes although they are matrices (first and last layers, embeddings).
     """
 
-    def __init__(self, network: torch.nn.Module, plain: tuple[str, ...] = (), dtype: torch.dtype = torch.float32,
-                 weight_decay: float = 0.01, ema: float = 0.999):
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        plain: tuple[str, ...] = (),
+        dtype: torch.dtype = torch.float32,
+        weight_decay: float = 0.01,
+        ema: float = 0.999,
+    ):
         self.network, self.weight_decay, self.ema, self.count = network, weight_decay, ema, 0
         live = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.names = list(live)
@@ -70,8 +77,7 @@ class Optimiser:
             looked_ahead = torch._foreach_lerp(gradient, first, momentum)
             updates = orthogonalised(torch.stack([u.flatten(1) for u in looked_ahead]))
             weights = [self.weights[i] for i in chosen]
-            torch._foreach_add_(weights, [u.view(w.shape) for u, w in zip(updates, weights)],
-                                alpha=-rate * 0.2 * max(rows, columns) ** 0.5)
+            torch._foreach_add_(weights, [u.view(w.shape) for u, w in zip(updates, weights)], alpha=-rate * 0.2 * max(rows, columns) ** 0.5)
 
     def _adamw(self, gradients, rate: float, betas: tuple[float, float] = (0.9, 0.98)) -> None:
         if not self.others:

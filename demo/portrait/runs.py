@@ -1,4 +1,5 @@
 """What the trainers share: how far a run is, files that are whole or absent, batches of pictures and latents."""
+
 from __future__ import annotations
 
 import csv
@@ -17,6 +18,7 @@ from .data import Store
 @dataclass
 class Plan:
     """How far a run is, by the wall clock (`end`, seconds since the epoch) or, without a clock, by samples (`total`)."""
+
     end: float | None = None
     total: int = 0
     warm_up: int = 100  # steps
@@ -40,8 +42,11 @@ def half(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def write(path: Path, tensors: dict[str, torch.Tensor], **metadata: object) -> None:
     """Write a safetensors file; it appears when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial,
-              {"format": "pt"} | {name: str(value) for name, value in metadata.items()})
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        partial,
+        {"format": "pt"} | {name: str(value) for name, value in metadata.items()},
+    )
     partial.replace(path)
 
 
@@ -72,8 +77,9 @@ class Pictures:
     def __init__(self, store: Store, device: str, limit: int, fields: tuple[str, ...] = ("pixels",), at_least: int = 2_000):
         self.store, self.device, self.limit, self.fields = store, device, min(limit, store.count), fields
         self.count = 0
-        self.arrays = {name: torch.empty((self.limit, *getattr(store, name).shape[1:]), dtype=self._kind(name), device=device)
-                       for name in fields}
+        self.arrays = {
+            name: torch.empty((self.limit, *getattr(store, name).shape[1:]), dtype=self._kind(name), device=device) for name in fields
+        }
         store.wait(min(at_least, self.limit))
         self.grow(8_000)
 
@@ -84,7 +90,7 @@ class Pictures:
         """Take in at most so many of the faces that were drawn meanwhile."""
         last = min(self.limit, self.available(), self.count + most)
         for name, array in self.arrays.items():
-            array[self.count:last] = torch.from_numpy(np.array(getattr(self.store, name)[self.count:last])).to(self.device)
+            array[self.count : last] = torch.from_numpy(np.array(getattr(self.store, name)[self.count : last])).to(self.device)
         self.count = last
 
     def available(self) -> int:

@@ -3,6 +3,7 @@
 Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the text encoder's pooled embedding of its
 caption, away from those of other captions; meanwhile linear heads, dropped afterwards, name its attributes.
 """
+
 from __future__ import annotations
 
 import time
@@ -34,16 +35,26 @@ def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return judge.disturbed(torch.lerp(images, blurred, amount * (half < 0.5)), generator)
 
 
-def train(store: Store, folder: Path, plan: runs.Plan, device: str, batch: int = 256, rate: float = 2e-3, limit: int = 150_000,
-          tripped: int = 12_000) -> Path:
+def train(
+    store: Store,
+    folder: Path,
+    plan: runs.Plan,
+    device: str,
+    batch: int = 256,
+    rate: float = 2e-3,
+    limit: int = 150_000,
+    tripped: int = 12_000,
+) -> Path:
     """Train until the plan's end, a third of the pictures as the VAE gives them back; write fp16 weights."""
     torch.manual_seed(3)
     faces = judge.Faces(store, device, limit)
     back = judge.round_trips(store, vae.load(folder, device), device, min(tripped, faces.count))
     encoder, model = text.load(folder, device), network.scorer().to(device)
     width = config.SCORER_CONFIG["projection_dim"]
-    heads = torch.nn.ModuleDict({name: torch.nn.Linear(width, len(values)) for name, values in CATEGORICAL.items()}
-                                | {"numbers": torch.nn.Linear(width, len(CONTINUOUS))}).to(device)
+    heads = torch.nn.ModuleDict(
+        {name: torch.nn.Linear(width, len(values)) for name, values in CATEGORICAL.items()}
+        | {"numbers": torch.nn.Linear(width, len(CONTINUOUS))}
+    ).to(device)
     scale = torch.nn.Parameter(torch.tensor(2.5, device=device))
     trained = [*model.parameters(), *heads.parameters(), scale]
     optimiser = torch.optim.AdamW(trained, rate, (0.9, 0.98), weight_decay=0.02, fused=device == "cuda")
@@ -73,8 +84,14 @@ def train(store: Store, folder: Path, plan: runs.Plan, device: str, batch: int =
             faces.grow(800)
         if time.time() - told > 10 or step == 1:
             told = time.time()
-            runs.log(folder / "scorer.csv", step=step, seen=seen, contrast=f"{loss.item():.3f}", named=f"{named.item():.3f}",
-                     seconds=f"{time.time() - plan.start:.0f}")
+            runs.log(
+                folder / "scorer.csv",
+                step=step,
+                seen=seen,
+                contrast=f"{loss.item():.3f}",
+                named=f"{named.item():.3f}",
+                seconds=f"{time.time() - plan.start:.0f}",
+            )
     print(f"scorer: {seen} faces, {seen / (time.time() - plan.start):.0f} a second", flush=True)
     runs.write(folder / FILE, runs.half(model.state_dict()), steps=step)
     return folder / FILE
@@ -82,9 +99,11 @@ def train(store: Store, folder: Path, plan: runs.Plan, device: str, batch: int =
 
 def naming_loss(heads, embeddings, labels, shown, numbers) -> torch.Tensor:
     seen = shown.float()
-    named = [(F.cross_entropy(heads[name](embeddings), labels[:, i].long(), reduction="none") * seen[:, i]).mean()
-             for i, name in enumerate(CATEGORICAL)]
-    error = ((heads["numbers"](embeddings) - numbers).square() * seen[:, len(CATEGORICAL):len(CATEGORICAL) + len(CONTINUOUS)]).mean()
+    named = [
+        (F.cross_entropy(heads[name](embeddings), labels[:, i].long(), reduction="none") * seen[:, i]).mean()
+        for i, name in enumerate(CATEGORICAL)
+    ]
+    error = ((heads["numbers"](embeddings) - numbers).square() * seen[:, len(CATEGORICAL) : len(CATEGORICAL) + len(CONTINUOUS)]).mean()
     return sum(named) / len(named) + error
 
 

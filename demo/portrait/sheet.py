@@ -2,6 +2,7 @@
 
 `python -m demo.portrait.sheet OUT.png [random|rows|skin] [SEED]`
 """
+
 from __future__ import annotations
 
 import sys
@@ -27,12 +28,22 @@ def rows_sheet(seed: int, names=tuple(CONTINUOUS), steps: int = 9, size: int = 2
     """For each continuous attribute, a row in which it alone runs over its range."""
     rows = []
     for k, name in enumerate(names):
-        quiet = {"smile": 0.1, "mouth": 0.0, "turn": 0.0, "age": 0.2, "beard": 0.0, "hat": "none", "glasses": "none", "hair_length": 0.4,
-                 "light": 0.3}
+        quiet = {
+            "smile": 0.1,
+            "mouth": 0.0,
+            "turn": 0.0,
+            "age": 0.2,
+            "beard": 0.0,
+            "hat": "none",
+            "glasses": "none",
+            "hair_length": 0.4,
+            "light": 0.3,
+        }
         style = "straight" if name == "hair_length" else CATEGORICAL["style"][1 + k % 5]
         face = {**quiet, "style": style}
-        rows.append([render(sample_face(np.random.default_rng(seed + k), **{**face, name: v}), size)
-                     for v in np.linspace(*CONTINUOUS[name], steps)])
+        rows.append(
+            [render(sample_face(np.random.default_rng(seed + k), **{**face, name: v}), size) for v in np.linspace(*CONTINUOUS[name], steps)]
+        )
     return tiled(rows)
 
 

@@ -2,6 +2,7 @@
 
 It is frozen afterwards: through a diffusion model it would learn slowly, as most of what reaches it there is noise.
 """
+
 from __future__ import annotations
 
 import time
@@ -40,8 +41,9 @@ class Heads(torch.nn.Module):
         return right.float().mean().item(), error.item()
 
 
-def train(store: Store, unseen: Store, folder: Path, plan: runs.Plan, device: str, batch: int = 512, rate: float = 2e-3,
-          limit: int = 200_000) -> Path:
+def train(
+    store: Store, unseen: Store, folder: Path, plan: runs.Plan, device: str, batch: int = 512, rate: float = 2e-3, limit: int = 200_000
+) -> Path:
     """Teach the encoder on each face's first caption until the plan's end; write fp16 weights and what it understands."""
     torch.manual_seed(5)
     model = network.text_model().to(device)
@@ -66,14 +68,24 @@ def train(store: Store, unseen: Store, folder: Path, plan: runs.Plan, device: st
             captions.grow(10_000)
         if time.time() - told > 5 or step == 1:
             told = time.time()
-            runs.log(folder / "text.csv", step=step, seen=seen, named=f"{named.item():.4f}", numbers=f"{error.item():.4f}",
-                     captions=captions.count, seconds=f"{time.time() - plan.start:.0f}")
+            runs.log(
+                folder / "text.csv",
+                step=step,
+                seen=seen,
+                named=f"{named.item():.4f}",
+                numbers=f"{error.item():.4f}",
+                captions=captions.count,
+                seconds=f"{time.time() - plan.start:.0f}",
+            )
     test = runs.Pictures(unseen, device, 2_000, captions.fields)
     tokens, labels, numbers = test.arrays.values()
     with torch.no_grad():
         right, off = heads.accuracy(model.encode(tokens[:, 0].long())[1], labels, numbers)
-    print(f"text: {right:.2%} of labels understood in unseen captions, numbers off by {off:.3f}; "
-          f"{seen / (time.time() - plan.start):.0f} a second", flush=True)
+    print(
+        f"text: {right:.2%} of labels understood in unseen captions, numbers off by {off:.3f}; "
+        f"{seen / (time.time() - plan.start):.0f} a second",
+        flush=True,
+    )
     runs.write(folder / FILE, runs.half(model.state_dict()), steps=step, understood=right, numbers_off=off)
     return folder / FILE
 

@@ -4,6 +4,7 @@
 process, several at a time, and ends with the figures. Each part's weights are copied to the folder as soon as they exist and
 while they improve; a part that fails is started again and goes on from its last state. Learning rates follow the clock.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -24,6 +25,7 @@ A_FACE = 256 * 256 * 3 + 4 * 32 * 32 * 2 + 1000  # bytes
 @dataclass(frozen=True)
 class Size:
     """How much of everything; `ends` are the shares of the time at which parts end, `until` those of the last files."""
+
     faces: int
     unseen: int
     batches: dict[str, int]
@@ -37,11 +39,26 @@ class Size:
 BATCHES = {"vae": 128, "text": 512, "judge": 256, "scorer": 256, "unet": 256, "dit": 256, "encode": 128}
 SHORT = {"text": 0.33, "vae": 0.36, "judge": 0.50, "scorer": 0.62, "draw": 0.72, "figures": 0.93, "all": 0.97}
 SIZES = {
-    "full": Size(250_000, 2_000, BATCHES, 20_000, (64, 128),
-                 {"text": 0.08, "vae": 0.21, "judge": 0.34, "scorer": 0.46, "draw": 0.885, "figures": 0.965, "all": 0.985}, {}),
+    "full": Size(
+        250_000,
+        2_000,
+        BATCHES,
+        20_000,
+        (64, 128),
+        {"text": 0.08, "vae": 0.21, "judge": 0.34, "scorer": 0.46, "draw": 0.885, "figures": 0.965, "all": 0.985},
+        {},
+    ),
     "smoke": Size(60_000, 1_000, BATCHES, 2_000, (64, 128), SHORT, {"rounds": 1}, tripped=2_000),
-    "tiny": Size(192, 12, {"vae": 4, "text": 32, "judge": 8, "scorer": 8, "unet": 4, "dit": 4, "encode": 8}, 16, (32, 64), SHORT,
-                 {"rounds": 1, "every": 16, "steps": 2}, tripped=8),
+    "tiny": Size(
+        192,
+        12,
+        {"vae": 4, "text": 32, "judge": 8, "scorer": 8, "unet": 4, "dit": 4, "encode": 8},
+        16,
+        (32, 64),
+        SHORT,
+        {"rounds": 1, "every": 16, "steps": 2},
+        tripped=8,
+    ),
 }
 
 
@@ -58,6 +75,7 @@ class Run:
 
 # One part, in its own process.
 
+
 def wait_for(*paths: Path, until: float) -> None:
     while not all(path.exists() for path in paths):
         if time.time() > until:
@@ -68,6 +86,7 @@ def wait_for(*paths: Path, until: float) -> None:
 def stage(name: str, run: Run) -> None:
     """One part of the run; the imports that take long are made before the wait for what it needs."""
     import torch
+
     if os.environ.get("COMFYUI"):
         sys.path.insert(0, os.environ["COMFYUI"])
     from comfy.cli_args import args as host_args
@@ -111,6 +130,7 @@ def stage(name: str, run: Run) -> None:
 
 # All parts.
 
+
 class Parts:
     """The processes of a run: started when it is time, started again when they fail."""
 
@@ -121,8 +141,23 @@ class Parts:
         self.finished: dict[str, int] = {}
 
     def command(self, name: str) -> list[str]:
-        return [sys.executable, "-m", "demo.portrait.train", "--stage", name, "--size", self.options.size, "--work", str(self.run.work),
-                "--out", str(self.run.out), "--seconds", str(self.run.seconds), "--start", str(self.run.start)]
+        return [
+            sys.executable,
+            "-m",
+            "demo.portrait.train",
+            "--stage",
+            name,
+            "--size",
+            self.options.size,
+            "--work",
+            str(self.run.work),
+            "--out",
+            str(self.run.out),
+            "--seconds",
+            str(self.run.seconds),
+            "--start",
+            str(self.run.start),
+        ]
 
     def begin(self, name: str) -> None:
         self.tries[name] = self.tries.get(name, 0) + 1
@@ -164,8 +199,16 @@ def begin_drawing(run: Run, workers: int) -> list[subprocess.Popen]:
         data.Store(run.work / name, count, workers)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "demo.portrait.data", str(run.work)]
-    return [subprocess.Popen([*command, str(worker)], cwd=ROOT, env=environment, stderr=subprocess.STDOUT,
-                             stdout=(run.work / f"log_drawing_{worker}.txt").open("a")) for worker in range(workers)]
+    return [
+        subprocess.Popen(
+            [*command, str(worker)],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.STDOUT,
+            stdout=(run.work / f"log_drawing_{worker}.txt").open("a"),
+        )
+        for worker in range(workers)
+    ]
 
 
 def fitting(run: Run) -> int:
@@ -191,8 +234,11 @@ def publish(run: Run) -> None:
     together(run, "portrait_readers.safetensors", {"judge.": judge.FILE, "scorer.": scorer.FILE})
     figures = {path.stem.removeprefix("figures_"): json.loads(path.read_text()) for path in sorted(run.work.glob("figures_*.json"))}
     whole(run.out / "figures.json", json.dumps(figures, indent=1).encode())
-    logs = [f"==== {path.stem}\n{path.read_text(errors='replace')[-60_000:]}" for path in sorted(run.work.glob("log_*.txt"))
-            if path.stat().st_size]
+    logs = [
+        f"==== {path.stem}\n{path.read_text(errors='replace')[-60_000:]}"
+        for path in sorted(run.work.glob("log_*.txt"))
+        if path.stat().st_size
+    ]
     whole(run.out / "log.txt", "\n".join(logs).encode())
     rows = [f"{path.stem},{line}" for path in sorted(run.work.glob("*.csv")) for line in path.read_text().splitlines()]
     whole(run.out / "training.csv", "\n".join(rows).encode())
@@ -240,12 +286,14 @@ def sheets(run: Run) -> None:
 
 def begin_check(run: Run, gpu: bool) -> subprocess.Popen:
     """A process that fails in the first seconds if a module, the host or the GPU is missing."""
-    code = ("import sys, torch; from demo.portrait import network, faces, evaluate; import numpy as np; "
-            "faces.render(faces.sample_face(np.random.default_rng(0))); print(network.DEVICE, torch.__version__, flush=True); "
-            "made = (network.vae(), network.text_model(), network.unet(), network.transformer(), network.scorer()); "
-            "n = [sum(p.numel() for p in m.parameters()) for m in made]; "
-            "print('parameters: vae %d, text %d, unet %d, dit %d, scorer %d' % tuple(n), flush=True); "
-            f"sys.exit({gpu} and network.DEVICE != 'cuda')")
+    code = (
+        "import sys, torch; from demo.portrait import network, faces, evaluate; import numpy as np; "
+        "faces.render(faces.sample_face(np.random.default_rng(0))); print(network.DEVICE, torch.__version__, flush=True); "
+        "made = (network.vae(), network.text_model(), network.unet(), network.transformer(), network.scorer()); "
+        "n = [sum(p.numel() for p in m.parameters()) for m in made]; "
+        "print('parameters: vae %d, text %d, unet %d, dit %d, scorer %d' % tuple(n), flush=True); "
+        f"sys.exit({gpu} and network.DEVICE != 'cuda')"
+    )
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=(run.work / "log_check.txt").open("w"), stderr=subprocess.STDOUT)
 
 
@@ -266,8 +314,12 @@ def train_all(run: Run, options: argparse.Namespace) -> None:
     parts, published, reason = Parts(run, options), time.time(), None
     ahead = min(15.0, 0.12 * run.seconds)  # seconds that a process takes to start
     begins = {"vae": 0.0, "text": 0.0} | dict.fromkeys(("encode", "judge", "unet", "dit"), run.end("vae") - ahead)
-    begins |= {"scorer": run.end("judge") - ahead, "figures-readers": run.end("scorer") + 1,
-               "figures-unet": run.end("draw") - ahead, "figures-dit": run.end("draw") - ahead}
+    begins |= {
+        "scorer": run.end("judge") - ahead,
+        "figures-readers": run.end("scorer") + 1,
+        "figures-unet": run.end("draw") - ahead,
+        "figures-dit": run.end("draw") - ahead,
+    }
     wanted = [name for name in STAGES if name in options.parts]
     while time.time() < run.end("all") and set(parts.finished) != set(wanted):
         for name in wanted:

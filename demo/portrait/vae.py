@@ -1,4 +1,5 @@
 """The VAE: TAESD's layout, trained on crops of drawn faces, with latents of mean 0 and deviation 1 in every channel."""
+
 from __future__ import annotations
 
 import math
@@ -47,8 +48,18 @@ def psnr(back: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     return -10 * ((back.clamp(-1, 1) - images) / 2).square().mean(dim=(1, 2, 3)).log10()
 
 
-def train(store, folder: Path, plan: runs.Plan, device: str, batch: int = 128, sizes: tuple[int, int] = (64, 128), rate: float = 2e-3,
-          noise: float = 0.1, limit: int = 24_000, state_every: float = 30.0) -> Path:
+def train(
+    store,
+    folder: Path,
+    plan: runs.Plan,
+    device: str,
+    batch: int = 128,
+    sizes: tuple[int, int] = (64, 128),
+    rate: float = 2e-3,
+    noise: float = 0.1,
+    limit: int = 24_000,
+    state_every: float = 30.0,
+) -> Path:
     """Train until the plan's end, half of it on crops of the first size and half on fewer of the second; write fp16 weights.
 
     Latents carry a little noise on their way to the decoder, so that it reads what a diffusion model draws.
@@ -78,9 +89,16 @@ def train(store, folder: Path, plan: runs.Plan, device: str, batch: int = 128, s
             pictures.grow(250)
         if time.time() - told > 8 or step == 1:
             told, value = time.time(), loss.item()
-            runs.log(folder / "vae.csv", step=step, seen=seen, size=size, loss=f"{value:.4f}",
-                     psnr=f"{psnr(back.detach() * 2 - 1, images * 2 - 1).mean().item():.2f}", pictures=pictures.count,
-                     seconds=f"{time.time() - plan.start:.0f}")
+            runs.log(
+                folder / "vae.csv",
+                step=step,
+                seen=seen,
+                size=size,
+                loss=f"{value:.4f}",
+                psnr=f"{psnr(back.detach() * 2 - 1, images * 2 - 1).mean().item():.2f}",
+                pictures=pictures.count,
+                seconds=f"{time.time() - plan.start:.0f}",
+            )
             if not math.isfinite(value):
                 raise FloatingPointError(f"vae: the loss is not a number at step {step}")
             if told - saved > state_every:

@@ -1,4 +1,5 @@
 """What is around the face: background, neck and shirt, hats, glasses and earrings."""
+
 from __future__ import annotations
 
 import colorsys
@@ -7,10 +8,22 @@ import math
 from .canvas import BOX, CORNER, BLGradient, BLPath, Canvas, Colour, curve, ellipse, joined, linear, mix, ramp, scaled, straight
 from .head import SIDES, Head, ear_place, eye_centre
 
-BACKGROUND: dict[str, Colour] = {"white": (240, 240, 238), "gray": (150, 156, 164), "orange": (242, 170, 92), "green": (126, 184, 130),
-                                 "blue": (122, 172, 224), "pink": (244, 188, 206)}
-SHIRT: dict[str, Colour] = {"white": (246, 246, 244), "black": (50, 50, 58), "red": (200, 62, 58), "green": (52, 138, 92),
-                            "blue": (58, 98, 178), "yellow": (240, 204, 74)}
+BACKGROUND: dict[str, Colour] = {
+    "white": (240, 240, 238),
+    "gray": (150, 156, 164),
+    "orange": (242, 170, 92),
+    "green": (126, 184, 130),
+    "blue": (122, 172, 224),
+    "pink": (244, 188, 206),
+}
+SHIRT: dict[str, Colour] = {
+    "white": (246, 246, 244),
+    "black": (50, 50, 58),
+    "red": (200, 62, 58),
+    "green": (52, 138, 92),
+    "blue": (58, 98, 178),
+    "yellow": (240, 204, 74),
+}
 RIM, GOLD = (46, 40, 44), (232, 186, 72)
 
 
@@ -87,11 +100,15 @@ def _beanie(canvas: Canvas, head: Head, colour: Colour, paint: BLGradient) -> No
     high = [(a, b - 21) for a, b in low]
     band = curve([low[0], *low, low[-1], high[-1], *high[::-1], high[0]])
     canvas.fill(band, scaled(colour, 0.82))
-    ribs = joined(straight([(x + t * w, head.cy - 46 + 4 * (1 - t * t)), (x + t * w, head.cy - 32 + 4.6 * (1 - t * t))])
-                  for t in (-0.88, -0.66, -0.44, -0.22, 0, 0.22, 0.44, 0.66, 0.88))
+    ribs = joined(
+        straight([(x + t * w, head.cy - 46 + 4 * (1 - t * t)), (x + t * w, head.cy - 32 + 4.6 * (1 - t * t))])
+        for t in (-0.88, -0.66, -0.44, -0.22, 0, 0.22, 0.44, 0.66, 0.88)
+    )
     canvas.stroke(ribs, scaled(colour, 0.66), 1.8, 0.8)
-    seams = [[(x + t * w, head.cy - 53), (x + 0.8 * t * w, head.cy - 72), (x + 0.3 * t * w, head.cy + head.top - 24)]
-             for t in (-0.6, -0.2, 0.2, 0.6)]
+    seams = [
+        [(x + t * w, head.cy - 53), (x + 0.8 * t * w, head.cy - 72), (x + 0.3 * t * w, head.cy + head.top - 24)]
+        for t in (-0.6, -0.2, 0.2, 0.6)
+    ]
     canvas.stroke(joined(curve(seam, closed=False) for seam in seams), scaled(colour, 0.82), 1.8, 0.7)
 
 
@@ -101,10 +118,20 @@ def _capped(canvas: Canvas, head: Head, colour: Colour, paint: BLGradient) -> No
     x = head.cx - 1.5 * head.numbers["turn"]
     canvas.stroke(curve([(x, head.cy + head.top - 20), head.at(0, -50)], closed=False), scaled(colour, 0.74), 1.6, 0.7)
     w, shift = head.width + 11, 26 * head.sin
-    top = [(x - w + 3, head.cy - 36), (x - 0.5 * w + 0.6 * shift, head.cy - 46), (x + shift, head.cy - 49),
-           (x + 0.5 * w + 0.6 * shift, head.cy - 46), (x + w - 3, head.cy - 36)]
-    low = [(x - w - 1 + 0.2 * shift, head.cy - 31), (x - 0.6 * w + 0.9 * shift, head.cy - 31), (x + 1.3 * shift, head.cy - 30),
-           (x + 0.6 * w + 0.9 * shift, head.cy - 31), (x + w + 1 + 0.2 * shift, head.cy - 31)]
+    top = [
+        (x - w + 3, head.cy - 36),
+        (x - 0.5 * w + 0.6 * shift, head.cy - 46),
+        (x + shift, head.cy - 49),
+        (x + 0.5 * w + 0.6 * shift, head.cy - 46),
+        (x + w - 3, head.cy - 36),
+    ]
+    low = [
+        (x - w - 1 + 0.2 * shift, head.cy - 31),
+        (x - 0.6 * w + 0.9 * shift, head.cy - 31),
+        (x + 1.3 * shift, head.cy - 30),
+        (x + 0.6 * w + 0.9 * shift, head.cy - 31),
+        (x + w + 1 + 0.2 * shift, head.cy - 31),
+    ]
     canvas.fill(curve([top[0], *top, *low[::-1]]), scaled(colour, 0.74))
     canvas.stroke(curve(low[1:4], closed=False), scaled(colour, 0.55), 2, 0.7)
     canvas.fill(ellipse(x, head.cy + head.top - 20, 4.5, 3), scaled(colour, 0.74))
@@ -116,8 +143,16 @@ def _brimmed(canvas: Canvas, head: Head, colour: Colour, paint: BLGradient) -> N
     x, y, w = head.cx - 1.5 * head.numbers["turn"], head.cy, head.width
     ribbon = [(x - w - 12.5, y - 40), (x, y - 34), (x + w + 12.5, y - 40), (x + w + 12.2, y - 55), (x, y - 50), (x - w - 12.2, y - 55)]
     canvas.fill(curve([ribbon[0], *ribbon[:3], ribbon[2], ribbon[3], *ribbon[3:], ribbon[-1]]), scaled(colour, 0.5))
-    brim = [(x - w - 36, y - 36), (x - 0.7 * w, y - 43), (x, y - 42), (x + 0.7 * w, y - 43), (x + w + 36, y - 36),
-            (x + 0.6 * w, y - 29), (x, y - 27), (x - 0.6 * w, y - 29)]
+    brim = [
+        (x - w - 36, y - 36),
+        (x - 0.7 * w, y - 43),
+        (x, y - 42),
+        (x + 0.7 * w, y - 43),
+        (x + w + 36, y - 36),
+        (x + 0.6 * w, y - 29),
+        (x, y - 27),
+        (x - 0.6 * w, y - 29),
+    ]
     canvas.fill(curve(brim), scaled(colour, 0.86))
     canvas.stroke(curve([brim[0], brim[7], brim[6], brim[5], brim[4]], closed=False), scaled(colour, 0.62), 1.8, 0.8)
 

@@ -15,8 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES, SETTINGS = ["--smallest", "--out"], ["--smallest"]  # a folder follows --out
 KINDS = {
     "benches": {
-        "bench/hspace.py": PAGES, "bench/attributes.py": PAGES, "bench/training.py": PAGES, "bench/properties.py": PAGES,
-        "bench/evidence.py": PAGES, "bench/evidence.py --cost": PAGES, "bench/speed.py": SETTINGS, "bench/passes.py": SETTINGS, "bench/training_cost.py sd15": SETTINGS,
+        "bench/hspace.py": PAGES,
+        "bench/attributes.py": PAGES,
+        "bench/training.py": PAGES,
+        "bench/properties.py": PAGES,
+        "bench/evidence.py": PAGES,
+        "bench/evidence.py --cost": PAGES,
+        "bench/speed.py": SETTINGS,
+        "bench/passes.py": SETTINGS,
+        "bench/training_cost.py sd15": SETTINGS,
     },
     "loading": {"bench/loading.py --one": []},  # one of its measurements
     "demo": {"demo/sliders.py": PAGES, "demo/evaluate.py": PAGES, "demo/train.py": PAGES},
@@ -78,7 +85,7 @@ def files():
 @pytest.fixture(scope="module")
 def run_smallest(tmp_path_factory):
     """`run_smallest("demo/train.py")`: how a program ended, if not well, what it told, and the folder that it wrote to."""
-    interpreters = {kind: None for kind in KINDS}
+    interpreters = dict.fromkeys(KINDS)
     folders = {}
 
     def call(program):
@@ -144,11 +151,14 @@ def test_the_files_of_the_demo_are_made_again(run_smallest):
         assert {path.name for path in run_smallest(program)[2].iterdir()} == names
 
 
-@pytest.mark.parametrize("words, problem", [
-    (["--smallest"], "choose another folder than docs/ with --out"),
-    (["--smallest", "--out", "docs"], "choose another folder than docs/ with --out"),
-    (["--small", "--out", "elsewhere"], "unrecognized arguments: --small"),
-])
+@pytest.mark.parametrize(
+    "words, problem",
+    [
+        (["--smallest"], "choose another folder than docs/ with --out"),
+        (["--smallest", "--out", "docs"], "choose another folder than docs/ with --out"),
+        (["--small", "--out", "elsewhere"], "unrecognized arguments: --small"),
+    ],
+)
 def test_the_smallest_size_does_not_go_where_real_figures_are(words, problem):
     code = "import argparse, sys; sys.path.insert(0, 'bench'); import sizes; sizes.parsed(argparse.ArgumentParser(), sizes.DOCS)"
     run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)

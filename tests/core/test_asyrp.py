@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from pack.core.asyrp import asymmetric_gain, ddim_levels, matched_scale, sample_ddim
 from pack.core.inversion import Path, euler_step, invert, nearest, sample_along
 
@@ -53,11 +52,19 @@ def test_ddim_levels_are_those_of_the_paper():
 
 
 def test_ddim_keeps_the_variance_of_gaussian_data_at_any_eta():
-    levels = torch.cat([torch.linspace(math.log(30.0), math.log(0.01), 150, dtype=torch.float64).exp(), torch.zeros(1, dtype=torch.float64)])
+    levels = torch.cat(
+        [torch.linspace(math.log(30.0), math.log(0.01), 150, dtype=torch.float64).exp(), torch.zeros(1, dtype=torch.float64)]
+    )
     for eta, boost in ((0.0, 0.0), (1.0, 0.0), (0.0, 2.0)):
         generator = torch.Generator().manual_seed(1)
-        drawn = sample_ddim(gaussian, math.sqrt(1 + 30.0**2) * noise(20_000, 1), levels, eta=eta, boost_below=boost,
-                            noise=lambda *_: torch.randn(20_000, 1, generator=generator, dtype=torch.float64))
+        drawn = sample_ddim(
+            gaussian,
+            math.sqrt(1 + 30.0**2) * noise(20_000, 1),
+            levels,
+            eta=eta,
+            boost_below=boost,
+            noise=lambda *_, generator=generator: torch.randn(20_000, 1, generator=generator, dtype=torch.float64),
+        )
         assert drawn.std().item() == pytest.approx(1, abs=0.05), (eta, boost)
 
 
@@ -111,7 +118,13 @@ def test_a_path_of_other_steps_is_refused():
         sample_along(gaussian, noise(2, 1, 4, 4), SIGMAS, path)
 
 
-PARTS = {"one": [1], "two in another order": [2, 0], "all in another order": [1, 2, 0], "one three times": [2, 2, 2], "each twice": [0, 1, 2, 0, 1, 2]}
+PARTS = {
+    "one": [1],
+    "two in another order": [2, 0],
+    "all in another order": [1, 2, 0],
+    "one three times": [2, 2, 2],
+    "each twice": [0, 1, 2, 0, 1, 2],
+}
 
 
 @pytest.mark.parametrize("rows", PARTS.values(), ids=PARTS)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-
 from pack.core.attribute import Attribute, LatentKind, Mixture, Pair, Problem, Recipe, described, mean_change, scaled
 from pack.core.integration import LossWeights
 from pack.core.steering import Moment
 from pack.core.value_network import train
 
 SHAPES = [(1, 4, 16, 16), (2, 4, 12, 20), (1, 16, 16, 16), (1, 16, 3, 10, 12), (1, 3, 9, 7)]
+DEFAULTS = Recipe()
 
 
 def pair(shape, seed=0):
@@ -17,7 +17,7 @@ def pair(shape, seed=0):
     return x, x + 0.5 * torch.randn(shape, generator=generator)
 
 
-def attribute(shape, recipe=Recipe(), network=None):
+def attribute(shape, recipe=DEFAULTS, network=None):
     x, z = pair((1, *shape[1:]), 9)
     return Attribute(recipe, mean_change([z - x], 2), LatentKind("Any", shape[1]), network)
 
@@ -68,10 +68,15 @@ def test_a_budget_counts_by_sample_and_keeps_the_sign():
     assert torch.equal(scaled(change, whole, strength=0.5), 0.5 * change)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"percent": 1.0}, "percent: got 1.0"), ({"ahead": -0.1}, "ahead: got -0.1"), ({"percent": 0.9, "ahead": 0.2}, "past the run's end"),
-    ({"percent": 0.3, "branch": 0.4}, "branch: got 0.4, after percent 0.3"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"percent": 1.0}, "percent: got 1.0"),
+        ({"ahead": -0.1}, "ahead: got -0.1"),
+        ({"percent": 0.9, "ahead": 0.2}, "past the run's end"),
+        ({"percent": 0.3, "branch": 0.4}, "branch: got 0.4, after percent 0.3"),
+    ],
+)
 def test_a_recipe_checks_itself(settings, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**{"branch": 0.0, **settings})

@@ -1,33 +1,57 @@
 """Workflows as the frontend saves them become the prompts that it would have sent."""
 
 import pytest
-
 from pack.dev.workflow import WorkflowError, to_prompt
 
 INFO = {
     "Source": {"input": {"required": {"model": [["a.safetensors", "b.safetensors"], {}]}}},
-    "Sampler": {"input": {
-        "required": {
-            "model": ["MODEL", {}],
-            "seed": ["INT", {"default": 0, "control_after_generate": True}],
-            "steps": ["INT", {"default": 20}],
-            "name": ["COMBO", {"options": ["euler", "ddim"]}],
-        },
-        "optional": {"mask": ["MASK", {}], "scale": ["FLOAT", {"default": 2.5}], "keep": ["BOOLEAN", {"default": True}]},
-    }},
-    "Image": {"input": {"required": {
-        "image": [["one.png"], {"image_upload": True}], "channel": ["COMBO", {"options": ["red", "blue"]}],
-    }, "optional": {"note": ["STRING", {}]}}},
-    "Resize": {"input": {"required": {
-        "image": ["IMAGE", {}],
-        "by": ["COMFY_DYNAMICCOMBO_V3", {"options": [
-            {"key": "factor", "inputs": {"required": {"factor": ["FLOAT", {"default": 1.0}]}}},
-            {"key": "size", "inputs": {"required": {"width": ["INT", {}]}, "optional": {"height": ["INT", {}]}}},
-        ]}],
-        "method": ["COMBO", {"options": ["area", "nearest"]}],
-    }}},
-    "Curve": {"input": {"required": {"points": ["CURVE", {"socketless": True}], "gain": ["FLOAT,INT", {"widgetType": "FLOAT"}],
-                                     "forced": ["FLOAT", {"forceInput": True}], "last": ["STRING", {}]}}},
+    "Sampler": {
+        "input": {
+            "required": {
+                "model": ["MODEL", {}],
+                "seed": ["INT", {"default": 0, "control_after_generate": True}],
+                "steps": ["INT", {"default": 20}],
+                "name": ["COMBO", {"options": ["euler", "ddim"]}],
+            },
+            "optional": {"mask": ["MASK", {}], "scale": ["FLOAT", {"default": 2.5}], "keep": ["BOOLEAN", {"default": True}]},
+        }
+    },
+    "Image": {
+        "input": {
+            "required": {
+                "image": [["one.png"], {"image_upload": True}],
+                "channel": ["COMBO", {"options": ["red", "blue"]}],
+            },
+            "optional": {"note": ["STRING", {}]},
+        }
+    },
+    "Resize": {
+        "input": {
+            "required": {
+                "image": ["IMAGE", {}],
+                "by": [
+                    "COMFY_DYNAMICCOMBO_V3",
+                    {
+                        "options": [
+                            {"key": "factor", "inputs": {"required": {"factor": ["FLOAT", {"default": 1.0}]}}},
+                            {"key": "size", "inputs": {"required": {"width": ["INT", {}]}, "optional": {"height": ["INT", {}]}}},
+                        ]
+                    },
+                ],
+                "method": ["COMBO", {"options": ["area", "nearest"]}],
+            }
+        }
+    },
+    "Curve": {
+        "input": {
+            "required": {
+                "points": ["CURVE", {"socketless": True}],
+                "gain": ["FLOAT,INT", {"widgetType": "FLOAT"}],
+                "forced": ["FLOAT", {"forceInput": True}],
+                "last": ["STRING", {}],
+            }
+        }
+    },
     "Invert": {"input": {"required": {"strength": ["FLOAT", {}], "image": ["IMAGE", {}]}}},
     "Save": {"input": {"required": {"images": ["IMAGE", {}]}}},
     "Old": {"input": {"required": {"noise_seed": ["INT", {}], "after": ["INT", {}]}}},
@@ -37,8 +61,14 @@ INFO = {
 
 def node(number, kind, values=None, inputs=(), outputs=(), **more):
     sockets = [{"name": name, "type": type_, "link": link} for name, type_, link in inputs]
-    return {"id": number, "type": kind, "widgets_values": values, "inputs": sockets,
-            "outputs": [{"type": type_} for type_ in outputs], **more}
+    return {
+        "id": number,
+        "type": kind,
+        "widgets_values": values,
+        "inputs": sockets,
+        "outputs": [{"type": type_} for type_ in outputs],
+        **more,
+    }
 
 
 def convert(*nodes, links=()):
@@ -55,8 +85,11 @@ def test_sockets_and_widgets_take_their_places():
     sampler = node(2, "Sampler", [7, "randomize", 12, "ddim", 1.5, False], [("model", "MODEL", 5)], title="Draw")
     assert convert(source, sampler, links=[(5, 1, 0, 2, 0, "MODEL")]) == {
         "1": {"class_type": "Source", "inputs": {"model": "b.safetensors"}, "_meta": {"title": "Source"}},
-        "2": {"class_type": "Sampler", "_meta": {"title": "Draw"}, "inputs": {
-            "model": ["1", 0], "seed": 7, "steps": 12, "name": "ddim", "scale": 1.5, "keep": False}},
+        "2": {
+            "class_type": "Sampler",
+            "_meta": {"title": "Draw"},
+            "inputs": {"model": ["1", 0], "seed": 7, "steps": 12, "name": "ddim", "scale": 1.5, "keep": False},
+        },
     }
 
 
@@ -67,8 +100,7 @@ def test_links_may_be_objects():
 
 
 def test_an_input_newer_than_the_workflow_gets_its_default():
-    assert inputs_of(node(1, "Sampler", [7, "fixed", 12])) == {
-        "seed": 7, "steps": 12, "name": "euler", "scale": 2.5, "keep": True}
+    assert inputs_of(node(1, "Sampler", [7, "fixed", 12])) == {"seed": 7, "steps": 12, "name": "euler", "scale": 2.5, "keep": True}
 
 
 def test_an_unlinked_widget_that_is_also_a_socket_keeps_its_value():
@@ -83,8 +115,7 @@ def test_a_linked_widget_takes_what_the_link_brings():
 
 
 def test_values_may_be_saved_by_name():
-    assert inputs_of(node(1, "Sampler", {"steps": 3, "seed": 1})) == {
-        "seed": 1, "steps": 3, "name": "euler", "scale": 2.5, "keep": True}
+    assert inputs_of(node(1, "Sampler", {"steps": 3, "seed": 1})) == {"seed": 1, "steps": 3, "name": "euler", "scale": 2.5, "keep": True}
 
 
 def test_a_seed_has_a_control_by_its_name_alone():
@@ -96,14 +127,16 @@ def test_a_controlled_combo_box_also_has_a_filter():
 
 
 def test_the_upload_button_stands_after_the_required_inputs():
-    assert inputs_of(node(1, "Image", ["one.png", "blue", "image", "text"])) == {
-        "image": "one.png", "channel": "blue", "note": "text"}
+    assert inputs_of(node(1, "Image", ["one.png", "blue", "image", "text"])) == {"image": "one.png", "channel": "blue", "note": "text"}
 
 
-@pytest.mark.parametrize("values, expected", [
-    (["factor", 2.0, "area"], {"by": "factor", "by.factor": 2.0, "method": "area"}),
-    (["size", 8, 9, "nearest"], {"by": "size", "by.width": 8, "by.height": 9, "method": "nearest"}),
-])
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        (["factor", 2.0, "area"], {"by": "factor", "by.factor": 2.0, "method": "area"}),
+        (["size", 8, 9, "nearest"], {"by": "size", "by.width": 8, "by.height": 9, "method": "nearest"}),
+    ],
+)
 def test_a_dynamic_combo_box_brings_its_inputs(values, expected):
     assert inputs_of(node(1, "Resize", values)) == expected
 
@@ -149,8 +182,7 @@ def test_muted_and_bypassed_nodes_are_not_sent():
 
 def test_a_primitive_gives_its_value():
     primitive = node(1, "PrimitiveNode", [33, "fixed"], outputs=["INT"])
-    assert inputs_of(primitive, node(2, "Sampler", [7, "fixed", 12], [("steps", "INT", 1)]),
-                     links=[(1, 1, 0, 2, 0, "INT")])["steps"] == 33
+    assert inputs_of(primitive, node(2, "Sampler", [7, "fixed", 12], [("steps", "INT", 1)]), links=[(1, 1, 0, 2, 0, "INT")])["steps"] == 33
 
 
 def test_notes_are_not_sent():

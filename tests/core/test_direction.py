@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from pack.core.direction import Direction, Family, check_same_family, combine
 from pack.core.discovery import Means, aligned, principal_components
 from pack.core.injection import mask_for, shifted
@@ -26,7 +25,7 @@ def test_levels_on_file_come_back_bit_for_bit_and_the_ends_hold():
 def test_between_levels_the_shift_is_linear_in_log_sigma():
     d = direction()
     torch.testing.assert_close(d.at(math.sqrt(10.0)), d.shifts[:2].mean(0))
-    torch.testing.assert_close(d.at(10 ** -0.25), torch.lerp(d.shifts[1], d.shifts[2], 0.25))
+    torch.testing.assert_close(d.at(10**-0.25), torch.lerp(d.shifts[1], d.shifts[2], 0.25))
 
 
 def test_a_single_level_stands_for_all():
@@ -71,11 +70,19 @@ def test_a_direction_twice_leaves_nothing_to_the_second():
     assert combine([d, d], [0.0, 1.0], orthogonalise=True).norm < 1e-4 * d.norm
 
 
-@pytest.mark.parametrize("shifts, levels, words", [
-    (torch.ones(2, 6, 4, 4), (1.0,), "shifts of shape"), (torch.ones(1, 5, 4, 4), (1.0,), "6 channels"), (torch.ones(1, 6, 4), (1.0,), "shifts of shape"),
-    (torch.full((1, 6, 4, 4), float("inf")), (1.0,), "NaN or Inf"), (torch.ones(2, 6, 4, 4), (1.0, 2.0), "descending"),
-    (torch.ones(2, 6, 4, 4), (1.0, 1.0), "descending"), (torch.ones(2, 6, 4, 4), (1.0, 0.0), "above 0"), (torch.ones(0, 6, 4, 4), (), "descending"),
-])
+@pytest.mark.parametrize(
+    "shifts, levels, words",
+    [
+        (torch.ones(2, 6, 4, 4), (1.0,), "shifts of shape"),
+        (torch.ones(1, 5, 4, 4), (1.0,), "6 channels"),
+        (torch.ones(1, 6, 4), (1.0,), "shifts of shape"),
+        (torch.full((1, 6, 4, 4), float("inf")), (1.0,), "NaN or Inf"),
+        (torch.ones(2, 6, 4, 4), (1.0, 2.0), "descending"),
+        (torch.ones(2, 6, 4, 4), (1.0, 1.0), "descending"),
+        (torch.ones(2, 6, 4, 4), (1.0, 0.0), "above 0"),
+        (torch.ones(0, 6, 4, 4), (), "descending"),
+    ],
+)
 def test_what_is_no_direction_is_refused(shifts, levels, words):
     with pytest.raises(ValueError, match=words):
         Direction(shifts, levels, FAMILY, "test")
@@ -138,8 +145,12 @@ def test_power_iteration_finds_the_singular_vectors_of_a_map_and_keeps_off_what_
     found, values = leading_right_vectors(Jacobian(f, 1e-3), torch.randn(3, 3, 4, generator=generator, dtype=torch.float64), 60)
     torch.testing.assert_close(values.double(), torch.tensor([9.0, 6.0, 4.0], dtype=torch.float64), rtol=1e-3, atol=0)
     torch.testing.assert_close((found.flatten(1) @ v[:, :3]).abs(), torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-3)
-    rest, values = leading_right_vectors(Jacobian(f, 1e-3), torch.randn(1, 3, 4, generator=generator, dtype=torch.float64), 60, avoid=found[:2])
+    rest, values = leading_right_vectors(
+        Jacobian(f, 1e-3), torch.randn(1, 3, 4, generator=generator, dtype=torch.float64), 60, avoid=found[:2]
+    )
     torch.testing.assert_close((rest.flatten(1) @ v[:, :3]).abs(), torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64), rtol=0, atol=1e-3)
     masked = Jacobian(f, 1e-3, (torch.arange(40) < 20).double())
     expected = torch.linalg.svdvals(matrix[:20])[0]
-    assert leading_right_vectors(masked, torch.randn(2, 3, 4, generator=generator, dtype=torch.float64), 80)[1][0].item() == pytest.approx(expected.item(), rel=1e-3)
+    assert leading_right_vectors(masked, torch.randn(2, 3, 4, generator=generator, dtype=torch.float64), 80)[1][0].item() == pytest.approx(
+        expected.item(), rel=1e-3
+    )

@@ -5,18 +5,19 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
-
 from pack.core.direction import Direction, Family
 from pack.core.direction_files import DEPTH, PARTS, direction_tensors, load_direction
 from pack.core.implicit import ImplicitNetwork, TrainedDirection, mixed
+from safetensors.torch import save_file
+from torch import nn
 
 FAMILY = Family("SD15", "EPS", 6)
 
 
 def table(seed):
-    return Direction(torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(seed)), (10.0, 1 / 3), FAMILY, "random", {"seed": str(seed)})
+    return Direction(
+        torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(seed)), (10.0, 1 / 3), FAMILY, "random", {"seed": str(seed)}
+    )
 
 
 def trained(seed):
@@ -53,13 +54,19 @@ def assert_same(one, two):
     assert (one.family, one.method, one.notes, one.mean().sigmas) == (two.family, two.method, two.notes, two.mean().sigmas)
 
 
-@pytest.mark.parametrize("direction", [trained(1), mixed([trained(1), table(2)], [1.0, -2.0]), nested(), chain(DEPTH)], ids=["trained", "mixed", "nested", "chain"])
+@pytest.mark.parametrize(
+    "direction",
+    [trained(1), mixed([trained(1), table(2)], [1.0, -2.0]), nested(), chain(DEPTH)],
+    ids=["trained", "mixed", "nested", "chain"],
+)
 def test_a_direction_with_networks_loads_back_bit_for_bit(tmp_path, direction):
     tensors, metadata = direction_tensors(direction)
     back = loaded(tmp_path, tensors, metadata)
     assert_same(back, direction)
     assert metadata["version"] == "2" and type(back) is type(direction)
-    assert not any(w.requires_grad for part in getattr(back, "parts", [back]) if isinstance(part, TrainedDirection) for w in part.network.parameters())
+    assert not any(
+        w.requires_grad for part in getattr(back, "parts", [back]) if isinstance(part, TrainedDirection) for w in part.network.parameters()
+    )
 
 
 def test_what_a_loaded_direction_saves_is_the_same_file(tmp_path):
@@ -74,7 +81,9 @@ def test_a_direction_twice_in_a_mix_loads_back(tmp_path):
     assert_same(loaded(tmp_path, *direction_tensors(mix)), mix)
 
 
-@pytest.mark.parametrize("direction", [chain(DEPTH + 1), mixed([trained(0), *map(table, range(PARTS))], [1.0] * (PARTS + 1))], ids=["deep", "wide"])
+@pytest.mark.parametrize(
+    "direction", [chain(DEPTH + 1), mixed([trained(0), *map(table, range(PARTS))], [1.0] * (PARTS + 1))], ids=["deep", "wide"]
+)
 def test_a_mix_too_large_to_be_read_back_is_not_written(direction):
     with pytest.raises(ValueError, match="direction: a mix has more than"):
         direction_tensors(direction)
@@ -95,7 +104,9 @@ TENSORS = {
     "levels that do not fit": lambda t: t.update({"1.sigmas": torch.ones(3)}),
     "extra in the network": lambda t: t.update({"0.network.more": torch.zeros(1)}),
     "extra direction": lambda t: t.update({"7.shifts": t["1.shifts"].clone(), "7.sigmas": t["1.sigmas"].clone()}),
-    "network of a table": lambda t: t.update({key.replace("0.", "1.", 1): value.clone() for key, value in t.items() if key.startswith("0.network")}),
+    "network of a table": lambda t: t.update(
+        {key.replace("0.", "1.", 1): value.clone() for key, value in t.items() if key.startswith("0.network")}
+    ),
     "NaN in the network": lambda t: t["0.network.enter.weight"].fill_(math.nan),
 }
 
@@ -123,17 +134,48 @@ def leaf(**changes):
 
 
 TREES = {
-    "null": lambda tree: None, "a number": lambda tree: 5, "text": lambda tree: "parts", "a list": lambda tree: [tree], "empty": lambda tree: {},
-    "deep": deep, "number negative": leaf(number=-1), "number boolean": leaf(number=False), "number text": leaf(number="0"), "number taken": leaf(number=1),
-    "number unknown": leaf(number=9), "trained a number": leaf(trained=1), "trained not": leaf(trained=False), "method null": leaf(method=None),
-    "weights too few": mix(weights=[1.0]), "weights too many": mix(weights=[1.0] * 4), "weights NaN": mix(weights=[1.0, math.nan, 1.0]),
-    "weights Inf": mix(weights=[1.0, math.inf, 1.0]), "weights text": mix(weights=["1", "1", "1"]), "weights huge": mix(weights=[1, 10**400, 1]),
-    "weights a number": mix(weights=3), "no parts": mix(parts=[], weights=[]), "parts null": mix(parts=None), "parts text": mix(parts="abc"),
-    "parts a number": mix(parts=3), "parts a mapping": mix(parts={"a": 0, "b": 1, "c": 2}), "parts numbers": mix(parts=[0, 1, 2]),
-    "switch a number": mix(keep_size=1), "notes not text": mix(notes={"a": 1}), "leaf's notes not text": leaf(notes={"a": [1]}),
-    "notes a list": mix(notes=[]), "notes null": mix(notes=None), "leaf's notes text": leaf(notes="a"),
+    "null": lambda tree: None,
+    "a number": lambda tree: 5,
+    "text": lambda tree: "parts",
+    "a list": lambda tree: [tree],
+    "empty": lambda tree: {},
+    "deep": deep,
+    "number negative": leaf(number=-1),
+    "number boolean": leaf(number=False),
+    "number text": leaf(number="0"),
+    "number taken": leaf(number=1),
+    "number unknown": leaf(number=9),
+    "trained a number": leaf(trained=1),
+    "trained not": leaf(trained=False),
+    "method null": leaf(method=None),
+    "weights too few": mix(weights=[1.0]),
+    "weights too many": mix(weights=[1.0] * 4),
+    "weights NaN": mix(weights=[1.0, math.nan, 1.0]),
+    "weights Inf": mix(weights=[1.0, math.inf, 1.0]),
+    "weights text": mix(weights=["1", "1", "1"]),
+    "weights huge": mix(weights=[1, 10**400, 1]),
+    "weights a number": mix(weights=3),
+    "no parts": mix(parts=[], weights=[]),
+    "parts null": mix(parts=None),
+    "parts text": mix(parts="abc"),
+    "parts a number": mix(parts=3),
+    "parts a mapping": mix(parts={"a": 0, "b": 1, "c": 2}),
+    "parts numbers": mix(parts=[0, 1, 2]),
+    "switch a number": mix(keep_size=1),
+    "notes not text": mix(notes={"a": 1}),
+    "leaf's notes not text": leaf(notes={"a": [1]}),
+    "notes a list": mix(notes=[]),
+    "notes null": mix(notes=None),
+    "leaf's notes text": leaf(notes="a"),
 }
-TEXTS = {"missing": None, "nothing": "", "not JSON": "{'parts': 1}", "cut short": '{"parts": [', "deep lists": "[" * 10**5, "deep mixes": '{"parts":[' * 10**5}
+TEXTS = {
+    "missing": None,
+    "nothing": "",
+    "not JSON": "{'parts': 1}",
+    "cut short": '{"parts": [',
+    "deep lists": "[" * 10**5,
+    "deep mixes": '{"parts":[' * 10**5,
+}
 
 
 @pytest.mark.parametrize("kind", [*TREES, *TEXTS])

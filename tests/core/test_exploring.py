@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from pack.core.exploring import numbers_in, variants
 from pack.core.spectrum import decompose
 

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
-
 from pack.core.gradients import passable
+from torch import nn
 
 
 class Block(nn.Module):

@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from pack.core.direction import Direction, Family, combine
 from pack.core.implicit import PERIODS, ImplicitNetwork, MixedDirection, TrainedDirection, in_form, mixed, noise_embedding
+from torch import nn
 
 FAMILY = Family("SD15", "EPS", 6)
 
@@ -21,7 +20,9 @@ def network(seed, scale=2.0):
 
 
 def table(seed, levels=(10.0, 1.0), family=FAMILY):
-    return Direction(torch.randn(len(levels), 6, 4, 4, generator=torch.Generator().manual_seed(seed)), levels, family, "random", {"target": str(seed)})
+    return Direction(
+        torch.randn(len(levels), 6, 4, 4, generator=torch.Generator().manual_seed(seed)), levels, family, "random", {"target": str(seed)}
+    )
 
 
 def trained(seed, **settings):
@@ -113,7 +114,11 @@ def test_orthogonalised_the_second_part_shares_nothing_with_the_first_in_any_pic
 def test_a_mix_of_tables_is_a_table():
     settings = dict(orthogonalise=True, keep_size=True)
     mix, expected = (way([table(1), table(2, (5.0,))], [1.0, -0.5], **settings) for way in (mixed, combine))
-    assert isinstance(mix, Direction) and torch.equal(mix.shifts, expected.shifts) and (mix.sigmas, mix.notes) == (expected.sigmas, expected.notes)
+    assert (
+        isinstance(mix, Direction)
+        and torch.equal(mix.shifts, expected.shifts)
+        and (mix.sigmas, mix.notes) == (expected.sigmas, expected.notes)
+    )
 
 
 @pytest.mark.parametrize("settings", [{}, {"orthogonalise": True}, {"keep_size": True}])
@@ -139,7 +144,9 @@ def test_families_that_differ_and_weights_that_do_not_fit_are_refused():
             refused([trained(1), table(2)], [1.0])
 
 
-@pytest.mark.parametrize("direction", [trained(1), mixed([table(2), mixed([trained(1), table(3)], [1.0, 2.0])], [1.0, 1.0], keep_size=True)])
+@pytest.mark.parametrize(
+    "direction", [trained(1), mixed([table(2), mixed([trained(1), table(3)], [1.0, 2.0])], [1.0, 1.0], keep_size=True)]
+)
 def test_on_a_device_a_direction_has_weights_of_its_own(direction):
     h = some_h()
     moved, before = direction.on(torch.device("cpu")), direction.shift(h, 3.0)

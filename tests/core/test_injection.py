@@ -13,7 +13,7 @@ def pictures(*shape, seed=0):
 def test_a_part_is_found_where_it_was_cut_over_the_edges_too(top, left, height, width):
     whole = pictures(3, 4, 9, 7)
     rows, columns = [(top + i) % 9 for i in range(height)], [(left + i) % 7 for i in range(width)]
-    (number, place), = places_of(whole[1][:, rows][:, :, columns], whole)
+    ((number, place),) = places_of(whole[1][:, rows][:, :, columns], whole)
     assert (number, list(place.rows), list(place.columns), place.size) == (1, rows, columns, (9, 7))
 
 
@@ -34,7 +34,9 @@ def test_a_mask_is_cut_with_the_part(pixels):
     mask = pictures(2, *pixels).sigmoid()
     share = pixels[0] / 16
     rows, columns = slice(round(4 * share), round(12 * share)), slice(round(8 * share), round(16 * share))
-    torch.testing.assert_close(mask_for(mask, (4, 4), Place(range(4, 12), range(8, 16), (16, 24))), mask_for(mask[:, rows, columns], (4, 4)))
+    torch.testing.assert_close(
+        mask_for(mask, (4, 4), Place(range(4, 12), range(8, 16), (16, 24))), mask_for(mask[:, rows, columns], (4, 4))
+    )
     assert torch.equal(mask_for(mask, (4, 6), Place(range(16), range(24), (16, 24))), mask_for(mask, (4, 6)))
 
 

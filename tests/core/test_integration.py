@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from pack.core.integration import LossWeights, composed, integrate, objective
 from pack.core.latent import matricise
 from pack.core.spectrum import decompose
@@ -25,11 +24,17 @@ def integrated(x, z):
 def written_out(both, x, z, S, w):
     """The loss as methods and paper write it, from whole latents."""
     y = composed(both, S)
+
     def apart(other):
         return matricise(y - other.double(), "channel").square().sum((-2, -1))
+
     own = both.S.double()
-    return (w.target * apart(z) + w.source * apart(x) + w.target_values * (S - own)[:, M:].square().sum(-1)
-            + w.source_values * (S - own)[:, :M].square().sum(-1))
+    return (
+        w.target * apart(z)
+        + w.source * apart(x)
+        + w.target_values * (S - own)[:, M:].square().sum(-1)
+        + w.source_values * (S - own)[:, :M].square().sum(-1)
+    )
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
@@ -68,7 +73,9 @@ def test_one_target_serves_a_batch():
     both = integrate(decompose(x), decompose(z[:1]), M, N)
     alone = integrate(decompose(x[1:]), decompose(z[:1]), M, N)
     assert torch.equal(both.U[3:], alone.U) and torch.equal(both.S[3:], alone.S)
-    assert torch.allclose(objective(both, M, x, z[:1], LossWeights()).solution()[3:], objective(alone, M, x[1:], z[:1], LossWeights()).solution())
+    assert torch.allclose(
+        objective(both, M, x, z[:1], LossWeights()).solution()[3:], objective(alone, M, x[1:], z[:1], LossWeights()).solution()
+    )
 
 
 def test_bad_input_is_named():
@@ -88,7 +95,11 @@ def test_bad_input_is_named():
 def problems(count):
     pairs = [pair((1, 3, 16, 16), seed) for seed in range(count)]
     both = [integrate(decompose(x), decompose(z), 8, 8) for x, z in pairs]
-    return [b.S for b in both], [objective(b, 8, x, z, LossWeights(1, 0.5, 0.01, 0.01)) for b, (x, z) in zip(both, pairs)], [b.shape for b in both]
+    return (
+        [b.S for b in both],
+        [objective(b, 8, x, z, LossWeights(1, 0.5, 0.01, 0.01)) for b, (x, z) in zip(both, pairs)],
+        [b.shape for b in both],
+    )
 
 
 def test_the_network_reaches_the_optimum_of_its_own_pair():

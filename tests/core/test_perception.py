@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
-
 from pack.core.perception import feature_distance, rms, ssim, structural_distance
+from scipy.ndimage import gaussian_filter
 
 DISTANCES = [rms, structural_distance]
 SIZES = [(1, 1), (2, 5), (6, 7), (8, 8), (15, 40), (17, 33), (64, 9)]
@@ -22,6 +21,7 @@ def pictures(*shape, seed=0):
 
 def by_hand(a, b):
     """SSIM of two arrays (h, w) as Wang et al. 2004 write it, where the whole window fits."""
+
     def mean(x):
         return gaussian_filter(x, 1.5, radius=3)[3:-3, 3:-3]
 

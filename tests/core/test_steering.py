@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from pack.core.steering import (
     NOT_STEERABLE,
     SteeredDenoiser,
@@ -91,7 +90,7 @@ def test_a_recorded_run_is_seen_at_its_steps_and_stops():
 
 
 def test_a_switched_run_starts_like_one_and_goes_on_like_the_other():
-    other = lambda x, sigma: 0.5 * x  # noqa: E731
+    other = lambda x, sigma: 0.5 * x
     for step in range(4):
         switched = euler(SwitchedDenoiser(denoise, other, SIGMAS, step), NOISE, SIGMAS)
         assert torch.equal(switched, euler(other, euler(denoise, NOISE, SIGMAS[: step + 1]), SIGMAS[step:]))
@@ -158,7 +157,7 @@ def of_a_copy(model, x, sigmas, callback=None):
 @pytest.mark.parametrize("sampler", [twice, of_a_copy])
 def test_an_unknown_sampler_whose_evaluations_are_not_its_running_latent_is_refused(sampler):
     """By its name nothing is known of it, and the levels fit: what it reports tells."""
-    ignore = lambda state: None  # noqa: E731
+    ignore = lambda state: None
     with pytest.raises(ValueError, match="sampler: it does not evaluate"):
         sample_steered(sampler, denoise, NOISE, SIGMAS, edit=double, steps=(1,), target="x_t", callback=ignore)
     with pytest.raises(ValueError, match="sampler: it does not evaluate"):

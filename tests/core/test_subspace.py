@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from pack.core.spectrum import decompose
 from pack.core.subspace import distance_matrix, followed, geodesic, principal_angles, random_distance, triplet_likeness
 

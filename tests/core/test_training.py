@@ -5,13 +5,16 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.nn.utils import parameters_to_vector
-
 from pack.core.implicit import ImplicitNetwork
 from pack.core.training import Training, change_loss, difference, directional_loss, matching_loss, reach_loss
+from torch.nn.utils import parameters_to_vector
 
 AXIS = torch.eye(8)[0]
-SPOILT = {"loss NaN": lambda loss: loss * math.nan, "loss Inf": lambda loss: loss + math.inf, "gradient NaN": lambda loss: loss + (0 * loss).sqrt()}
+SPOILT = {
+    "loss NaN": lambda loss: loss * math.nan,
+    "loss Inf": lambda loss: loss + math.inf,
+    "gradient NaN": lambda loss: loss + (0 * loss).sqrt(),
+}
 
 
 def noise(*shape, seed=0):
@@ -79,7 +82,7 @@ def test_lengths_of_embeddings_do_not_matter(loss):
 @pytest.mark.parametrize("loss", [directional_loss, reach_loss])
 def test_the_descent_goes_towards_the_text_s_direction(loss, angle, amount):
     before, after, _ = moved_along(angle, amount)
-    gradient, = torch.autograd.grad(loss(before, after.requires_grad_(), AXIS), after)
+    (gradient,) = torch.autograd.grad(loss(before, after.requires_grad_(), AXIS), after)
     assert torch.isfinite(gradient).all() and (-(gradient @ AXIS) > 0).all()
 
 

@@ -20,6 +20,7 @@ LOCALES = Path(__file__).resolve().parents[2] / "locales"
 
 def font_with(path, characters):
     """A font file with these characters: squares, each of another size."""
+
     def square(side):
         pen = TTGlyphPen(None)
         pen.moveTo((0, 0)), pen.lineTo((0, side)), pen.lineTo((side, side)), pen.lineTo((side, 0)), pen.closePath()
@@ -30,7 +31,7 @@ def font_with(path, characters):
     builder.setupGlyphOrder([".notdef", *names.values()])
     builder.setupCharacterMap(names)
     builder.setupGlyf({name: square(1000 * (i + 1) // (len(names) + 1)) for i, name in enumerate([".notdef", *names.values()])})
-    builder.setupHorizontalMetrics({name: (1000, 0) for name in [".notdef", *names.values()]})
+    builder.setupHorizontalMetrics(dict.fromkeys([".notdef", *names.values()], (1000, 0)))
     builder.setupHorizontalHeader(ascent=900, descent=-100)
     builder.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
     builder.setupOS2()
@@ -42,6 +43,7 @@ def font_with(path, characters):
 @pytest.fixture
 def only(monkeypatch):
     """`only(path, ...)`: the fonts of the machine, beside the one inside Pillow."""
+
     def install(*paths):
         found = Fonts([BASIC, *paths])
         monkeypatch.setattr(typesetting, "installed", lambda: found)
@@ -59,8 +61,16 @@ def inked(text, **options):
 
 
 PAIRS = [
-    ("微笑", "胡子"), ("笑顔", "帽子"), ("борода", "улыбка"), ("é", "ü"), ("±1", "−1"), ("smile", "beard"), ("🙂", "🙃"),
-    ("\ud800", "\udfff"), ("\x01", "\x02"), ("a\u0301", "a"),
+    ("微笑", "胡子"),
+    ("笑顔", "帽子"),
+    ("борода", "улыбка"),
+    ("é", "ü"),
+    ("±1", "−1"),
+    ("smile", "beard"),
+    ("🙂", "🙃"),
+    ("\ud800", "\udfff"),
+    ("\x01", "\x02"),
+    ("a\u0301", "a"),
 ]
 
 
@@ -127,6 +137,7 @@ def test_the_system_s_fonts_are_found_the_plain_ones_first(tmp_path, monkeypatch
 
 # --- lines
 
+
 def test_all_lines_are_drawn(only):
     only()
     one, three = (Typeset.fitting([text], 300, 20) for text in ("one", "one\ntwo\nthree"))
@@ -134,7 +145,7 @@ def test_all_lines_are_drawn(only):
     assert three.height == one.height + 2 * line
     mask = np.asarray(three.mask(0, centred=False))
     for i, text in enumerate(("one", "two", "three")):
-        assert np.array_equal(mask[i * line:i * line + one.height - 4], pixels(text)[:-4])
+        assert np.array_equal(mask[i * line : i * line + one.height - 4], pixels(text)[:-4])
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\u2028", "\x0b"])
@@ -148,9 +159,11 @@ def test_marks_that_nothing_is_drawn_for_are_left_out():
 
 LONG = {
     "words": "a photograph of a young woman, smiling, short brown hair, tan skin, blue background",
-    "one word": "x" * 200, "a file": "semantic_latents_direction_from_prompts_00012_.safetensors",
+    "one word": "x" * 200,
+    "a file": "semantic_latents_direction_from_prompts_00012_.safetensors",
     "ideographs": "日本語の長いラベルがここにあります" * 4,
-    "a paragraph": " ".join(f"word{i}" for i in range(300)), "a book": "all work and no play " * 10000,
+    "a paragraph": " ".join(f"word{i}" for i in range(300)),
+    "a book": "all work and no play " * 10000,
 }
 
 
@@ -178,6 +191,7 @@ def test_an_ending_tells_long_texts_apart():
 
 
 # --- on a sheet
+
 
 def label_area(labels, count, side=96):
     sheet = labelled_grid([torch.full((side, side, 3), 0.4)] * count, labels, tile=side)
@@ -207,4 +221,4 @@ def test_labels_of_several_lines_make_room_below_every_picture():
 @pytest.mark.parametrize("side, tile", [*itertools.product((1, 8, 33), (1, 16, 192))])
 def test_pictures_of_every_size_take_labels_and_a_title(side, tile):
     sheet = labelled_grid([torch.ones(side, side, 3)] * 2, ["微笑 smile", ""], tile=tile, title="a title")
-    assert sheet.shape[0] == 1 and 0 <= sheet.min() and sheet.max() <= 1
+    assert sheet.shape[0] == 1 and sheet.min() >= 0 and sheet.max() <= 1

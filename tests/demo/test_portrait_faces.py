@@ -1,4 +1,5 @@
 """The drawn portraits: the same face gives the same picture, attributes move it smoothly, and captions say what they mean."""
+
 from __future__ import annotations
 
 import math
@@ -6,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-
 from pack.demo.portrait.captions import END, MAX_TOKENS, START, VOCABULARY, caption, prompt_for, said_in, told, unknown_words, words_to_ids
 from pack.demo.portrait.faces import CATEGORICAL, CONTINUOUS, IDENTITY, SIZE, Face, render, sample_face, visible
 
@@ -183,14 +183,27 @@ def test_words_have_ids_of_their_own_and_unknown_ones_are_listed():
     assert unknown_words("a smiling zorbic person") == ["zorbic"]
 
 
-@pytest.mark.parametrize("text, name, meaning", [
-    ("portrait of an old woman with long curly red hair", "hair", 3),
-    ("long curly red hair", "style", 3), ("long curly red hair", "hair_length", 0.775),
-    ("blue shirt, no hat", "hat", 0), ("a knitted hat", "hat", 3), ("red hat and black shirt", "shirt", 1), ("no hair", "style", 0),
-    ("without a beard", "beard", 0.0), ("a long beard", "beard", 0.9), ("slight smile", "smile", 0.3), ("no smile", "smile", 0.0),
-    ("lit from the left, light skin", "skin", 0.15), ("very dark skin", "skin", 0.925), ("grey hair", "age", 0.875),
-    ("grey background", "background", 1), ("dark glasses", "glasses", 2),
-])
+@pytest.mark.parametrize(
+    "text, name, meaning",
+    [
+        ("portrait of an old woman with long curly red hair", "hair", 3),
+        ("long curly red hair", "style", 3),
+        ("long curly red hair", "hair_length", 0.775),
+        ("blue shirt, no hat", "hat", 0),
+        ("a knitted hat", "hat", 3),
+        ("red hat and black shirt", "shirt", 1),
+        ("no hair", "style", 0),
+        ("without a beard", "beard", 0.0),
+        ("a long beard", "beard", 0.9),
+        ("slight smile", "smile", 0.3),
+        ("no smile", "smile", 0.0),
+        ("lit from the left, light skin", "skin", 0.15),
+        ("very dark skin", "skin", 0.925),
+        ("grey hair", "age", 0.875),
+        ("grey background", "background", 1),
+        ("dark glasses", "glasses", 2),
+    ],
+)
 def test_phrases_that_people_type_are_heard(text, name, meaning):
     assert said_in([text])[name][0] == pytest.approx(meaning)
 

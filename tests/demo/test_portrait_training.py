@@ -1,4 +1,5 @@
 """The portrait models' training: that each part learns, goes on where it stopped, and ends as a checkpoint the host loads."""
+
 import dataclasses
 import time
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 pytest.importorskip("blend2d", reason="drawing faces needs the vector library")
-from pack.demo.portrait import captions, config, data, diffusion, judge, network, optimiser, runs, text, vae  # noqa: E402
+from pack.demo.portrait import captions, config, data, diffusion, judge, network, optimiser, runs, text, vae
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_drawing_goes_on_where_it_was_stopped(tmp_path):
 def test_tokens_are_padded_as_the_host_pads_them():
     ids = data.padded("a portrait, smiling")
     assert len(ids) == captions.MAX_TOKENS and ids[0] == captions.START
-    assert ids[1 + len(captions.words_to_ids("a portrait, smiling")):] == [captions.END] * (captions.MAX_TOKENS - 4)
+    assert ids[1 + len(captions.words_to_ids("a portrait, smiling")) :] == [captions.END] * (captions.MAX_TOKENS - 4)
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one():
@@ -111,8 +112,10 @@ def test_an_untrained_model_predicts_nothing_and_sampling_without_guidance_reads
     assert model.predict(noise, torch.tensor([0.5]), context, pooled).abs().max() == 0
     for parameter in model.network.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
-    first, second = (model.sample(noise, context, pooled, (empty, pooled), steps=2, cfg=1.0)
-                     for empty in (torch.zeros_like(context), torch.randn_like(context)))
+    first, second = (
+        model.sample(noise, context, pooled, (empty, pooled), steps=2, cfg=1.0)
+        for empty in (torch.zeros_like(context), torch.randn_like(context))
+    )
     assert torch.isfinite(first).all() and torch.allclose(first, second, atol=1e-4)
 
 

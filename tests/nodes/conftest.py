@@ -66,7 +66,9 @@ class Demo:
         model = model or self.model
         sigmas = BasicScheduler.execute(model, scheduler, steps, 1.0).args[0]
         latent = latent or self.empty()
-        return SamplerCustom.execute(model, True, seed, cfg, self.encode(prompt), self.encode(""), sampler, sigmas, latent).args[0]["samples"]
+        return SamplerCustom.execute(model, True, seed, cfg, self.encode(prompt), self.encode(""), sampler, sigmas, latent).args[0][
+            "samples"
+        ]
 
 
 @pytest.fixture(scope="session")
@@ -83,18 +85,55 @@ def sampler_of():
 
 
 SMALL = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1, 1], "channel_mult": [1, 2, 2],
-    "transformer_depth": [0, 1, 1], "transformer_depth_output": [0, 0, 1, 1, 1, 1], "transformer_depth_middle": 1, "num_head_channels": 16,
-    "num_heads": -1, "use_spatial_transformer": True, "use_linear_in_transformer": True, "legacy": False,
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "num_res_blocks": [1, 1, 1],
+    "channel_mult": [1, 2, 2],
+    "transformer_depth": [0, 1, 1],
+    "transformer_depth_output": [0, 0, 1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "num_head_channels": 16,
+    "num_heads": -1,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": True,
+    "legacy": False,
 }
 FAMILIES = {  # by the host's class; a word after its name tells one of several apart
-    "SD15": {**SMALL, "context_dim": 768}, "SD20": {**SMALL, "context_dim": 1024}, "SD15 inpaint": {**SMALL, "context_dim": 768, "in_channels": 9},
+    "SD15": {**SMALL, "context_dim": 768},
+    "SD20": {**SMALL, "context_dim": 1024},
+    "SD15 inpaint": {**SMALL, "context_dim": 768, "in_channels": 9},
     "SD15 distilled": {**SMALL, "context_dim": 768, "transformer_depth_middle": -2},  # without a middle block, as KOALA and SDXS are
     **dict.fromkeys(("SDXL", "SDXL v_pred"), {**SMALL, "context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816}),
-    "SD3": {"in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 1, "num_blocks": 2, "input_size": None, "adm_in_channels": 32, "qk_norm": "rms",
-            "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 48, "out_features": 64}}},
-    "Flux": {"in_channels": 16, "out_channels": 16, "patch_size": 2, "hidden_size": 64, "num_heads": 2, "axes_dim": [8, 12, 12], "depth": 1, "depth_single_blocks": 1,
-             "context_in_dim": 48, "vec_in_dim": 32, "mlp_ratio": 4.0, "theta": 10000, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []},
+    "SD3": {
+        "in_channels": 16,
+        "out_channels": 16,
+        "patch_size": 2,
+        "depth": 1,
+        "num_blocks": 2,
+        "input_size": None,
+        "adm_in_channels": 32,
+        "qk_norm": "rms",
+        "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 48, "out_features": 64}},
+    },
+    "Flux": {
+        "in_channels": 16,
+        "out_channels": 16,
+        "patch_size": 2,
+        "hidden_size": 64,
+        "num_heads": 2,
+        "axes_dim": [8, 12, 12],
+        "depth": 1,
+        "depth_single_blocks": 1,
+        "context_in_dim": 48,
+        "vec_in_dim": 32,
+        "mlp_ratio": 4.0,
+        "theta": 10000,
+        "qkv_bias": True,
+        "guidance_embed": True,
+        "txt_ids_dims": [],
+    },
     "WAN21_T2V": {"in_dim": 16, "out_dim": 16, "dim": 64, "num_heads": 2, "num_layers": 2, "ffn_dim": 128, "text_dim": 48},
 }
 WIDTHS = {"SDXL": (2048, 1280), "SD3": (48, 32), "Flux": (48, 32), "WAN21_T2V": (48, 0)}  # of a prompt's tokens and of its pooled embedding
@@ -190,8 +229,14 @@ def control_net(shaped):
 
     settings = {key: value for key, value in SMALL.items() if key not in ("out_channels", "transformer_depth_output")}
     with torch.inference_mode():
-        network = comfy.cldm.cldm.ControlNet(hint_channels=3, context_dim=768, dtype=torch.float32, operations=comfy.ops.manual_cast, **settings)
+        network = comfy.cldm.cldm.ControlNet(
+            hint_channels=3, context_dim=768, dtype=torch.float32, operations=comfy.ops.manual_cast, **settings
+        )
         generator = torch.Generator().manual_seed(9)
         for weight in network.parameters():
-            weight.requires_grad_(False).copy_(torch.randn(weight.shape, generator=generator) / max(1, weight[0].numel()) ** 0.5 if weight.ndim > 1 else torch.zeros(weight.shape))
+            weight.requires_grad_(False).copy_(
+                torch.randn(weight.shape, generator=generator) / max(1, weight[0].numel()) ** 0.5
+                if weight.ndim > 1
+                else torch.zeros(weight.shape)
+            )
     return comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))

@@ -1,7 +1,7 @@
 """Saves directions in a process of its own, which can be killed, limited, held up or made another user's.
 
-As a program it reads an order from each line of its standard input, and answers with "begins" and then with the path that was saved or the error.
-Orders and answers are JSON.
+As a program it reads an order from each line of its standard input.
+It answers with "begins" and then with the path that was saved or the error. Orders and answers are JSON.
 """
 
 import contextlib
@@ -15,7 +15,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-
 from pack.core.attribute import Attribute, LatentKind, Mixture, Recipe
 from pack.core.direction import Direction, Family
 from pack.core.direction_files import direction_tensors
@@ -132,10 +131,17 @@ def another_user(number, ask):
     yield
 
 
-FAULTS = {"killed": killed, "full": full, "held_up": held_up, "another_user": another_user, "process_id": lambda number, ask: patch.object(os, "getpid", lambda: number)}
+FAULTS = {
+    "killed": killed,
+    "full": full,
+    "held_up": held_up,
+    "another_user": another_user,
+    "process_id": lambda number, ask: patch.object(os, "getpid", lambda: number),
+}
 
 
 # --- as a program
+
 
 def obey(order, answer, ask):
     """Save what is ordered; the path. It may answer meanwhile, or ask for a word to go on."""

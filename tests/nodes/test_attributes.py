@@ -23,10 +23,35 @@ def sigmas_of(world, steps=STEPS):
 
 
 def train(run, world, sampler, *, target=TARGET, sigmas=None, **changes):
-    settings = dict(cfg=2.0, seed=0, seeds=1, percent=0.5, ahead=0.0, branch=0.0, source_rank=0, target_rank=0, solver="exact", target_weight=1.0,
-                    source_weight=0.2, target_values_weight=0.0, source_values_weight=0.0, residual=True, steps=5, latent=world.empty())
-    return run("TrainAttribute", model=world.model, source=world.encode(SOURCE), target=world.encode(target), negative=world.encode(""),
-               vae=world.vae, sampler=sampler, sigmas=sigmas_of(world) if sigmas is None else sigmas, **{**settings, **changes})
+    settings = dict(
+        cfg=2.0,
+        seed=0,
+        seeds=1,
+        percent=0.5,
+        ahead=0.0,
+        branch=0.0,
+        source_rank=0,
+        target_rank=0,
+        solver="exact",
+        target_weight=1.0,
+        source_weight=0.2,
+        target_values_weight=0.0,
+        source_values_weight=0.0,
+        residual=True,
+        steps=5,
+        latent=world.empty(),
+    )
+    return run(
+        "TrainAttribute",
+        model=world.model,
+        source=world.encode(SOURCE),
+        target=world.encode(target),
+        negative=world.encode(""),
+        vae=world.vae,
+        sampler=sampler,
+        sigmas=sigmas_of(world) if sigmas is None else sigmas,
+        **{**settings, **changes},
+    )
 
 
 def applied(run, sampler, attribute, strength=1.0, *, target=None, budget=0.0, mask=None):
@@ -44,7 +69,7 @@ def attribute(demo, pack_nodes):
 
     folder_paths.set_temp_directory(os.path.join("/tmp", "semantic_latents_tests"))
     with torch.inference_mode():
-        run = lambda name, **inputs: pack_nodes[f"SemanticLatents_{name}"].execute(**inputs).args  # noqa: E731
+        run = lambda name, **inputs: pack_nodes[f"SemanticLatents_{name}"].execute(**inputs).args
         return train(run, demo, comfy.samplers.sampler_object("euler"))[0]
 
 
@@ -62,6 +87,7 @@ def test_a_paired_edit_is_the_paper_s_two_runs_and_one_replacement(demo, run, sa
         def sampler(model, x, sigmas, extra_args=None, callback=None, disable=None):
             codes[name] = k.sample_euler(model, x, sigmas[: halfway + 1], extra_args=extra_args, disable=True)
             return codes[name]
+
         return comfy.samplers.KSAMPLER(sampler)
 
     def go_on(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -107,8 +133,12 @@ def test_a_batch_is_its_singles(demo, run, sampler_of, attribute):
     noisy = {"samples": 2 * torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
     for target in (None, demo.encode(TARGET)):
         sampler, sigmas = applied(run, sampler_of("euler"), attribute, target=target), sigmas_of(demo)
-        def sample(latent):
-            return SamplerCustom.execute(demo.model, False, 0, 2.0, demo.encode(SOURCE), demo.encode(""), sampler, sigmas, {"samples": latent}).args[0]["samples"]
+
+        def sample(latent, sampler=sampler, sigmas=sigmas):
+            return SamplerCustom.execute(
+                demo.model, False, 0, 2.0, demo.encode(SOURCE), demo.encode(""), sampler, sigmas, {"samples": latent}
+            ).args[0]["samples"]
+
         together = sample(noisy["samples"])
         for i in range(3):
             assert torch.allclose(together[i], sample(noisy["samples"][i : i + 1])[0], atol=1e-3)
@@ -137,7 +167,9 @@ def test_chained_attributes_add_up_in_any_order(demo, run, sampler_of, attribute
             sampler = applied(run, sampler, one, 0.5, target=target)
         chained.append(draw(demo, sampler))
     assert torch.allclose(*chained, atol=1e-4)
-    assert not torch.allclose(chained[0], draw(demo, applied(run, sampler_of("euler"), attribute, 0.5, target=demo.encode(TARGET))), atol=0.02)
+    assert not torch.allclose(
+        chained[0], draw(demo, applied(run, sampler_of("euler"), attribute, 0.5, target=demo.encode(TARGET))), atol=0.02
+    )
 
 
 def test_a_mix_is_its_parts_chained(demo, run, sampler_of, attribute):
@@ -157,9 +189,11 @@ def test_a_budget_is_a_share_of_the_way_to_the_target(demo, run, sampler_of, att
         from pack.nodes import attributes
 
         original = attributes.check_edited
+
         def spy(x, edited, name):
             seen.append((edited - x).norm() / x.norm())
             return original(x, edited, name)
+
         attributes.check_edited = spy
         try:
             draw(demo, applied(run, sampler_of("euler"), attribute, **use))
@@ -174,7 +208,15 @@ def test_a_budget_is_a_share_of_the_way_to_the_target(demo, run, sampler_of, att
 
 def test_an_edit_during_sampling_is_in_both_runs_whichever_node_comes_first(demo, run, sampler_of, attribute):
     def spectrum(sampler):
-        return run("EditDuringSampling", sampler=sampler, operation=lambda latent: 1.02 * latent, target="x0", steps="all in range", start_percent=0.2, end_percent=0.8)[0]
+        return run(
+            "EditDuringSampling",
+            sampler=sampler,
+            operation=lambda latent: 1.02 * latent,
+            target="x0",
+            steps="all in range",
+            start_percent=0.2,
+            end_percent=0.8,
+        )[0]
 
     def attributed(sampler):
         return applied(run, sampler, attribute, target=demo.encode(TARGET))
@@ -218,18 +260,23 @@ def test_another_kind_of_latents_is_refused(demo, shaped, run, sampler_of, attri
         with pytest.raises(ValueError, match=r"attribute: learned on \w+ \(3 channels\), but this model works on SD15 \(4 channels\)"):
             draw(shaped("SD15"), applied(run, sampler_of("euler"), attribute, target=target))
     with pytest.raises(ValueError, match="attributes: learned on different kinds"):
-        run("MixAttributes", first=attribute, second=train(run, shaped("SD15"), sampler_of("euler"))[0], first_weight=1.0, second_weight=1.0)
+        run(
+            "MixAttributes", first=attribute, second=train(run, shaped("SD15"), sampler_of("euler"))[0], first_weight=1.0, second_weight=1.0
+        )
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"target": SOURCE}, "target: it draws the same"),
-    ({"percent": 0.7, "ahead": 0.4}, "percent, ahead: 0.7 and 0.4 lead to 1.1"),
-    ({"percent": 0.2, "branch": 0.5}, "branch: got 0.5, after percent"),
-    ({"sigmas": torch.tensor([14.6, 9.0, 5.0])}, "percent, ahead: this run ends before 0.5"),
-    ({"source_rank": 17}, "source_rank: got 17"),
-    ({"target_rank": 40}, "target_rank: got 40"),
-    ({"target_weight": 0.0, "source_weight": 0.0}, "both are 0"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": SOURCE}, "target: it draws the same"),
+        ({"percent": 0.7, "ahead": 0.4}, "percent, ahead: 0.7 and 0.4 lead to 1.1"),
+        ({"percent": 0.2, "branch": 0.5}, "branch: got 0.5, after percent"),
+        ({"sigmas": torch.tensor([14.6, 9.0, 5.0])}, "percent, ahead: this run ends before 0.5"),
+        ({"source_rank": 17}, "source_rank: got 17"),
+        ({"target_rank": 40}, "target_rank: got 40"),
+        ({"target_weight": 0.0, "source_weight": 0.0}, "both are 0"),
+    ],
+)
 def test_bad_input_is_named(demo, run, sampler_of, changes, message):
     with pytest.raises(ValueError, match=message):
         train(run, demo, sampler_of("euler"), **changes)
@@ -245,7 +292,7 @@ def test_samplers_that_hide_their_latent_are_refused(demo, run, sampler_of, attr
 
 
 def test_a_target_with_models_of_its_own_is_refused(demo, run, sampler_of, attribute):
-    (embedding, extras), = demo.encode(TARGET)
+    ((embedding, extras),) = demo.encode(TARGET)
     with pytest.raises(ValueError, match="target: it carries control of its own"):
         draw(demo, applied(run, sampler_of("euler"), attribute, target=[[embedding, {**extras, "control": object()}]]))
 
@@ -256,7 +303,9 @@ def test_the_positive_prompt_s_control_is_used_in_both_runs(demo, run, sampler_o
     class Control:
         pass
 
-    guider = type("Guider", (), {"conds": {"positive": [{"control": Control()}], "negative": []}, "inner_model": None, "model_patcher": None})()
+    guider = type(
+        "Guider", (), {"conds": {"positive": [{"control": Control()}], "negative": []}, "inner_model": None, "model_patcher": None}
+    )()
     model = type("Model", (), {"inner_model": guider})()
     monkeypatch.setattr(denoisers.comfy.samplers, "process_conds", lambda model, x, prompts, device, **more: prompts)
     other = denoisers.under_prompt(model, demo.encode(TARGET), torch.zeros(1), None)._prompts
@@ -274,8 +323,11 @@ def test_cancel_stops_at_once_and_leaves_nothing_behind(demo, run, sampler_of, a
     import comfy.model_management as management
 
     plain = draw(demo, sampler_of("euler"))
-    for act in (lambda: train(run, demo, sampler_of("euler"), seeds=200), lambda: train(run, demo, sampler_of("euler"), solver="MLP", steps=9999),
-                lambda: draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)))):
+    for act in (
+        lambda: train(run, demo, sampler_of("euler"), seeds=200),
+        lambda: train(run, demo, sampler_of("euler"), solver="MLP", steps=9999),
+        lambda: draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET))),
+    ):
         management.interrupt_current_processing()
         with pytest.raises(management.InterruptProcessingException):
             act()
@@ -293,7 +345,10 @@ def test_a_saved_attribute_loads_back_and_says_what_it_is(demo, folders, run, sa
         loaded, info = run("LoadAttribute", file=file)
         assert loaded.kind == one.kind and [p.recipe for p, _ in loaded.parts] == [p.recipe for p, _ in one.parts]
         for target in (None, demo.encode(TARGET)):
-            assert torch.equal(draw(demo, applied(run, sampler_of("euler"), loaded, target=target)), draw(demo, applied(run, sampler_of("euler"), one, target=target)))
+            assert torch.equal(
+                draw(demo, applied(run, sampler_of("euler"), loaded, target=target)),
+                draw(demo, applied(run, sampler_of("euler"), one, target=target)),
+            )
         assert "3 channels" in info and "latent 16 x 16" in info and "T_x 0.5" in info and "exact 0." in info
     assert "MLP 0." in info and "weight 1.5" in info
 
@@ -303,8 +358,13 @@ def test_the_prompts_are_found_in_the_running_graph(demo, run, sampler_of, pack_
 
     from pack.nodes.provenance import prompt_notes
 
-    graph = {"1": {"inputs": {"text": "a face"}}, "2": {"inputs": {"text": "a face, hat"}}, "3": {"inputs": {"conditioning": ["2", 0], "start": 0.1}},
-             "4": {"inputs": {"conditioning": ["4", 0]}}, "9": {"inputs": {"source": ["1", 0], "target": ["3", 0], "negative": ["4", 0]}}}
+    graph = {
+        "1": {"inputs": {"text": "a face"}},
+        "2": {"inputs": {"text": "a face, hat"}},
+        "3": {"inputs": {"conditioning": ["2", 0], "start": 0.1}},
+        "4": {"inputs": {"conditioning": ["4", 0]}},
+        "9": {"inputs": {"source": ["1", 0], "target": ["3", 0], "negative": ["4", 0]}},
+    }
     node = SimpleNamespace(hidden=SimpleNamespace(prompt=graph, unique_id="9"))
     assert prompt_notes(node, "source", "target", "negative") == {"source": "a face", "target": "a face, hat"}
     assert prompt_notes(SimpleNamespace(hidden=None), "source") == {}
@@ -315,8 +375,14 @@ def damaged(kind, path, mix):
 
     tensors, metadata = attribute_tensors(mix)
     parts = json.loads(metadata["parts"])
-    changes = {"foreign": {"format": "semantic_latents.direction"}, "newer": {"version": "2"}, "channels": {"channels": "4"}, "parts": {"parts": "{"},
-               "deep": {"parts": "[" * 5000}, "none": {"parts": "[]"}}
+    changes = {
+        "foreign": {"format": "semantic_latents.direction"},
+        "newer": {"version": "2"},
+        "channels": {"channels": "4"},
+        "parts": {"parts": "{"},
+        "deep": {"parts": "[" * 5000},
+        "none": {"parts": "[]"},
+    }
     if kind == "missing":
         del metadata["latents"]
     if kind == "tensor":
@@ -329,9 +395,16 @@ def damaged(kind, path, mix):
         tensors["0.S"] = torch.tensor(1.0)
     if kind == "nan":
         tensors["0.S"][0, 0] = float("nan")
-    edits = {"recipe": ("recipe", {}), "percent": ("recipe", {**parts[0]["recipe"], "percent": "half"}), "past": ("recipe", {**parts[0]["recipe"], "percent": 3.0}),
-             "shape": ("shape", [1, 3, -16, 16]), "huge": ("shape", [1, 3, 10**9, 10**9]), "weight": ("weight", "much"), "nan weight": ("weight", float("nan")),
-             "notes": ("notes", {"seed": 3})}
+    edits = {
+        "recipe": ("recipe", {}),
+        "percent": ("recipe", {**parts[0]["recipe"], "percent": "half"}),
+        "past": ("recipe", {**parts[0]["recipe"], "percent": 3.0}),
+        "shape": ("shape", [1, 3, -16, 16]),
+        "huge": ("shape", [1, 3, 10**9, 10**9]),
+        "weight": ("weight", "much"),
+        "nan weight": ("weight", float("nan")),
+        "notes": ("notes", {"seed": 3}),
+    }
     if kind in edits:
         parts[0][edits[kind][0]] = edits[kind][1]
         metadata["parts"] = json.dumps(parts)
@@ -342,9 +415,33 @@ def damaged(kind, path, mix):
         path.write_bytes(os.urandom(500))
 
 
-@pytest.mark.parametrize("kind", [
-    "foreign", "newer", "channels", "parts", "deep", "none", "missing", "tensor", "more", "shapes", "scalar", "nan", "recipe", "percent", "past", "shape", "huge",
-    "weight", "nan weight", "notes", "truncated", "garbage"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "foreign",
+        "newer",
+        "channels",
+        "parts",
+        "deep",
+        "none",
+        "missing",
+        "tensor",
+        "more",
+        "shapes",
+        "scalar",
+        "nan",
+        "recipe",
+        "percent",
+        "past",
+        "shape",
+        "huge",
+        "weight",
+        "nan weight",
+        "notes",
+        "truncated",
+        "garbage",
+    ],
+)
 def test_a_damaged_or_foreign_file_is_refused(tmp_path, attribute, kind):
     from pack.core.attribute_files import load_attribute
 

@@ -84,22 +84,47 @@ class OtherVae:
 @for_each
 @pytest.mark.parametrize("distance", ["SSIM", "RMS", "CLIP vision"])
 def test_a_schedule_is_measured_on_them(demo, run, channels, distance):
-    end, boost = run("EditingSchedule", model=demo.model, positive=demo.encode("a face"), negative=demo.encode(""), latent=demo.empty(),
-                     vae=OtherVae(demo.vae, channels), distance=distance, images=1, steps=4, cfg=2.0, seed=0, edit_threshold=0.0,
-                     boost_threshold=0.0, source_text="", target_text="", clip_vision=run("DemoScorer")[0])[1:3]
+    end, boost = run(
+        "EditingSchedule",
+        model=demo.model,
+        positive=demo.encode("a face"),
+        negative=demo.encode(""),
+        latent=demo.empty(),
+        vae=OtherVae(demo.vae, channels),
+        distance=distance,
+        images=1,
+        steps=4,
+        cfg=2.0,
+        seed=0,
+        edit_threshold=0.0,
+        boost_threshold=0.0,
+        source_text="",
+        target_text="",
+        clip_vision=run("DemoScorer")[0],
+    )[1:3]
     assert 0 <= end <= 1 and 0 <= boost <= 1
 
 
 @for_each
 def test_an_attribute_s_preview_shows_them(demo, run, sampler_of, channels):
     from comfy_extras.nodes_custom_sampler import BasicScheduler
-
     from pack.nodes.attributes import TrainAttribute
 
     ports = TrainAttribute.define_schema().inputs
     settings = {port.id: port.default for port in ports if getattr(port, "default", None) is not None}
-    *_, picture = run("TrainAttribute", **settings | dict(
-        model=demo.model, source=demo.encode("a face"), target=demo.encode("a face, beard"), negative=demo.encode(""),
-        vae=OtherVae(demo.vae, channels), sampler=sampler_of("euler"), sigmas=BasicScheduler.execute(demo.model, "normal", 4, 1.0).args[0],
-        latent=demo.empty(), seeds=1))
+    *_, picture = run(
+        "TrainAttribute",
+        **settings
+        | dict(
+            model=demo.model,
+            source=demo.encode("a face"),
+            target=demo.encode("a face, beard"),
+            negative=demo.encode(""),
+            vae=OtherVae(demo.vae, channels),
+            sampler=sampler_of("euler"),
+            sigmas=BasicScheduler.execute(demo.model, "normal", 4, 1.0).args[0],
+            latent=demo.empty(),
+            seeds=1,
+        ),
+    )
     assert picture.shape[0] == 1 and picture.shape[-1] == 3

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from pack.core.direction import Direction
 from pack.tests.nodes.wiring import node, outputs, random
 
@@ -39,7 +38,13 @@ class Graph:
 
     def draw(self):
         sigmas = node("custom_sampler.BasicScheduler", model=self.model, scheduler="simple", steps=self.steps, denoise=1.0)
-        inputs = dict(noise=node("custom_sampler.RandomNoise", noise_seed=1), guider=self.guider(self), sampler=self.sampler, sigmas=sigmas, latent_image=self.latent)
+        inputs = dict(
+            noise=node("custom_sampler.RandomNoise", noise_seed=1),
+            guider=self.guider(self),
+            sampler=self.sampler,
+            sigmas=sigmas,
+            latent_image=self.latent,
+        )
         return node("custom_sampler.SamplerCustomAdvanced", **inputs)["samples"]
 
 
@@ -50,6 +55,7 @@ def patched(name, **inputs):
 
 def by_hand(patch):
     """A feature: what another pack's node does to a clone of the model."""
+
     def feature(graph):
         model = graph.model.clone()
         patch(model)
@@ -65,6 +71,7 @@ def prompted(change, second="a hat"):
 
 def dual(style):
     """A feature: two prompts guided apart."""
+
     def guider(graph):
         prompts = dict(cond1=graph.positive, cond2=graph.world.encode("a hat"), negative=graph.negative)
         return node("custom_sampler.DualCFGGuider", model=graph.model, **prompts, cfg_conds=2.0, cfg_cond2_negative=1.5, style=style)
@@ -95,7 +102,10 @@ def random_lora(model):
     for i, (name, weight) in enumerate(model.model.diffusion_model.state_dict().items()):
         if "attn" in name and weight.ndim == 2:
             key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
-            lora |= {f"{key}.lora_up.weight": 0.3 * random(i, len(weight), 2), f"{key}.lora_down.weight": random(-i - 1, 2, weight.shape[1]) / weight.shape[1] ** 0.5}
+            lora |= {
+                f"{key}.lora_up.weight": 0.3 * random(i, len(weight), 2),
+                f"{key}.lora_down.weight": random(-i - 1, 2, weight.shape[1]) / weight.shape[1] ** 0.5,
+            }
     return lora
 
 
@@ -109,7 +119,9 @@ def with_lora_on_the_prompt(graph):
     import comfy.hooks
 
     hooks = comfy.hooks.create_hook_lora(random_lora(graph.model), 1.0, 0.0)
-    return graph.but(positive=node("hooks.ConditioningSetProperties", cond_NEW=graph.positive, strength=1.0, set_cond_area="default", hooks=hooks))
+    return graph.but(
+        positive=node("hooks.ConditioningSetProperties", cond_NEW=graph.positive, strength=1.0, set_cond_area="default", hooks=hooks)
+    )
 
 
 def prompt_tokens(n, context, value, options):
@@ -135,11 +147,19 @@ def wrapped_everywhere(model):
     from comfy.patcher_extension import WrappersMP
 
     for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL, WrappersMP.CALC_COND_BATCH):
-        model.add_wrapper_with_key(kind, "another pack", lambda executor, *args, **more: [1.05 * part for part in out] if isinstance(out := executor(*args, **more), list) else 1.05 * out)
+        model.add_wrapper_with_key(
+            kind,
+            "another pack",
+            lambda executor, *args, **more: (
+                [1.05 * part for part in out] if isinstance(out := executor(*args, **more), list) else 1.05 * out
+            ),
+        )
 
 
 def inpainted(mask):
-    return lambda graph: graph.but(latent=node("SetLatentNoiseMask", samples={"samples": 0.5 * random(3, *graph.latent["samples"].shape)}, mask=mask))
+    return lambda graph: graph.but(
+        latent=node("SetLatentNoiseMask", samples={"samples": 0.5 * random(3, *graph.latent["samples"].shape)}, mask=mask)
+    )
 
 
 def timed(prompt, start, end):
@@ -164,8 +184,16 @@ FEATURES = {
     "LoRA on the prompt (hook)": with_lora_on_the_prompt,
     "FreeU": patched("freelunch.FreeU", b1=1.1, b2=1.2, s1=0.9, s2=0.2),
     "FreeU V2": patched("freelunch.FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2),
-    "deep shrink": patched("model_downscale.PatchModelAddDownscale", block_number=2, downscale_factor=2.0, start_percent=0.0, end_percent=0.4,
-                           downscale_after_skip=True, downscale_method="bicubic", upscale_method="bicubic"),
+    "deep shrink": patched(
+        "model_downscale.PatchModelAddDownscale",
+        block_number=2,
+        downscale_factor=2.0,
+        start_percent=0.0,
+        end_percent=0.4,
+        downscale_after_skip=True,
+        downscale_method="bicubic",
+        upscale_method="bicubic",
+    ),
     "perturbed attention guidance": patched("pag.PerturbedAttentionGuidance", scale=3.0),
     "self-attention guidance": patched("sag.SelfAttentionGuidance", scale=0.5, blur_sigma=2.0),
     "normalized attention guidance": patched("nag.NAGuidance", nag_scale=5.0, nag_alpha=0.5, nag_tau=1.5),
@@ -182,14 +210,22 @@ FEATURES = {
     "v-prediction": patched("model_advanced.ModelSamplingDiscrete", sampling="v_prediction", zsnr=False),
     "zero terminal SNR": patched("model_advanced.ModelSamplingDiscrete", sampling="v_prediction", zsnr=True),
     "x0-prediction": patched("model_advanced.ModelSamplingDiscrete", sampling="x0", zsnr=False),
-    "LCM": lambda graph: patched("model_advanced.ModelSamplingDiscrete", sampling="lcm", zsnr=False)(graph.but(steps=3)),  # of 2 steps the levels are the same
+    "LCM": lambda graph: patched("model_advanced.ModelSamplingDiscrete", sampling="lcm", zsnr=False)(
+        graph.but(steps=3)
+    ),  # of 2 steps the levels are the same
     "EDM": patched("model_advanced.ModelSamplingContinuousEDM", sampling="eps", sigma_max=80.0, sigma_min=0.002),
     "continuous V": patched("model_advanced.ModelSamplingContinuousV", sampling="v_prediction", sigma_max=100.0, sigma_min=0.03),
-    "LazyCache": lambda graph: patched("easycache.LazyCacheNode", reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False)(graph.but(steps=4)),
+    "LazyCache": lambda graph: patched("easycache.LazyCacheNode", reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False)(
+        graph.but(steps=4)
+    ),
     "attn1 patch": by_hand(lambda model: model.set_model_attn1_patch(lambda n, context, value, options: (1.5 * n, context, value))),
     "attn2 patch": by_hand(lambda model: model.set_model_attn2_patch(prompt_tokens)),
-    "attn2 replaced": by_hand(lambda model: [model.set_model_attn2_replace(beside_the_prompt, *block) for block in (("input", 4), ("middle", 0), ("output", 4))]),
-    "unet function wrapper": by_hand(lambda model: model.set_model_unet_function_wrapper(lambda apply, args: 1.05 * apply(args["input"], args["timestep"], **args["c"]))),
+    "attn2 replaced": by_hand(
+        lambda model: [model.set_model_attn2_replace(beside_the_prompt, *block) for block in (("input", 4), ("middle", 0), ("output", 4))]
+    ),
+    "unet function wrapper": by_hand(
+        lambda model: model.set_model_unet_function_wrapper(lambda apply, args: 1.05 * apply(args["input"], args["timestep"], **args["c"]))
+    ),
     "wrappers of all kinds": by_hand(wrapped_everywhere),
     "input block patch": by_hand(lambda model: model.set_model_input_block_patch(lambda h, options: 1.1 * h)),
     "middle block patch": by_hand(lambda model: model.set_model_middle_block_after_patch(lambda args: {"h": 1.3 * args["h"]})),
@@ -201,10 +237,14 @@ FEATURES = {
     "no prompt at the end": prompted(lambda one, two: timed(one, 0.0, 0.4)),
     "combine": prompted(combined),
     "concat": prompted(lambda one, two: node("ConditioningConcat", conditioning_to=one, conditioning_from=two)),
-    "average": prompted(lambda one, two: node("ConditioningAverage", conditioning_to=one, conditioning_from=two, conditioning_to_strength=0.5)),
+    "average": prompted(
+        lambda one, two: node("ConditioningAverage", conditioning_to=one, conditioning_from=two, conditioning_to_strength=0.5)
+    ),
     "zeroed negative": lambda graph: graph.but(negative=node("ConditioningZeroOut", conditioning=graph.negative)),
     "noise mask": inpainted(HALF),
-    "differential diffusion": lambda graph: patched("differential_diffusion.DifferentialDiffusion", strength=1.0)(inpainted(torch.linspace(0, 1, 16).expand(1, 16, 16))(graph)),
+    "differential diffusion": lambda graph: patched("differential_diffusion.DifferentialDiffusion", strength=1.0)(
+        inpainted(torch.linspace(0, 1, 16).expand(1, 16, 16))(graph)
+    ),
     "batch of 2": lambda graph: graph.but(latent=graph.world.empty(2)),
     "other size": lambda graph: graph.but(latent=graph.world.empty(1, 16, 24)),
     "no guidance": lambda graph: graph.but(guider=unguided),
@@ -229,23 +269,68 @@ class Kit:
         self.graph = Graph(world, world.model, world.encode("a face"), world.encode(""), world.empty(), euler, control_net=control_net)
         self.direction = Direction(random(0, 2, family_of(world.model).channels, 2, 2), (30.0, 1.0), family_of(world.model), "random")
         sigmas = node("custom_sampler.BasicScheduler", model=world.model, scheduler="simple", steps=STEPS, denoise=1.0)
-        settings = dict(cfg=2.0, seed=0, seeds=1, percent=0.3, ahead=0.0, branch=0.0, source_rank=0, target_rank=0, solver="exact", target_weight=1.0, source_weight=0.2,
-                        target_values_weight=0.0, source_values_weight=0.0, residual=True, steps=1, vae=world.vae, sampler=euler, sigmas=sigmas, latent=world.empty())
-        self.attribute = run("TrainAttribute", model=world.model, source=world.encode("a face"), target=world.encode("blue hair"), negative=world.encode(""), **settings)[0]
+        settings = dict(
+            cfg=2.0,
+            seed=0,
+            seeds=1,
+            percent=0.3,
+            ahead=0.0,
+            branch=0.0,
+            source_rank=0,
+            target_rank=0,
+            solver="exact",
+            target_weight=1.0,
+            source_weight=0.2,
+            target_values_weight=0.0,
+            source_values_weight=0.0,
+            residual=True,
+            steps=1,
+            vae=world.vae,
+            sampler=euler,
+            sigmas=sigmas,
+            latent=world.empty(),
+        )
+        self.attribute = run(
+            "TrainAttribute",
+            model=world.model,
+            source=world.encode("a face"),
+            target=world.encode("blue hair"),
+            negative=world.encode(""),
+            **settings,
+        )[0]
         self.pictures = {}
 
     def moved(self, graph, strength, *, direction=None, **changes):
         settings = dict(start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-        return graph.but(model=self.run("ApplyDirection", model=graph.model, direction=direction or self.direction, strength=strength, **{**settings, **changes})[0])
+        return graph.but(
+            model=self.run(
+                "ApplyDirection", model=graph.model, direction=direction or self.direction, strength=strength, **{**settings, **changes}
+            )[0]
+        )
 
     def edited(self, graph, strength, target):
-        operation = self.run("SpectrumOperation", mode="gain", first=1, last=2, gain=1.5, exponent=1.0, threshold=1.0, keep_energy=True, strength=strength, layout="channel")[0]
+        operation = self.run(
+            "SpectrumOperation",
+            mode="gain",
+            first=1,
+            last=2,
+            gain=1.5,
+            exponent=1.0,
+            threshold=1.0,
+            keep_energy=True,
+            strength=strength,
+            layout="channel",
+        )[0]
         settings = dict(operation=operation, target=target, steps="all in range", start_percent=0.0, end_percent=1.0)
         return graph.but(sampler=self.run("EditDuringSampling", sampler=graph.sampler, **settings)[0])
 
     def attributed(self, graph, strength, target=None):
         target = target and graph.world.encode(target)
-        return graph.but(sampler=self.run("ApplyAttribute", sampler=graph.sampler, attribute=self.attribute, strength=strength, budget=0.0, target=target)[0])
+        return graph.but(
+            sampler=self.run(
+                "ApplyAttribute", sampler=graph.sampler, attribute=self.attribute, strength=strength, budget=0.0, target=target
+            )[0]
+        )
 
     def alone(self, edit, steps):
         """The picture of an edit without a feature; of no edit for None."""
@@ -259,7 +344,9 @@ class Kit:
 EDITS = {
     "direction": lambda kit, feature, strength: kit.moved(feature(kit.graph), strength),
     "direction before it": lambda kit, feature, strength: feature(kit.moved(kit.graph, strength)),
-    "asymmetric direction on one branch": lambda kit, feature, strength: kit.moved(feature(kit.graph), strength, asymmetric=True, branch="conditional"),
+    "asymmetric direction on one branch": lambda kit, feature, strength: kit.moved(
+        feature(kit.graph), strength, asymmetric=True, branch="conditional"
+    ),
     "asymmetric direction before it": lambda kit, feature, strength: feature(kit.moved(kit.graph, strength, asymmetric=True)),
     "edit of x0": lambda kit, feature, strength: kit.edited(feature(kit.graph), strength, "x0"),
     "edit of x_t": lambda kit, feature, strength: kit.edited(feature(kit.graph), strength, "x_t"),
@@ -320,10 +407,14 @@ def test_a_feature_and_an_edit_act_together(kit, feature, rounds, figures):
                 assert torch.equal(EDITS[edit](tools, FEATURES[feature], 0.0).draw(), alone), f"{case}: strength 0 differs"
             DONE.add(case)
         nothing = replace(tools.direction, shifts=torch.zeros_like(tools.direction.shifts))
-        unmoved = tools.moved(wired, 3.0, direction=nothing, asymmetric=True, branch="both")  # of one half, in another batch, bits differ on some machines
+        unmoved = tools.moved(
+            wired, 3.0, direction=nothing, asymmetric=True, branch="both"
+        )  # of one half, in another batch, bits differ on some machines
         for again in rounds([unmoved], [wired, unmoved]):
             assert torch.equal(again.draw(), alone), f"{feature}, {world}: an edit outlasts its removal, or one of zeros is seen"
-    figures("edits beside other features", f"{len(DONE)} combinations of {len(FEATURES)} features with {len(EDITS)} edits, none refused or lost")
+    figures(
+        "edits beside other features", f"{len(DONE)} combinations of {len(FEATURES)} features with {len(EDITS)} edits, none refused or lost"
+    )
 
 
 def easy_cached(graph):
@@ -339,7 +430,12 @@ def test_easy_cache_and_an_edit_act_together_or_are_refused_by_name(kit, edit):
             both.draw()
         return
     picture = both.draw()
-    assert torch.isfinite(picture).all() and differ(picture, alone) and differ(picture, tools.alone(edit, 4)) and torch.equal(both.draw(), picture)
+    assert (
+        torch.isfinite(picture).all()
+        and differ(picture, alone)
+        and differ(picture, tools.alone(edit, 4))
+        and torch.equal(both.draw(), picture)
+    )
 
 
 @pytest.mark.campaign
@@ -349,12 +445,19 @@ def test_it_does_not_matter_which_patch_comes_first(kit, rounds):
     assert len(patches) > 25
     for feature in rounds(["FreeU", "attn2 patch", "perturbed attention guidance", "normalized attention guidance"], patches):
         for asymmetric in (False, True):
-            close(FEATURES[feature](tools.moved(tools.graph, 1.0, asymmetric=asymmetric)).draw(), tools.moved(FEATURES[feature](tools.graph), 1.0, asymmetric=asymmetric).draw())
+            close(
+                FEATURES[feature](tools.moved(tools.graph, 1.0, asymmetric=asymmetric)).draw(),
+                tools.moved(FEATURES[feature](tools.graph), 1.0, asymmetric=asymmetric).draw(),
+            )
 
 
 def spied(graph, seen):
     """The graph with a patch that notes what reaches it in the middle block: h, and the prompt."""
-    return by_hand(lambda model: model.set_model_middle_block_after_patch(lambda args: seen.append((args["h"].clone(), args["context"])) or {"h": args["h"]}))(graph)
+    return by_hand(
+        lambda model: model.set_model_middle_block_after_patch(
+            lambda args: seen.append((args["h"].clone(), args["context"])) or {"h": args["h"]}
+        )
+    )(graph)
 
 
 def test_patches_of_the_middle_block_keep_their_order(kit):
@@ -369,14 +472,19 @@ def test_patches_of_the_middle_block_keep_their_order(kit):
 
 
 @pytest.mark.parametrize("branch", ["conditional", "unconditional"])
-@pytest.mark.parametrize("feature", ["LoRA", "perturbed attention guidance", "perpendicular negative", "self-attention guidance", "dual guidance", "dual guidance, nested"])
+@pytest.mark.parametrize(
+    "feature",
+    ["LoRA", "perturbed attention guidance", "perpendicular negative", "self-attention guidance", "dual guidance", "dual guidance, nested"],
+)
 def test_a_branch_is_that_of_the_positive_or_of_the_negative_prompt(kit, feature, branch):
     """By the prompt that the UNet reads where h moves."""
     tools, before, after = kit("SD15"), [], []
     spied(tools.moved(spied(FEATURES[feature](tools.graph), before), 1.0, branch=branch), after).draw()
     for (h, context), (edited, _) in zip(before, after, strict=True):
         for row in range(len(h)):
-            prompt, = (text for text in ("a face", "", "a hat", "b") if torch.equal(context[row], tools.graph.world.encode(text)[0][0][0]))
+            (prompt,) = (
+                text for text in ("a face", "", "a hat", "b") if torch.equal(context[row], tools.graph.world.encode(text)[0][0][0])
+            )
             expected = {"a face": branch == "conditional", "": branch == "unconditional"}
             assert differ(edited[row], h[row]) == expected.get(prompt, differ(edited[row], h[row]))
 
@@ -402,8 +510,14 @@ def finer(kit, monkeypatch):
     return kit("SD15").graph.but(world=world, model=world.model, latent=world.empty(size=32), steps=3)
 
 
-@pytest.mark.parametrize("feature", [patched("tomesd.TomePatchModel", ratio=0.5), patched("hypertile.HyperTile", tile_size=32, swap_size=3, max_depth=1, scale_depth=False)],
-                         ids=["token merging", "HyperTile"])
+@pytest.mark.parametrize(
+    "feature",
+    [
+        patched("tomesd.TomePatchModel", ratio=0.5),
+        patched("hypertile.HyperTile", tile_size=32, swap_size=3, max_depth=1, scale_depth=False),
+    ],
+    ids=["token merging", "HyperTile"],
+)
 def test_an_asymmetric_direction_of_zeros_changes_no_bit_beside_patches_that_draw_at_random(kit, finer, feature):
     wired, nothing = feature(finer), replace(kit("SD15").direction, shifts=torch.zeros(2, 64, 2, 2))
     assert differ(wired.draw(), finer.draw())
@@ -413,7 +527,17 @@ def test_an_asymmetric_direction_of_zeros_changes_no_bit_beside_patches_that_dra
 def test_everything_at_once(kit):
     """A graph as users build them, with three of the pack's edits in it."""
     tools = kit("SD15")
-    names = ("LoRA", "FreeU V2", "attn2 patch", "perturbed attention guidance", "RescaleCFG", "unet function wrapper", "mask", "ControlNet", "noise mask")
+    names = (
+        "LoRA",
+        "FreeU V2",
+        "attn2 patch",
+        "perturbed attention guidance",
+        "RescaleCFG",
+        "unet function wrapper",
+        "mask",
+        "ControlNet",
+        "noise mask",
+    )
 
     def full(graph):
         for name in names:
@@ -421,7 +545,11 @@ def test_everything_at_once(kit):
         return graph
 
     def edited(strength):
-        return tools.attributed(tools.edited(tools.moved(full(tools.moved(tools.graph, strength)), strength, asymmetric=True), strength, "x0"), strength, "blue hair")
+        return tools.attributed(
+            tools.edited(tools.moved(full(tools.moved(tools.graph, strength)), strength, asymmetric=True), strength, "x0"),
+            strength,
+            "blue hair",
+        )
 
     alone, both = full(tools.graph).draw(), edited(1.0)
     picture = both.draw()

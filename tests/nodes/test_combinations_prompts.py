@@ -1,21 +1,50 @@
-"""Prompts as users wire them (regions, times, LoRA, ControlNet), and patched models, in every node of the pack that reads prompts and learns."""
+"""Every node that reads prompts and learns takes prompts as users wire them, and patched models.
+
+Users wire prompts with regions, times, LoRA and ControlNet.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
-
 from pack.tests.nodes.wiring import node, outputs, random
 
 pytestmark = pytest.mark.campaign
 
 TEXTS = {"source": "a face", "positive": "a face", "target": "a face, blue hair", "negative": ""}
 RUN = dict(batch_size=2, steps=3, cfg=2.0, seed=0)
-RECIPE = dict(cfg=2.0, seed=0, seeds=1, percent=0.3, ahead=0.0, branch=0.0, source_rank=0, target_rank=0, solver="exact", target_weight=1.0, source_weight=0.2,
-              target_values_weight=0.0, source_values_weight=0.0, residual=True, steps=1)
-TRAINING = dict(objective="prompt matching", images=2, batch_size=2, epochs=1, steps=3, end_percent=0.8, cfg=2.0, learning_rate=1e-3, keep_weight=0.0, seed=0,
-                source_text="a face", target_text="a hat")
+RECIPE = dict(
+    cfg=2.0,
+    seed=0,
+    seeds=1,
+    percent=0.3,
+    ahead=0.0,
+    branch=0.0,
+    source_rank=0,
+    target_rank=0,
+    solver="exact",
+    target_weight=1.0,
+    source_weight=0.2,
+    target_values_weight=0.0,
+    source_values_weight=0.0,
+    residual=True,
+    steps=1,
+)
+TRAINING = dict(
+    objective="prompt matching",
+    images=2,
+    batch_size=2,
+    epochs=1,
+    steps=3,
+    end_percent=0.8,
+    cfg=2.0,
+    learning_rate=1e-3,
+    keep_weight=0.0,
+    seed=0,
+    source_text="a face",
+    target_text="a hat",
+)
 LEFT = torch.cat([torch.ones(1, 16, 8), torch.zeros(1, 16, 8)], 2)
 
 
@@ -55,7 +84,10 @@ def random_lora(model):
     for i, (name, weight) in enumerate(model.model.diffusion_model.state_dict().items()):
         if "attn" in name and weight.ndim == 2:
             key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
-            lora |= {f"{key}.lora_up.weight": 0.3 * random(i, len(weight), 2), f"{key}.lora_down.weight": random(-i - 1, 2, weight.shape[1]) / weight.shape[1] ** 0.5}
+            lora |= {
+                f"{key}.lora_up.weight": 0.3 * random(i, len(weight), 2),
+                f"{key}.lora_down.weight": random(-i - 1, 2, weight.shape[1]) / weight.shape[1] ** 0.5,
+            }
     return lora
 
 
@@ -97,7 +129,9 @@ PROMPTS = {
     "two parts": lambda desk, prompt: combined(timed(desk.beside(), 0.0, 0.4), timed(prompt, 0.4, 1.0)),
     "combine": lambda desk, prompt: combined(prompt, desk.beside()),
     "concat": lambda desk, prompt: node("ConditioningConcat", conditioning_to=prompt, conditioning_from=desk.beside()),
-    "average": lambda desk, prompt: node("ConditioningAverage", conditioning_to=prompt, conditioning_from=desk.beside(), conditioning_to_strength=0.5),
+    "average": lambda desk, prompt: node(
+        "ConditioningAverage", conditioning_to=prompt, conditioning_from=desk.beside(), conditioning_to_strength=0.5
+    ),
     "zeroed": lambda desk, prompt: node("ConditioningZeroOut", conditioning=prompt),
     "default": lambda desk, prompt: node("hooks.ConditioningSetDefaultAndCombine", cond=masked(prompt), cond_DEFAULT=desk.beside()),
     "LoRA (hook)": with_lora,
@@ -109,8 +143,18 @@ PROMPTS = {
 def drawn(desk, sampler, positive, negative=None, steps=2):
     sigmas = node("custom_sampler.BasicScheduler", model=desk.model, scheduler="simple", steps=steps, denoise=1.0)
     negative = negative or desk.world.encode("")
-    return node("custom_sampler.SamplerCustom", model=desk.model, add_noise=True, noise_seed=1, cfg=2.0, positive=positive, negative=negative, sampler=sampler, sigmas=sigmas,
-                latent_image=desk.world.empty())["samples"]
+    return node(
+        "custom_sampler.SamplerCustom",
+        model=desk.model,
+        add_noise=True,
+        noise_seed=1,
+        cfg=2.0,
+        positive=positive,
+        negative=negative,
+        sampler=sampler,
+        sigmas=sigmas,
+        latent_image=desk.world.empty(),
+    )["samples"]
 
 
 def euler():
@@ -151,19 +195,38 @@ def trained(desk, **prompts):
 
 
 def inverted(desk, positive):
-    settings = dict(model=desk.model, latent={"samples": 0.4 * random(8, 1, 4, 16, 16)}, sigmas=three_steps(desk), refinements=1, tolerance=1e-4)
+    settings = dict(
+        model=desk.model, latent={"samples": 0.4 * random(8, 1, 4, 16, 16)}, sigmas=three_steps(desk), refinements=1, tolerance=1e-4
+    )
     return desk.run("Invert", positive=positive, **settings)[1]["samples"]
 
 
 def scheduled(desk, **prompts):
-    settings = dict(model=desk.model, vae=desk.world.vae, latent=desk.world.empty(), distance="RMS", images=1, steps=4, cfg=2.0, seed=0, edit_threshold=0.1, boost_threshold=0.1,
-                    source_text="", target_text="")
+    settings = dict(
+        model=desk.model,
+        vae=desk.world.vae,
+        latent=desk.world.empty(),
+        distance="RMS",
+        images=1,
+        steps=4,
+        cfg=2.0,
+        seed=0,
+        edit_threshold=0.1,
+        boost_threshold=0.1,
+        source_text="",
+        target_text="",
+    )
     return torch.tensor(desk.run("EditingSchedule", **settings, **prompts)[:3])
 
 
 # What is learned, and the prompts that it is learned from.
 LEARNERS = {
-    "Direction From Prompts": (lambda desk, **prompts: desk.run("DirectionFromPrompts", model=desk.model, latent=desk.world.empty(), images=1, **RUN, **prompts)[0].shifts, ("source", "target", "negative")),
+    "Direction From Prompts": (
+        lambda desk, **prompts: (
+            desk.run("DirectionFromPrompts", model=desk.model, latent=desk.world.empty(), images=1, **RUN, **prompts)[0].shifts
+        ),
+        ("source", "target", "negative"),
+    ),
     "PCA": (discovered("PCA"), ("positive", "negative")),
     "Jacobian": (discovered("Jacobian"), ("positive", "negative")),
     "pullback": (discovered("pullback"), ("positive", "negative")),
@@ -198,7 +261,7 @@ def learned(desk, learner, change=None, place=0):
 
 
 def outcome(desk, learner, change, place):
-    """"learned" something finite, or "refused" by an error that begins with the prompt's name; anything else is raised."""
+    """ "learned" something finite, or "refused" by an error that begins with the prompt's name; anything else is raised."""
     name = LEARNERS[learner][1][place]
     try:
         assert torch.isfinite(learned(desk, learner, change, place)).all(), f"{learner}: {change} on {name}"
@@ -216,14 +279,25 @@ def test_a_prompt_of_any_kind_is_learned_from_or_refused_by_name(desk, learner, 
     first = list(LEARNERS).index(learner)
     found = [outcome(desk, learner, *case) for case in rounds(cases[first::16], cases)]
     assert "learned" in found
-    figures(f"prompts of all kinds, {learner}", f"{len(found)} cases: {found.count('learned')} learned, {found.count('refused')} refused by name")
+    figures(
+        f"prompts of all kinds, {learner}",
+        f"{len(found)} cases: {found.count('learned')} learned, {found.count('refused')} refused by name",
+    )
     assert torch.equal(learned(desk, learner), PLAIN[learner]), "what was learned before changes what is learned now"
 
 
-@pytest.mark.parametrize("learner, change, place", [
-    ("Direction From Prompts", "area", 1), ("Direction From Prompts", "mask bounds", 2), ("PCA", "area and a whole", 1), ("Jacobian", "mask bounds and a whole", 0),
-    ("pullback", "area", 1), ("Train Direction", "mask bounds", 0), ("Train Direction", "area and a whole", 2),
-])
+@pytest.mark.parametrize(
+    "learner, change, place",
+    [
+        ("Direction From Prompts", "area", 1),
+        ("Direction From Prompts", "mask bounds", 2),
+        ("PCA", "area and a whole", 1),
+        ("Jacobian", "mask bounds and a whole", 0),
+        ("pullback", "area", 1),
+        ("Train Direction", "mask bounds", 0),
+        ("Train Direction", "area and a whole", 2),
+    ],
+)
 def test_a_prompt_for_an_area_is_refused_where_h_is_looked_at(desk, learner, change, place):
     assert outcome(desk, learner, change, place) == "refused"
 
@@ -268,8 +342,16 @@ PATCHES = {
     "LoRA": lora_on,
     "FreeU": patched("freelunch.FreeU", b1=1.1, b2=1.2, s1=0.9, s2=0.2),
     "FreeU V2": patched("freelunch.FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2),
-    "deep shrink": patched("model_downscale.PatchModelAddDownscale", block_number=2, downscale_factor=2.0, start_percent=0.0, end_percent=0.4,
-                           downscale_after_skip=True, downscale_method="bicubic", upscale_method="bicubic"),
+    "deep shrink": patched(
+        "model_downscale.PatchModelAddDownscale",
+        block_number=2,
+        downscale_factor=2.0,
+        start_percent=0.0,
+        end_percent=0.4,
+        downscale_after_skip=True,
+        downscale_method="bicubic",
+        upscale_method="bicubic",
+    ),
     "normalized attention guidance": patched("nag.NAGuidance", nag_scale=5.0, nag_alpha=0.5, nag_tau=1.5),
     "perturbed attention guidance": patched("pag.PerturbedAttentionGuidance", scale=3.0),
     "rescaled guidance": patched("model_advanced.RescaleCFG", multiplier=0.7),
@@ -277,7 +359,9 @@ PATCHES = {
     "zero terminal SNR": patched("model_advanced.ModelSamplingDiscrete", sampling="v_prediction", zsnr=True),
     "EasyCache": patched("easycache.EasyCacheNode", reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False),
     "attn1 patch": by_hand(lambda model: model.set_model_attn1_patch(lambda n, context, value, options: (1.5 * n, context, value))),
-    "unet function wrapper": by_hand(lambda model: model.set_model_unet_function_wrapper(lambda apply, args: 1.05 * apply(args["input"], args["timestep"], **args["c"]))),
+    "unet function wrapper": by_hand(
+        lambda model: model.set_model_unet_function_wrapper(lambda apply, args: 1.05 * apply(args["input"], args["timestep"], **args["c"]))
+    ),
     "middle block patch": by_hand(lambda model: model.set_model_middle_block_after_patch(lambda args: {"h": 1.3 * args["h"]})),
 }
 
@@ -295,14 +379,22 @@ def learned_with(desk, learner, patch):
 def test_a_patched_model_is_learned_from_as_it_is(desk, learner, rounds, figures):
     """A patch shows in what is learned; one of the guidance may not where there is none, nor may skipped steps."""
     plain = PLAIN[learner] if learner in PLAIN else learned(desk, learner)
-    found = {patch: learned_with(desk, learner, patch) for patch in rounds(list(PATCHES)[list(LEARNERS).index(learner) % 6::5], list(PATCHES))}
+    found = {
+        patch: learned_with(desk, learner, patch) for patch in rounds(list(PATCHES)[list(LEARNERS).index(learner) % 6 :: 5], list(PATCHES))
+    }
     for patch, result in found.items():
         assert result is None or torch.isfinite(result).all(), f"{learner}, {patch}"
-        assert ("guidance" in patch and learner == "Invert") or patch == "EasyCache" or result is None or not torch.equal(result, plain), f"{learner}, {patch}: the patch is lost"
-    figures(f"patched models, {learner}", f"{len(found)} of {len(PATCHES)}: {sum(result is not None for result in found.values())} learned from")
+        assert ("guidance" in patch and learner == "Invert") or patch == "EasyCache" or result is None or not torch.equal(result, plain), (
+            f"{learner}, {patch}: the patch is lost"
+        )
+    figures(
+        f"patched models, {learner}", f"{len(found)} of {len(PATCHES)}: {sum(result is not None for result in found.values())} learned from"
+    )
 
 
-@pytest.mark.parametrize("learner, patch", [("Train Direction", "FreeU V2"), ("Train Direction", "normalized attention guidance"), ("Jacobian", "FreeU V2")])
+@pytest.mark.parametrize(
+    "learner, patch", [("Train Direction", "FreeU V2"), ("Train Direction", "normalized attention guidance"), ("Jacobian", "FreeU V2")]
+)
 def test_patches_that_write_in_place_are_learned_from(desk, learner, patch):
     result = learned_with(desk, learner, patch)
     assert torch.isfinite(result).all() and not torch.equal(result, learned(desk, learner))
@@ -387,7 +479,11 @@ def test_training_refuses_a_prompt_that_is_not_in_force_at_every_step(desk, name
 def test_a_picture_inverted_on_a_patched_model_is_found_again(desk, patch):
     model, picture = PATCHES[patch](desk.model), {"samples": 0.4 * random(8, 1, 4, 16, 16)}
     sigmas = three_steps(replace(desk, model=model))
-    noise, _, exact, _ = desk.run("Invert", model=model, positive=desk.world.encode("a face"), latent=picture, sigmas=sigmas, refinements=1, tolerance=1e-4)
+    noise, _, exact, _ = desk.run(
+        "Invert", model=model, positive=desk.world.encode("a face"), latent=picture, sigmas=sigmas, refinements=1, tolerance=1e-4
+    )
     guider = node("custom_sampler.BasicGuider", model=model, conditioning=desk.world.encode("a face"))
-    back = node("custom_sampler.SamplerCustomAdvanced", noise=noise, guider=guider, sampler=exact, sigmas=sigmas, latent_image=picture)["samples"]
+    back = node("custom_sampler.SamplerCustomAdvanced", noise=noise, guider=guider, sampler=exact, sigmas=sigmas, latent_image=picture)[
+        "samples"
+    ]
     torch.testing.assert_close(back, picture["samples"], rtol=0, atol=1e-5 * float(picture["samples"].abs().max()))

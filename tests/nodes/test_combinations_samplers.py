@@ -3,7 +3,6 @@
 import comfy.samplers
 import pytest
 import torch
-
 from pack.core.direction import Direction
 from pack.core.steering import NOT_STEERABLE
 from pack.tests.nodes.wiring import node, random
@@ -13,8 +12,19 @@ pytestmark = pytest.mark.campaign
 STEPS = 4
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 HIDES_X_T = {"sa_solver", "sa_solver_pece", "uni_pc", "uni_pc_bh2", "dpm_fast", "dpm_adaptive"}
-TWINS = {"euler_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde_gpu", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde_gpu", "res_multistep_cfg_pp",
-         "gradient_estimation_cfg_pp", "res_multistep_ancestral_cfg_pp", "exp_heun_2_x0_sde", "sa_solver_pece"}
+TWINS = {
+    "euler_ancestral_cfg_pp",
+    "dpmpp_2s_ancestral_cfg_pp",
+    "dpmpp_sde_gpu",
+    "dpmpp_2m_sde_gpu",
+    "dpmpp_2m_sde_heun_gpu",
+    "dpmpp_3m_sde_gpu",
+    "res_multistep_cfg_pp",
+    "gradient_estimation_cfg_pp",
+    "res_multistep_ancestral_cfg_pp",
+    "exp_heun_2_x0_sde",
+    "sa_solver_pece",
+}
 TRIED = {}  # what was found for each sampler
 
 
@@ -32,10 +42,21 @@ class Run:
 
     def inputs(self, sampler="euler", *, model=None, sigmas=None, latent=None, noise=None, cfg=2.0, prompt="a face"):
         """Those of SamplerCustomAdvanced."""
-        guider = node("custom_sampler.CFGGuider", model=model or self.demo.model, positive=self.demo.encode(prompt), negative=self.demo.encode(""), cfg=cfg)
+        guider = node(
+            "custom_sampler.CFGGuider",
+            model=model or self.demo.model,
+            positive=self.demo.encode(prompt),
+            negative=self.demo.encode(""),
+            cfg=cfg,
+        )
         sampler = comfy.samplers.sampler_object(sampler) if isinstance(sampler, str) else sampler
-        return dict(noise=noise or node("custom_sampler.RandomNoise", noise_seed=1), guider=guider, sampler=sampler,
-                    sigmas=self.sigmas() if sigmas is None else sigmas, latent_image=latent or self.demo.empty())
+        return dict(
+            noise=noise or node("custom_sampler.RandomNoise", noise_seed=1),
+            guider=guider,
+            sampler=sampler,
+            sigmas=self.sigmas() if sigmas is None else sigmas,
+            latent_image=latent or self.demo.empty(),
+        )
 
     def draw(self, sampler="euler", **inputs):
         return node("custom_sampler.SamplerCustomAdvanced", **self.inputs(sampler, **inputs))["samples"]
@@ -45,16 +66,36 @@ class Run:
         return self.run("ApplyDirection", model=self.demo.model, direction=self.direction, strength=strength, **{**settings, **changes})[0]
 
     def edited(self, sampler, target, strength=1.0, **changes):
-        operation = self.run("SpectrumOperation", mode="gain", first=1, last=2, gain=1.5, exponent=1.0, threshold=1.0, keep_energy=True, strength=strength, layout="channel")[0]
+        operation = self.run(
+            "SpectrumOperation",
+            mode="gain",
+            first=1,
+            last=2,
+            gain=1.5,
+            exponent=1.0,
+            threshold=1.0,
+            keep_energy=True,
+            strength=strength,
+            layout="channel",
+        )[0]
         settings = dict(operation=operation, target=target, steps="all in range", start_percent=0.0, end_percent=0.9)
         return self.run("EditDuringSampling", sampler=comfy.samplers.sampler_object(sampler), **{**settings, **changes})[0]
 
     def attributed(self, sampler, strength=1.0, target=None):
         target = target and self.demo.encode(target)
-        return self.run("ApplyAttribute", sampler=comfy.samplers.sampler_object(sampler), attribute=self.attribute, strength=strength, budget=0.0, target=target)[0]
+        return self.run(
+            "ApplyAttribute",
+            sampler=comfy.samplers.sampler_object(sampler),
+            attribute=self.attribute,
+            strength=strength,
+            budget=0.0,
+            target=target,
+        )[0]
 
     def explored(self, sampler="euler", gains="1", **inputs):
-        return self.run("ExploreSingularVectors", **self.inputs(sampler, **inputs), percent=0.3, triplets="1-2", gains=gains, batch_size=0)[0]["samples"]
+        return self.run("ExploreSingularVectors", **self.inputs(sampler, **inputs), percent=0.3, triplets="1-2", gains=gains, batch_size=0)[
+            0
+        ]["samples"]
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +103,26 @@ def one(run, demo, tmp_path_factory):
     import folder_paths
 
     folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
-    settings = dict(cfg=2.0, seed=0, seeds=1, percent=0.3, ahead=0.0, branch=0.0, source_rank=0, target_rank=0, solver="exact", target_weight=1.0, source_weight=0.2,
-                    target_values_weight=0.0, source_values_weight=0.0, residual=True, steps=1, vae=demo.vae, latent=demo.empty(), sampler=comfy.samplers.sampler_object("euler"))
+    settings = dict(
+        cfg=2.0,
+        seed=0,
+        seeds=1,
+        percent=0.3,
+        ahead=0.0,
+        branch=0.0,
+        source_rank=0,
+        target_rank=0,
+        solver="exact",
+        target_weight=1.0,
+        source_weight=0.2,
+        target_values_weight=0.0,
+        source_values_weight=0.0,
+        residual=True,
+        steps=1,
+        vae=demo.vae,
+        latent=demo.empty(),
+        sampler=comfy.samplers.sampler_object("euler"),
+    )
     with torch.inference_mode():
         sigmas = node("custom_sampler.BasicScheduler", model=demo.model, scheduler="normal", steps=STEPS, denoise=1.0)
         prompts = dict(source=demo.encode("a face"), target=demo.encode("a face, blue hair"), negative=demo.encode(""))
@@ -109,19 +168,39 @@ def test_a_sampler_works_with_each_edit_or_refuses_it_by_name(one, name, rounds,
 
     found = {
         "direction": works(name, model=one.moved()),
-        "asymmetric": works(name, model=one.moved(asymmetric=True)) if name in ("euler", "ddim") else
-        refused(lambda: one.draw(name, model=one.moved(asymmetric=True)), r"sampler: the asymmetric form .* Choose euler or ddim"),
+        "asymmetric": works(name, model=one.moved(asymmetric=True))
+        if name in ("euler", "ddim")
+        else refused(lambda: one.draw(name, model=one.moved(asymmetric=True)), r"sampler: the asymmetric form .* Choose euler or ddim"),
         "attribute": refused(lambda: one.attributed(name), refusal) if hides else works(one.attributed(name)),
-        "trajectory": refused(followed, r"sampler: it reported \d+ of 3 steps.* choose another, such as euler") if name in ("dpm_fast", "dpm_adaptive") else followed(),
+        "trajectory": refused(followed, r"sampler: it reported \d+ of 3 steps.* choose another, such as euler")
+        if name in ("dpm_fast", "dpm_adaptive")
+        else followed(),
     }
     if rounds(name in TWINS, True):
-        found |= {"x0": works(one.edited(name, "x0")), "x_t": refused(lambda: one.edited(name, "x_t"), refusal) if hides else works(one.edited(name, "x_t"))}
+        found |= {
+            "x0": works(one.edited(name, "x0")),
+            "x_t": refused(lambda: one.edited(name, "x_t"), refusal) if hides else works(one.edited(name, "x_t")),
+        }
     TRIED[name] = list(found.values())
-    figures("samplers", f"{len(TRIED)} of the host's {len(SAMPLERS)}: {sum(f.count('works') for f in TRIED.values())} pairs with an edit work, "
-            f"{sum(f.count('refused') for f in TRIED.values())} are refused by name")
+    figures(
+        "samplers",
+        f"{len(TRIED)} of the host's {len(SAMPLERS)}: {sum(f.count('works') for f in TRIED.values())} pairs with an edit work, "
+        f"{sum(f.count('refused') for f in TRIED.values())} are refused by name",
+    )
 
 
-SEVERAL_EVALUATIONS = ["heun", "heunpp2", "exp_heun_2_x0", "exp_heun_2_x0_sde", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "seeds_2", "seeds_3"]
+SEVERAL_EVALUATIONS = [
+    "heun",
+    "heunpp2",
+    "exp_heun_2_x0",
+    "exp_heun_2_x0_sde",
+    "dpm_2",
+    "dpm_2_ancestral",
+    "dpmpp_2s_ancestral",
+    "dpmpp_sde",
+    "seeds_2",
+    "seeds_3",
+]
 
 
 @pytest.mark.parametrize("name", SEVERAL_EVALUATIONS)
@@ -143,19 +222,27 @@ def test_every_scheduler_works_with_each_edit(one, scheduler, rounds):
     sigmas = one.sigmas(scheduler, 50 if scheduler == "linear_quadratic" else STEPS)  # of fewer steps it has all near its first level
     steps, plain = dict(sigmas=sigmas), one.draw(sigmas=sigmas)
     edits = {
-        "direction": lambda: one.draw(model=one.moved(), **steps), "asymmetric": lambda: one.draw(model=one.moved(asymmetric=True), **steps),
-        "window": lambda: one.draw(model=one.moved(end_percent=0.6, ramp=0.2), **steps), "x0": lambda: one.draw(one.edited("euler", "x0"), **steps),
-        "x_t": lambda: one.draw(one.edited("euler", "x_t", steps="first in range", end_percent=1.0), **steps), "attribute": lambda: one.draw(one.attributed("euler"), **steps),
-        "attribute of a target": lambda: one.draw(one.attributed("euler", target="a face, blue hair"), **steps), "variants": lambda: one.explored(gains="2", **steps)[:1],
+        "direction": lambda: one.draw(model=one.moved(), **steps),
+        "asymmetric": lambda: one.draw(model=one.moved(asymmetric=True), **steps),
+        "window": lambda: one.draw(model=one.moved(end_percent=0.6, ramp=0.2), **steps),
+        "x0": lambda: one.draw(one.edited("euler", "x0"), **steps),
+        "x_t": lambda: one.draw(one.edited("euler", "x_t", steps="first in range", end_percent=1.0), **steps),
+        "attribute": lambda: one.draw(one.attributed("euler"), **steps),
+        "attribute of a target": lambda: one.draw(one.attributed("euler", target="a face, blue hair"), **steps),
+        "variants": lambda: one.explored(gains="2", **steps)[:1],
     }
-    for name in rounds(list(edits)[SCHEDULERS.index(scheduler) % 2::2], edits):
+    for name in rounds(list(edits)[SCHEDULERS.index(scheduler) % 2 :: 2], edits):
         picture = edits[name]()
         assert torch.isfinite(picture).all() and differ(picture, plain), name
     latent, trajectory = one.run("SampleTrajectory", **one.inputs(**steps))
-    assert torch.equal(latent["samples"], plain) and list(trajectory.percents) == sorted(trajectory.percents) and trajectory.percents[-1] == 1
+    assert (
+        torch.equal(latent["samples"], plain) and list(trajectory.percents) == sorted(trajectory.percents) and trajectory.percents[-1] == 1
+    )
     close(one.draw(one.run("DDIMSampler", eta=0.0, boost_percent=1.0)[0], **steps), plain, 1e-5)
     picture = {"samples": 0.4 * torch.nn.functional.interpolate(random(8, 1, 3, 4, 4), 16, mode="bicubic")}
-    noise, _, exact, _ = one.run("Invert", model=one.demo.model, positive=one.demo.encode("a face"), latent=picture, sigmas=sigmas, refinements=1, tolerance=1e-4)
+    noise, _, exact, _ = one.run(
+        "Invert", model=one.demo.model, positive=one.demo.encode("a face"), latent=picture, sigmas=sigmas, refinements=1, tolerance=1e-4
+    )
     close(one.draw(exact, noise=noise, latent=picture, cfg=1.0, **steps), picture["samples"], 1e-5)
 
 
@@ -172,8 +259,12 @@ def test_a_run_split_in_two_is_the_whole_run(one):
     close(in_two(one, "euler", one.moved()), one.draw(model=one.moved()))
     close(in_two(one, one.edited("euler", "x0")), one.draw(one.edited("euler", "x0")))
     plain = in_two(one, "euler")
-    assert differ(in_two(one, "euler", one.moved(asymmetric=True)), plain) and torch.equal(in_two(one, "euler", one.moved(0.0, asymmetric=True)), plain)
-    assert differ(in_two(one, "euler", second=one.edited("heun", "x_t")), plain) and differ(in_two(one, one.attributed("euler"), second="euler"), plain)
+    assert differ(in_two(one, "euler", one.moved(asymmetric=True)), plain) and torch.equal(
+        in_two(one, "euler", one.moved(0.0, asymmetric=True)), plain
+    )
+    assert differ(in_two(one, "euler", second=one.edited("heun", "x_t")), plain) and differ(
+        in_two(one, one.attributed("euler"), second="euler"), plain
+    )
 
 
 def test_a_part_of_a_run_outside_of_a_window_is_drawn_as_it_is(one):
@@ -201,12 +292,22 @@ def test_the_stock_samplers_draw_what_the_custom_ones_draw(one, asymmetric):
     assert torch.equal(node("KSamplerAdvanced", model=model, **settings, **stock)["samples"], drawn)
     if not asymmetric:
         first = node("KSamplerAdvanced", model=model, **{**settings, "end_at_step": 2, "return_with_leftover_noise": "enable"}, **stock)
-        close(node("KSamplerAdvanced", model=model, **{**settings, "start_at_step": 2, "add_noise": "disable"}, **{**stock, "latent_image": first})["samples"], drawn)
+        close(
+            node(
+                "KSamplerAdvanced",
+                model=model,
+                **{**settings, "start_at_step": 2, "add_noise": "disable"},
+                **{**stock, "latent_image": first},
+            )["samples"],
+            drawn,
+        )
 
 
 def exact(one, given):
     """The way back to an inverted picture, under a noise mask."""
-    noise, _, sampler, _ = one.run("Invert", model=one.demo.model, positive=one.demo.encode("a face"), latent=given, sigmas=one.sigmas(), refinements=2, tolerance=1e-4)
+    noise, _, sampler, _ = one.run(
+        "Invert", model=one.demo.model, positive=one.demo.encode("a face"), latent=given, sigmas=one.sigmas(), refinements=2, tolerance=1e-4
+    )
     return one.draw(sampler, model=one.moved(), noise=noise, latent=given, cfg=1.0)
 
 
@@ -220,8 +321,19 @@ INPAINTING = {
     "DDIM Sampler": lambda one, given: one.draw(one.run("DDIMSampler", eta=1.0, boost_percent=0.5)[0], latent=given),
     "Sample Trajectory": lambda one, given: one.run("SampleTrajectory", **one.inputs(latent=given))[0]["samples"],
     "Explore Singular Vectors": lambda one, given: one.explored(gains="0, 2", latent=given),
-    "Invert's noise": lambda one, given: one.draw(model=one.moved(), noise=one.run(
-        "Invert", model=one.demo.model, positive=one.demo.encode("a face"), latent=given, sigmas=one.sigmas(), refinements=2, tolerance=1e-4)[0], latent=given),
+    "Invert's noise": lambda one, given: one.draw(
+        model=one.moved(),
+        noise=one.run(
+            "Invert",
+            model=one.demo.model,
+            positive=one.demo.encode("a face"),
+            latent=given,
+            sigmas=one.sigmas(),
+            refinements=2,
+            tolerance=1e-4,
+        )[0],
+        latent=given,
+    ),
     "Invert's exact sampler": exact,
 }
 

@@ -14,7 +14,11 @@ def compare(run, before, after, **changes):
 
 def test_equal_pictures_differ_in_nothing(run):
     sheet, figures, ssim, psnr, drift, gain, direction = compare(run, pictures(), pictures())
-    assert (ssim, psnr, drift, gain, direction) == (pytest.approx(1, abs=1e-5), pytest.approx(120, abs=1e-3), 0, 0, 0) and sheet.shape[0] == 1 and "SSIM: 1.000" in figures
+    assert (
+        (ssim, psnr, drift, gain, direction) == (pytest.approx(1, abs=1e-5), pytest.approx(120, abs=1e-3), 0, 0, 0)
+        and sheet.shape[0] == 1
+        and "SSIM: 1.000" in figures
+    )
 
 
 def test_known_changes_give_known_figures(run):
@@ -23,7 +27,9 @@ def test_known_changes_give_known_figures(run):
     after[..., 0] += 0.1
     _, _, _, psnr, drift, *_ = compare(run, before, after)
     mean_square = 0.01 / 3
-    assert psnr == pytest.approx(-10 * torch.tensor(mean_square).log10().item(), abs=1e-3) and drift == pytest.approx(mean_square**0.5, abs=1e-5)
+    assert psnr == pytest.approx(-10 * torch.tensor(mean_square).log10().item(), abs=1e-3) and drift == pytest.approx(
+        mean_square**0.5, abs=1e-5
+    )
 
 
 def test_figures_fall_with_the_change(run):
@@ -41,8 +47,27 @@ def test_the_scorer_sees_the_attribute_appear(demo, run):
     from pack.demo import faces
 
     def drawn(**labels):
-        fixed = dict(hat="none", style="short", smile="neutral", gaze="front", mouth="closed", beard="none", hair="brown", skin="tan", background="blue", shirt="red")
-        return torch.stack([torch.from_numpy(faces.render(faces.sample_face(np.random.default_rng([5, i]), **fixed, **labels)).copy()) for i in range(4)]).float() / 255
+        fixed = dict(
+            hat="none",
+            style="short",
+            smile="neutral",
+            gaze="front",
+            mouth="closed",
+            beard="none",
+            hair="brown",
+            skin="tan",
+            background="blue",
+            shirt="red",
+        )
+        return (
+            torch.stack(
+                [
+                    torch.from_numpy(faces.render(faces.sample_face(np.random.default_rng([5, i]), **fixed, **labels)).copy())
+                    for i in range(4)
+                ]
+            ).float()
+            / 255
+        )
 
     before, after = drawn(glasses="none"), drawn(glasses="sunglasses")
     scorer = dict(clip_vision=run("DemoScorer")[0], clip=demo.clip)
@@ -52,7 +77,13 @@ def test_the_scorer_sees_the_attribute_appear(demo, run):
     assert back == pytest.approx(-gain, abs=1e-4) and opposite == pytest.approx(-direction, abs=1e-4)
 
 
-@pytest.mark.parametrize("after, message", [(torch.rand(2, 16, 32, 3), "after: got 32 x 16 pixels, before has 32 x 32"), (torch.rand(3, 32, 32, 3), "after: got 3 pictures for 2")])
+@pytest.mark.parametrize(
+    "after, message",
+    [
+        (torch.rand(2, 16, 32, 3), "after: got 32 x 16 pixels, before has 32 x 32"),
+        (torch.rand(3, 32, 32, 3), "after: got 3 pictures for 2"),
+    ],
+)
 def test_pictures_that_do_not_belong_together_are_refused(run, after, message):
     with pytest.raises(ValueError, match=message):
         compare(run, pictures(), after)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from pack.core.direction import Direction
 from pack.tests.nodes.wiring import node, random
 
@@ -116,10 +115,22 @@ def learned(run, demo, model, name, steps=2):
     if name == "Direction From Prompts":
         return run("DirectionFromPrompts", model=model, source=demo.encode("a face"), target=demo.encode("a face, hat"), **runs)[0].shifts
     if name == "Train Direction":
-        settings = dict(source=demo.encode("a face"), target=demo.encode("a face, hat"), vae=demo.vae, objective="prompt matching", epochs=1, end_percent=0.8, learning_rate=1e-3,
-                        keep_weight=0.0, source_text="", target_text="")
+        settings = dict(
+            source=demo.encode("a face"),
+            target=demo.encode("a face, hat"),
+            vae=demo.vae,
+            objective="prompt matching",
+            epochs=1,
+            end_percent=0.8,
+            learning_rate=1e-3,
+            keep_weight=0.0,
+            source_text="",
+            target_text="",
+        )
         return run("TrainDirection", **{key: [value] for key, value in {**runs, **settings, "model": model}.items()})[0].means.shifts
-    return run("DiscoverDirections", model=model, positive=demo.encode("a face"), **runs, method=name, count=2, percent=0.3, iterations=2)[0][0].shifts
+    return run("DiscoverDirections", model=model, positive=demo.encode("a face"), **runs, method=name, count=2, percent=0.3, iterations=2)[
+        0
+    ][0].shifts
 
 
 def test_nodes_that_look_at_h_see_that_of_a_compiled_model(run, demo, sampler_of):
@@ -136,6 +147,7 @@ def skipping(model, kind):
 
     patched = model.clone()
     if kind == "shortcut":
+
         def wrapper(executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs):
             return executor.class_obj._forward(x, timesteps, context, y, control, {**transformer_options, "patches": {}}, **kwargs)
 
@@ -164,6 +176,7 @@ def cached(model, kind):
 @pytest.mark.parametrize("kind", ["EasyCache", "LazyCache"])
 def test_an_edit_of_which_every_step_is_skipped_names_the_cache(demo, moved, sampler_of, kind):
     """The first steps run, and the edit is for the last ones."""
+
     def drawn_late(model):
         return demo.sample(sampler_of("euler"), steps=8, model=model)
 

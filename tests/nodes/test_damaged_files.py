@@ -7,7 +7,6 @@ import subprocess
 from collections import Counter
 
 import pytest
-
 from pack.tests.child import command
 from pack.tests.nodes.fuzz.cases import KINDS, KNOWN
 from pack.tests.nodes.fuzz.files import load, whole
@@ -20,7 +19,12 @@ MB = 2**20
 @functools.cache
 def campaign(count):
     """What became of the first damaged files, and of the known ones."""
-    settings = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # what is freed is given back, and counted when it is taken again
+    settings = {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_ARENA_MAX": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # what is freed is given back, and counted when it is taken again
     trial = command("pack.tests.nodes.fuzz.trial", 0, count)
     done = subprocess.run(trial, capture_output=True, text=True, env={**os.environ, **settings})
     assert done.returncode == 0, f"ended by {done.returncode} at {done.stderr[-2000:]}"
@@ -39,8 +43,11 @@ def test_a_damaged_file_is_refused_by_name_or_still_sound(tried, figures):
     total = Counter(case["verdict"] for case in cases)
     largest, peak = max(case["size"] for case in cases), max(case["peak"] for case in cases)
     by_kind = "; ".join(f"{kind} {verdicts[kind, 'refused']}/{verdicts[kind, 'loaded']}" for kind in KINDS)
-    figures("damaged files", f"{len(cases)} tried, {total['refused']} refused by name, {total['loaded']} still sound, {total['failed']} other errors; peak {peak / MB:.1f} MB "
-            f"beyond what was there, {peak / largest:.1f} times the largest file; refused/sound by kind: {by_kind}")
+    figures(
+        "damaged files",
+        f"{len(cases)} tried, {total['refused']} refused by name, {total['loaded']} still sound, {total['failed']} other errors; "
+        f"peak {peak / MB:.1f} MB beyond what was there, {peak / largest:.1f} times the largest file; refused/sound by kind: {by_kind}",
+    )
     faults = [fault for case in cases for fault in case["faults"]]
     assert not faults, f"{len(faults)}, such as\n" + "\n".join(faults[:30])
 

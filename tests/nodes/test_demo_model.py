@@ -18,7 +18,9 @@ def judge():
 
 def draw(demo, prompt, *, count=4, steps=12, sampler="dpmpp_2m", seed=50_000):
     latent = {"samples": torch.zeros(count, 4, 4, 4), "downscale_ratio_spacial": 8}  # as Empty Latent Image makes 32 x 32
-    (samples,) = demo.nodes.KSampler().sample(demo.model, seed, steps, 3.0, sampler, "normal", demo.encode(prompt), demo.encode(""), latent, 1.0)
+    (samples,) = demo.nodes.KSampler().sample(
+        demo.model, seed, steps, 3.0, sampler, "normal", demo.encode(prompt), demo.encode(""), latent, 1.0
+    )
     assert samples["samples"].shape == (count, 3, 32, 32)
     return demo.nodes.VAEDecode().decode(demo.vae, samples)[0]
 
@@ -30,10 +32,19 @@ def test_stock_samplers_draw_finite_varied_pictures(demo, sampler):
     assert images.std() > 0.1 and (images[0] - images[1]).abs().mean() > 0.02
 
 
-@pytest.mark.parametrize("wanted", [
-    dict(hair="blue", background="pink"), dict(skin="dark", shirt="yellow"), dict(hat="hat", background="green"), dict(hair="red", shirt="white"),
-    dict(glasses="glasses", style="bald"), dict(glasses="sunglasses", gaze="left"), dict(gaze="right", style="long"), dict(beard="beard", hair="gray"),
-])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        dict(hair="blue", background="pink"),
+        dict(skin="dark", shirt="yellow"),
+        dict(hat="hat", background="green"),
+        dict(hair="red", shirt="white"),
+        dict(glasses="glasses", style="bald"),
+        dict(glasses="sunglasses", gaze="left"),
+        dict(gaze="right", style="long"),
+        dict(beard="beard", hair="gray"),
+    ],
+)
 def test_the_prompt_decides_what_is_drawn(demo, judge, wanted):
     from pack.demo import faces, prompts
 
@@ -72,7 +83,10 @@ def test_host_and_trainer_tokenise_alike(demo):
 
     tokens = demo.clip.tokenize("A face, with a CURLY grey hair; xylophone")["l"][0]
     assert [token for token, _ in tokens] == [
-        prompts.START, *prompts.words_to_ids("a face with a curly gray hair"), *[prompts.END] * (32 - 8)]
+        prompts.START,
+        *prompts.words_to_ids("a face with a curly gray hair"),
+        *[prompts.END] * (32 - 8),
+    ]
     assert prompts.words_to_ids("xylophone") == []
 
 
@@ -124,4 +138,6 @@ def test_an_input_folder_that_cannot_be_written_stops_nothing(monkeypatch, caplo
 
     monkeypatch.setattr(demo, "offer_pictures", full)
     demo.install()
-    assert "example pictures could not be put" in caplog.text and folder_paths.get_full_path("checkpoints", "semantic_latents_demo.safetensors")
+    assert "example pictures could not be put" in caplog.text and folder_paths.get_full_path(
+        "checkpoints", "semantic_latents_demo.safetensors"
+    )

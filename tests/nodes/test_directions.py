@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pack.core.direction import Direction, Family
 from safetensors.torch import save_file
 
-from pack.core.direction import Direction, Family
-
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared/data/interpretdiffusion_sd14_h.pth"
+DEMO_FAMILY = Family("DemoFaces", "V_PREDICTION", 128)
 
 
 @pytest.fixture(params=["demo", "SD15", "SD20", "SDXL", "SD15 distilled"])
@@ -21,8 +21,14 @@ def world(request, demo, shaped):
 
 def contrast(run, world, target="a face, blue hair", source="a face", **changes):
     settings = dict(latent=world.empty(), images=3, batch_size=2, steps=3, cfg=2.0, seed=0)
-    return run("DirectionFromPrompts", model=world.model, source=world.encode(source), target=world.encode(target),
-               negative=world.encode(""), **{**settings, **changes})[0]
+    return run(
+        "DirectionFromPrompts",
+        model=world.model,
+        source=world.encode(source),
+        target=world.encode(target),
+        negative=world.encode(""),
+        **{**settings, **changes},
+    )[0]
 
 
 def test_a_contrast_is_the_mean_difference_of_h_on_the_same_latent(world, run):
@@ -37,8 +43,17 @@ def test_a_contrast_is_the_mean_difference_of_h_on_the_same_latent(world, run):
     for name, prompt in (("target", "a face, blue hair"), ("source", "a face")):
         for seed in (0, 1):
             noise = comfy.sample.prepare_noise(world.empty()["samples"], seed)
-            comfy.sample.sample_custom(model, noise, 1.0, comfy.samplers.sampler_object("euler"), schedule(model, 2)[:2], world.encode(prompt), [],
-                                       torch.zeros_like(noise), disable_pbar=True)
+            comfy.sample.sample_custom(
+                model,
+                noise,
+                1.0,
+                comfy.samplers.sampler_object("euler"),
+                schedule(model, 2)[:2],
+                world.encode(prompt),
+                [],
+                torch.zeros_like(noise),
+                disable_pbar=True,
+            )
             seen.setdefault(name, []).append(watch.take()[0])
     expected = (torch.cat(seen["target"]) - torch.cat(seen["source"])).mean(0)
     torch.testing.assert_close(direction.shifts[0], expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
@@ -65,7 +80,7 @@ def test_equal_prompts_are_refused(demo, run):
 
 def test_prompts_that_differ_by_rounding_alone_are_refused(demo, run):
     """On some processors a row's place in the batch changes its last bits."""
-    (embedding, extras), = demo.encode("a face")
+    ((embedding, extras),) = demo.encode("a face")
     nearly = [[embedding + 1e-6 * torch.randn_like(embedding), extras]]
     settings = dict(latent=demo.empty(), images=1, batch_size=1, steps=2, cfg=2.0, seed=0)
     with pytest.raises(ValueError, match="target: it moves nothing"):
@@ -82,8 +97,12 @@ def test_cancel_stops_within_a_step(demo, run):
 
 
 def discover(run, world, **changes):
-    settings = dict(latent=world.empty(), method="PCA", images=6, batch_size=3, steps=3, cfg=2.0, seed=0, count=3, percent=0.4, iterations=12)
-    return run("DiscoverDirections", model=world.model, positive=world.encode("a face"), negative=world.encode(""), **{**settings, **changes})
+    settings = dict(
+        latent=world.empty(), method="PCA", images=6, batch_size=3, steps=3, cfg=2.0, seed=0, count=3, percent=0.4, iterations=12
+    )
+    return run(
+        "DiscoverDirections", model=world.model, positive=world.encode("a face"), negative=world.encode(""), **{**settings, **changes}
+    )
 
 
 def test_discovered_directions_are_orthogonal_and_ordered(world, run):
@@ -107,8 +126,10 @@ def test_jacobian_directions_move_the_prediction_more_than_random_ones(world, ru
     def change(direction):
         settings = dict(strength=0.1, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
         model = run("ApplyDirection", model=world.model, direction=direction, **settings)[0]
-        return (world.sample(sampler_of("euler"), steps=1, cfg=1.0, model=model, prompt="a face", seed=0)
-                - world.sample(sampler_of("euler"), steps=1, cfg=1.0, prompt="a face", seed=0)).norm()
+        return (
+            world.sample(sampler_of("euler"), steps=1, cfg=1.0, model=model, prompt="a face", seed=0)
+            - world.sample(sampler_of("euler"), steps=1, cfg=1.0, prompt="a face", seed=0)
+        ).norm()
 
     assert change(directions[0]) > 1.5 * change(random)
 
@@ -118,7 +139,11 @@ def test_a_jacobian_s_singular_value_is_how_far_a_small_shift_moves_the_predicti
     from pack.nodes.observation import schedule
 
     (direction,), (label,), _ = discover(run, world, method="Jacobian", images=1, count=1, percent=0.0)
-    calculate, sigma, none = world.model.get_model_object("model_sampling").calculate_denoised, schedule(world.model, 1)[:1], torch.zeros(1, 1, 1, 1)
+    calculate, sigma, none = (
+        world.model.get_model_object("model_sampling").calculate_denoised,
+        schedule(world.model, 1)[:1],
+        torch.zeros(1, 1, 1, 1),
+    )
     share, of_output = 0.05, float((calculate(sigma, none + 1, none) - calculate(sigma, none, none)).abs())
 
     def drawn(strength):
@@ -147,8 +172,14 @@ def test_a_mask_keeps_directions_to_its_inside(demo, run, sampler_of):
     for m in (mask, 1 - mask):
         direction = discover(run, demo, method="Jacobian", images=1, count=1, latent=demo.empty(size=32), mask=m)[0][0]
         model = run("ApplyDirection", model=demo.model, direction=direction, **settings)[0]
-        change = (demo.sample(sampler_of("euler"), steps=3, model=model, prompt="a face", seed=0, latent=demo.empty(size=32))
-                  - demo.sample(sampler_of("euler"), steps=3, prompt="a face", seed=0, latent=demo.empty(size=32))).square().sum((0, 1, 2))
+        change = (
+            (
+                demo.sample(sampler_of("euler"), steps=3, model=model, prompt="a face", seed=0, latent=demo.empty(size=32))
+                - demo.sample(sampler_of("euler"), steps=3, prompt="a face", seed=0, latent=demo.empty(size=32))
+            )
+            .square()
+            .sum((0, 1, 2))
+        )
         shares.append(float(change[:16].sum() / change.sum()))
     assert shares[0] > 0.5 > shares[1] and shares[0] - shares[1] > 0.3
 
@@ -162,7 +193,7 @@ def test_discovery_refuses_what_it_cannot_use(demo, run):
 
 @pytest.fixture
 def random_direction():
-    def make(seed, family=Family("DemoFaces", "V_PREDICTION", 128), levels=(30.0, 3.0, 0.5), size=(4, 4)):
+    def make(seed, family=DEMO_FAMILY, levels=(30.0, 3.0, 0.5), size=(4, 4)):
         shifts = torch.randn(len(levels), family.channels, *size, generator=torch.Generator().manual_seed(seed))
         return Direction(shifts, levels, family, "random", {"seed": str(seed)})
 
@@ -213,7 +244,11 @@ def test_the_file_says_what_it_is(folders, run, random_direction):
     run("SaveDirection", direction=random_direction(3), filename_prefix="a/b")
     with safe_open(folders / "output/semantic_latents/a/b_00001_.safetensors", "pt") as file:
         metadata = file.metadata()
-    assert metadata["format"] == "semantic_latents.direction" and metadata["family"] == "DemoFaces" and metadata["prediction"] == "V_PREDICTION"
+    assert (
+        metadata["format"] == "semantic_latents.direction"
+        and metadata["family"] == "DemoFaces"
+        and metadata["prediction"] == "V_PREDICTION"
+    )
     assert json.loads(metadata["notes"]) == {"seed": "3"} and float(metadata["norm"]) == pytest.approx(random_direction(3).norm, rel=1e-4)
 
 
@@ -221,8 +256,13 @@ def damage(kind, path, random_direction):
     from pack.core.direction_files import direction_tensors
 
     tensors, metadata = direction_tensors(random_direction(1))
-    changes = {"foreign": {"format": "lora"}, "newer": {"version": "99"}, "channels": {"channels": "64"}, "notes": {"notes": "[" * 3000},
-               "nonsense": {"version": "one"}}
+    changes = {
+        "foreign": {"format": "lora"},
+        "newer": {"version": "99"},
+        "channels": {"channels": "64"},
+        "notes": {"notes": "[" * 3000},
+        "nonsense": {"version": "one"},
+    }
     if kind == "shapes":
         tensors["sigmas"] = tensors["sigmas"][:1]
     if kind == "missing":
@@ -242,7 +282,10 @@ def damage(kind, path, random_direction):
         path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("kind", ["foreign", "newer", "channels", "notes", "nonsense", "shapes", "missing", "nan", "order", "truncated", "garbage", "header", "empty"])
+@pytest.mark.parametrize(
+    "kind",
+    ["foreign", "newer", "channels", "notes", "nonsense", "shapes", "missing", "nan", "order", "truncated", "garbage", "header", "empty"],
+)
 def test_a_damaged_or_foreign_file_is_refused(tmp_path, random_direction, kind):
     from pack.core.direction_files import load_direction
 

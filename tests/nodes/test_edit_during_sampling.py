@@ -4,9 +4,25 @@ import pytest
 import torch
 
 FIRST_ORDER_AND_MULTISTEP = [
-    "euler", "ddim", "euler_ancestral", "euler_cfg_pp", "lms", "dpmpp_2m", "dpmpp_2m_cfg_pp", "dpmpp_2m_sde",
-    "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "ddpm", "lcm", "ipndm", "ipndm_v", "deis", "res_multistep",
-    "res_multistep_ancestral", "gradient_estimation", "er_sde",
+    "euler",
+    "ddim",
+    "euler_ancestral",
+    "euler_cfg_pp",
+    "lms",
+    "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_3m_sde",
+    "ddpm",
+    "lcm",
+    "ipndm",
+    "ipndm_v",
+    "deis",
+    "res_multistep",
+    "res_multistep_ancestral",
+    "gradient_estimation",
+    "er_sde",
 ]
 SINGLE_STEP = ["heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "seeds_2", "seeds_3"]
 NOT_STEERABLE = ["sa_solver", "uni_pc", "uni_pc_bh2", "dpm_fast", "dpm_adaptive"]
@@ -21,8 +37,16 @@ def identity(latent, **context):
 
 
 def edit(run, sampler, operation=brighter, target="x0", steps="all in range", start_percent=0.2, end_percent=0.8, mask=None):
-    return run("EditDuringSampling", sampler=sampler, operation=operation, target=target, steps=steps,
-               start_percent=start_percent, end_percent=end_percent, mask=mask)[0]
+    return run(
+        "EditDuringSampling",
+        sampler=sampler,
+        operation=operation,
+        target=target,
+        steps=steps,
+        start_percent=start_percent,
+        end_percent=end_percent,
+        mask=mask,
+    )[0]
 
 
 @pytest.mark.parametrize("target", ["x0", "x_t"])
@@ -47,9 +71,19 @@ def test_samplers_that_hide_their_latent_are_refused_on_x_t_and_work_on_x0(run, 
 def test_every_sampler_of_the_host_is_known_here():
     import comfy.samplers
 
-    untested_twins = {"euler_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde_gpu", "dpmpp_2m_sde_gpu",
-                      "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde_gpu", "res_multistep_cfg_pp", "gradient_estimation_cfg_pp",
-                      "res_multistep_ancestral_cfg_pp", "exp_heun_2_x0_sde", "sa_solver_pece"}
+    untested_twins = {
+        "euler_ancestral_cfg_pp",
+        "dpmpp_2s_ancestral_cfg_pp",
+        "dpmpp_sde_gpu",
+        "dpmpp_2m_sde_gpu",
+        "dpmpp_2m_sde_heun_gpu",
+        "dpmpp_3m_sde_gpu",
+        "res_multistep_cfg_pp",
+        "gradient_estimation_cfg_pp",
+        "res_multistep_ancestral_cfg_pp",
+        "exp_heun_2_x0_sde",
+        "sa_solver_pece",
+    }
     assert set(comfy.samplers.SAMPLER_NAMES) <= {*FIRST_ORDER_AND_MULTISTEP, *SINGLE_STEP, *NOT_STEERABLE, *untested_twins}
 
 
@@ -100,8 +134,18 @@ def test_inpainting_keeps_what_the_noise_mask_protects(run, demo, sampler_of):
 
 
 def test_a_batch_equals_its_singles(run, demo, sampler_of):
-    (operation,) = run("SpectrumOperation", mode="gain", first=1, last=2, gain=1.5, exponent=1.0, threshold=1.0,
-                       keep_energy=True, strength=1.0, layout="channel")
+    (operation,) = run(
+        "SpectrumOperation",
+        mode="gain",
+        first=1,
+        last=2,
+        gain=1.5,
+        exponent=1.0,
+        threshold=1.0,
+        keep_energy=True,
+        strength=1.0,
+        layout="channel",
+    )
     sampler = edit(run, sampler_of("dpmpp_2m"), operation, "x_t")
     together = demo.sample(sampler, latent={"samples": torch.zeros(2, 3, 16, 16), "batch_index": [0, 1]})
     alone = [demo.sample(sampler, latent={"samples": torch.zeros(1, 3, 16, 16), "batch_index": [i]}) for i in (0, 1)]
@@ -132,8 +176,14 @@ def test_progress_and_previews_go_on(run, demo, sampler_of):
     sigmas = comfy.samplers.calculate_sigmas(demo.model.get_model_object("model_sampling"), "normal", 5)
     guider = comfy.samplers.CFGGuider(demo.model)
     guider.set_conds(demo.encode("a face"), demo.encode(""))
-    guider.sample(torch.randn(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), edit(run, sampler_of("dpmpp_2m"), target="x_t"), sigmas,
-                  callback=lambda step, x0, x, total: seen.append((step, x0.shape, total)), disable_pbar=True)
+    guider.sample(
+        torch.randn(1, 3, 16, 16),
+        torch.zeros(1, 3, 16, 16),
+        edit(run, sampler_of("dpmpp_2m"), target="x_t"),
+        sigmas,
+        callback=lambda step, x0, x, total: seen.append((step, x0.shape, total)),
+        disable_pbar=True,
+    )
     assert seen == [(i, (1, 3, 16, 16), 5) for i in range(5)]
 
 
@@ -171,9 +221,13 @@ def test_a_mask_of_another_batch_is_refused(run, demo, sampler_of):
         demo.sample(edit(run, sampler_of("euler"), mask=torch.ones(3, 16, 16)), latent=demo.empty(2))
 
 
-@pytest.mark.parametrize("operation, words", [
-    (lambda latent, **_: latent * float("nan"), "NaN or Inf"), (lambda latent, **_: latent[..., :4], "shape must stay"),
-])
+@pytest.mark.parametrize(
+    "operation, words",
+    [
+        (lambda latent, **_: latent * float("nan"), "NaN or Inf"),
+        (lambda latent, **_: latent[..., :4], "shape must stay"),
+    ],
+)
 def test_a_broken_operation_is_refused(run, demo, sampler_of, operation, words):
     with pytest.raises(ValueError, match=words):
         demo.sample(edit(run, sampler_of("euler"), operation))
@@ -227,13 +281,24 @@ def test_other_families_shapes_and_dtypes(run, sampler_of, shape, dtype):
         def __call__(self, x, sigma, **options):
             return x / (1 + sigma.view(-1, *[1] * (x.ndim - 1)) ** 2).to(x.dtype)
 
-    (operation,) = run("SpectrumOperation", mode="gain", first=1, last=2, gain=1.5, exponent=1.0, threshold=1.0,
-                       keep_energy=False, strength=1.0, layout="channel")
+    (operation,) = run(
+        "SpectrumOperation",
+        mode="gain",
+        first=1,
+        last=2,
+        gain=1.5,
+        exponent=1.0,
+        threshold=1.0,
+        keep_energy=False,
+        strength=1.0,
+        layout="channel",
+    )
     euler = KSAMPLER(sampler_of("euler").sampler_function)
     x, sigmas = torch.randn(shape).to(dtype), torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
     mask = torch.zeros(1, 8, 12)
     mask[..., 6:] = 1
     for target in ("x0", "x_t"):
+
         def sample(sampler):
             return sampler.sampler_function(Model(), x, sigmas, extra_args={}, disable=True)
 

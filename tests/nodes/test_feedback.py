@@ -29,7 +29,7 @@ def test_latents_are_shown_in_rows(demo, sent):
     latents = torch.full((6, 3, 10, 8), -10.0)
     latents[4] = 10.0
     Bar(2, demo.model).tick(latents, columns=3)
-    (value, total, (kind, picture, _)), = sent
+    ((value, total, (kind, picture, _)),) = sent
     assert (value, total, kind, picture.size) == (1, 2, "JPEG", (24, 20))
     white = [(x, y) for x in range(3) for y in range(2) if picture.getpixel((8 * x + 4, 10 * y + 5)) == (255, 255, 255)]
     assert white == [(1, 1)] and picture.getpixel((0, 0)) == (0, 0, 0)
@@ -70,8 +70,13 @@ def test_a_tick_after_cancel_ends_the_node(demo):
 def wired(demo, sampler):
     from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider, RandomNoise
 
-    return dict(noise=RandomNoise.execute(1).args[0], guider=CFGGuider.execute(demo.model, demo.encode("a face"), demo.encode(""), 2.0).args[0], sampler=sampler,
-                sigmas=BasicScheduler.execute(demo.model, "normal", 6, 1.0).args[0], latent_image=demo.empty())
+    return dict(
+        noise=RandomNoise.execute(1).args[0],
+        guider=CFGGuider.execute(demo.model, demo.encode("a face"), demo.encode(""), 2.0).args[0],
+        sampler=sampler,
+        sigmas=BasicScheduler.execute(demo.model, "normal", 6, 1.0).args[0],
+        latent_image=demo.empty(),
+    )
 
 
 def test_explore_fills_its_grid_cell_by_cell(demo, run, sampler_of, sent):
@@ -84,23 +89,55 @@ def test_explore_fills_its_grid_cell_by_cell(demo, run, sampler_of, sent):
     first, last = ([grid.crop(cell).tobytes() for grid in grids] for cell in ((0, 0, 32, 16), (16, 16, 48, 32)))
     steps = len(grids) // 3
     assert len(set(first[:steps])) == steps and len(set(first[steps:])) == 1
-    assert len(set(last[:2 * steps])) == 1 and len(set(last[2 * steps:])) == steps
+    assert len(set(last[: 2 * steps])) == 1 and len(set(last[2 * steps :])) == steps
 
 
 def test_training_an_attribute_shows_its_pairs_and_then_its_result(demo, run, sampler_of, sent):
     given = wired(demo, sampler_of("euler"))
     settings = {port.id: port.default for port in pack_schema("TrainAttribute") if getattr(port, "default", None) is not None}
-    *_, picture = run("TrainAttribute", **settings | dict(model=demo.model, source=demo.encode("a face"), target=demo.encode("a face, beard"), negative=demo.encode(""), vae=demo.vae,
-                                            sampler=given["sampler"], sigmas=given["sigmas"], latent=demo.empty(), seeds=2))
+    *_, picture = run(
+        "TrainAttribute",
+        **settings
+        | dict(
+            model=demo.model,
+            source=demo.encode("a face"),
+            target=demo.encode("a face, beard"),
+            negative=demo.encode(""),
+            vae=demo.vae,
+            sampler=given["sampler"],
+            sigmas=given["sigmas"],
+            latent=demo.empty(),
+            seeds=2,
+        ),
+    )
     *ticks, (value, total, last) = sent
-    assert ticks[-1][:2] == (value, total) == (len(ticks), len(ticks)) and {preview[1].size for *_, preview in ticks} == {(16, 16), (32, 16), (48, 16)}
+    assert ticks[-1][:2] == (value, total) == (len(ticks), len(ticks)) and {preview[1].size for *_, preview in ticks} == {
+        (16, 16),
+        (32, 16),
+        (48, 16),
+    }
     assert shows(last, picture)
 
 
 def test_a_schedule_s_last_preview_is_its_plot(demo, run, sent):
     """The frontend leaves a preview over the node's own picture."""
-    *_, picture = run("EditingSchedule", model=demo.model, positive=demo.encode("a face"), negative=demo.encode(""), vae=demo.vae, latent=demo.empty(), distance="RMS", images=1,
-                      steps=4, cfg=2.0, seed=0, edit_threshold=0.1, boost_threshold=0.1, source_text="", target_text="")
+    *_, picture = run(
+        "EditingSchedule",
+        model=demo.model,
+        positive=demo.encode("a face"),
+        negative=demo.encode(""),
+        vae=demo.vae,
+        latent=demo.empty(),
+        distance="RMS",
+        images=1,
+        steps=4,
+        cfg=2.0,
+        seed=0,
+        edit_threshold=0.1,
+        boost_threshold=0.1,
+        source_text="",
+        target_text="",
+    )
     assert not shows(sent[0][2], picture) and shows(sent[-1][2], picture)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from pack.core.attribute import Attribute, LatentKind, Mixture, Recipe
 from pack.core.direction import Direction, Family
 from pack.core.spectrum import compose, decompose
@@ -70,7 +69,8 @@ def registered(folder, first):
 
 
 PLACES = {
-    "models": lambda shelf, root: shelf.models, "a folder of the user's, the first": lambda shelf, root: registered(root / "extra", True),
+    "models": lambda shelf, root: shelf.models,
+    "a folder of the user's, the first": lambda shelf, root: registered(root / "extra", True),
     "a folder of the user's, the last": lambda shelf, root: registered(root / "extra", False),
 }
 

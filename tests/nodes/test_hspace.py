@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from pack.core.direction import Direction, Family
 from pack.core.injection import Window
 from pack.tests.nodes.wiring import node
@@ -31,7 +30,9 @@ def world(request, demo, shaped):
 def apply(run):
     def call(world, direction, strength=1.0, **changes):
         settings = dict(start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-        return run("ApplyDirection", model=changes.pop("model", world.model), direction=direction, strength=strength, **{**settings, **changes})[0]
+        return run(
+            "ApplyDirection", model=changes.pop("model", world.model), direction=direction, strength=strength, **{**settings, **changes}
+        )[0]
 
     return call
 
@@ -70,15 +71,17 @@ def test_a_second_run_equals_the_first(world, apply, direction_for, sampler_of):
 
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_a_batch_equals_its_singles(world, apply, direction_for, sampler_of, asymmetric):
-    from comfy_extras.nodes_custom_sampler import BasicScheduler
     import comfy.sample
+    from comfy_extras.nodes_custom_sampler import BasicScheduler
 
     model, sampler = apply(world, direction_for(world), asymmetric=asymmetric), sampler_of("euler")
     sigmas = BasicScheduler.execute(world.model, "normal", 3, 1.0).args[0]
     noise = torch.randn(2, *world.empty()["samples"].shape[1:], generator=torch.Generator().manual_seed(2))
 
     def sample(noise):
-        return comfy.sample.sample_custom(model, noise, 2.0, sampler, sigmas, world.encode("a"), world.encode("b"), torch.zeros_like(noise), disable_pbar=True)
+        return comfy.sample.sample_custom(
+            model, noise, 2.0, sampler, sigmas, world.encode("a"), world.encode("b"), torch.zeros_like(noise), disable_pbar=True
+        )
 
     close(sample(noise), torch.cat([sample(noise[:1]), sample(noise[1:])]))
 
@@ -94,14 +97,22 @@ def test_masks_of_zeros_and_ones(world, apply, direction_for, sampler_of):
 def test_a_mask_edits_where_it_is_white(demo, apply, direction_for, sampler_of):
     mask = torch.zeros(1, 64, 64)
     mask[:, :, :32] = 1
-    change = (drawn(demo, sampler_of, apply(demo, direction_for(demo, size=(8, 8)), mask=mask), latent=demo.empty(size=64), steps=2)
-              - drawn(demo, sampler_of, latent=demo.empty(size=64), steps=2)).abs().mean((0, 1, 2))
+    change = (
+        (
+            drawn(demo, sampler_of, apply(demo, direction_for(demo, size=(8, 8)), mask=mask), latent=demo.empty(size=64), steps=2)
+            - drawn(demo, sampler_of, latent=demo.empty(size=64), steps=2)
+        )
+        .abs()
+        .mean((0, 1, 2))
+    )
     assert change[:24].mean() > 3 * change[40:].mean()
 
 
 def test_strength_is_a_factor_of_the_direction(demo, apply, direction_for, sampler_of):
     double, direction = direction_for(demo, scale=2.0), direction_for(demo)
-    torch.testing.assert_close(drawn(demo, sampler_of, apply(demo, direction, 2.0)), drawn(demo, sampler_of, apply(demo, double, 1.0)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        drawn(demo, sampler_of, apply(demo, direction, 2.0)), drawn(demo, sampler_of, apply(demo, double, 1.0)), rtol=0, atol=1e-6
+    )
 
 
 def test_stacked_directions_add_in_either_order(world, apply, direction_for, sampler_of):
@@ -124,7 +135,9 @@ def test_the_branches_are_the_halves_of_the_guided_prediction(demo, apply, direc
     """To first order in the shift: both = conditional + unconditional, and at cfg s they stand as s to 1 - s."""
     small = direction_for(demo, scale=0.3)
     base = drawn(demo, sampler_of, steps=1, cfg=3.0)
-    moves = {b: drawn(demo, sampler_of, apply(demo, small, branch=b), steps=1, cfg=3.0) - base for b in ("both", "conditional", "unconditional")}
+    moves = {
+        b: drawn(demo, sampler_of, apply(demo, small, branch=b), steps=1, cfg=3.0) - base for b in ("both", "conditional", "unconditional")
+    }
     assert (moves["conditional"] + moves["unconditional"] - moves["both"]).norm() < 0.05 * moves["both"].norm()
     assert moves["conditional"].norm() > moves["both"].norm() and (moves["conditional"] * moves["unconditional"]).sum() < 0
 
@@ -138,8 +151,8 @@ def test_the_window_chooses_the_steps(demo, apply, direction_for, sampler_of):
 
 def reference(world, direction, strength, gains_matched=True):
     """The paper's process by two separate model calls a step: x' = D~ + sigma' (x - D) / sigma, no code of the pack's samplers."""
-    from pack.core.asyrp import matched_scale
     import comfy.samplers
+    from pack.core.asyrp import matched_scale
 
     def sampler(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
         levels = sigmas.tolist()
@@ -196,10 +209,15 @@ def test_eta_and_boost_bring_noise_where_they_should(demo, run, sampler_of):
 def test_the_same_edit_at_15_and_60_steps(demo, apply, run, sampler_of, asymmetric):
     """What a direction from prompts changes at 15 steps is what it changes at 60, within a part of its size."""
     prompts = {"source": demo.encode("a face"), "target": demo.encode("a face, green background"), "negative": demo.encode("")}
-    (direction,) = run("DirectionFromPrompts", model=demo.model, latent=demo.empty(size=32), images=4, batch_size=4, steps=8, cfg=2.0, seed=0, **prompts)
+    (direction,) = run(
+        "DirectionFromPrompts", model=demo.model, latent=demo.empty(size=32), images=4, batch_size=4, steps=8, cfg=2.0, seed=0, **prompts
+    )
     model = apply(demo, direction, 3.0, asymmetric=asymmetric)
-    changes = [drawn(demo, sampler_of, model, steps=n, latent=demo.empty(size=32), prompt="a face")
-               - drawn(demo, sampler_of, steps=n, latent=demo.empty(size=32), prompt="a face") for n in (15, 60)]
+    changes = [
+        drawn(demo, sampler_of, model, steps=n, latent=demo.empty(size=32), prompt="a face")
+        - drawn(demo, sampler_of, steps=n, latent=demo.empty(size=32), prompt="a face")
+        for n in (15, 60)
+    ]
     assert changes[1].abs().max() > 0.1
     assert (changes[0] - changes[1]).norm() < 0.5 * changes[1].norm()
 
@@ -282,7 +300,10 @@ def test_family_names_what_a_user_must_match():
 
 
 def test_the_prediction_type_in_force_decides_which_directions_fit(shaped, apply, direction_for):
-    """That of the checkpoint's key and that of core's node are one; a file saved before says what the checkpoint does, whatever was in force."""
+    """The type of the checkpoint's key and the type of core's node are one.
+
+    A file saved before says what the checkpoint does, whatever was in force.
+    """
     by_key, plain = shaped("SDXL v_pred"), shaped("SDXL")
     by_node = SimpleNamespace(model=node("model_advanced.ModelSamplingDiscrete", model=plain.model, sampling="v_prediction", zsnr=False))
     found = {name: direction_for(world) for name, world in {"key": by_key, "node": by_node, "plain": plain}.items()}
@@ -329,7 +350,9 @@ def test_one_encoder_pass_gives_what_two_full_passes_give_with_control_residuals
         told = {"sigmas": torch.tensor([5.0]), "cond_or_uncond": [1, 0], **options}
         return unet(x, timesteps=timesteps, context=context, y=y, control=control, transformer_options=told)
 
-    got = call(**{PLAN: plan, "patches": {"middle_block_after_patch": [shift_h]}, "wrappers": {WrappersMP.DIFFUSION_MODEL: {KEY: [run_unet]}}})
+    got = call(
+        **{PLAN: plan, "patches": {"middle_block_after_patch": [shift_h]}, "wrappers": {WrappersMP.DIFFUSION_MODEL: {KEY: [run_unet]}}}
+    )
     shift = plan.strengths[0] * edit.direction.resampled([5.0]).resized((4, 4)).shifts
     plain, edited = call(), call(patches={"middle_block_after_patch": [lambda args: {"h": args["h"] + shift}]})
     expected = plain + plan.gain(5.0, None) * (edited - plain)

@@ -1,4 +1,7 @@
-"""What every node owes its users, from one table: neutral settings, masks, batches, repetition, inputs left alone, branches that do not meet."""
+"""One table tests what every node owes its users.
+
+It covers neutral settings, masks, batches, repetition, inputs left alone and branches that do not meet.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +14,21 @@ import torch
 pytestmark = pytest.mark.campaign
 
 STEPS = 3
-TINY = dict(images=3, batch_size=3, steps=2, cfg=2.0, seeds=1, epochs=1, count=2, iterations=2, triplets="1", gains="0.5", refinements=2, percent=0.5, rank=2)
+TINY = dict(
+    images=3,
+    batch_size=3,
+    steps=2,
+    cfg=2.0,
+    seeds=1,
+    epochs=1,
+    count=2,
+    iterations=2,
+    triplets="1",
+    gains="0.5",
+    refinements=2,
+    percent=0.5,
+    rank=2,
+)
 ROUNDING = 1e-4  # of a run in float32, as a share of the latent's size
 
 
@@ -34,8 +51,16 @@ class Here:
         from comfy_extras.nodes_custom_sampler import BasicScheduler
 
         self.run, self.nodes = run, {name.removeprefix("SemanticLatents_"): node for name, node in pack_nodes.items()}
-        self.wires = dict(model=demo.model, vae=demo.vae, sampler=sampler_of("euler"), sigmas=BasicScheduler.execute(demo.model, "normal", STEPS, 1.0).args[0],
-                          source=demo.encode("a face"), target=demo.encode("a face, blue hair"), negative=demo.encode(""), latent=demo.empty())
+        self.wires = dict(
+            model=demo.model,
+            vae=demo.vae,
+            sampler=sampler_of("euler"),
+            sigmas=BasicScheduler.execute(demo.model, "normal", STEPS, 1.0).args[0],
+            source=demo.encode("a face"),
+            target=demo.encode("a face, blue hair"),
+            negative=demo.encode(""),
+            latent=demo.empty(),
+        )
         self.wires["positive"] = self.wires["source"]
         self.known = {}
         self.clip, self.scorer = demo.clip, run("DemoScorer")[0]
@@ -88,7 +113,9 @@ class Here:
         from comfy_extras.nodes_custom_sampler import CFGGuider, SamplerCustomAdvanced
 
         guider = CFGGuider.execute(model or self.wires["model"], self.wires["source"], self.wires["negative"], 2.0).args[0]
-        return SamplerCustomAdvanced.execute(Given(x), guider, sampler or self.wires["sampler"], self.wires["sigmas"], {"samples": torch.zeros_like(x)}).args[0]["samples"]
+        return SamplerCustomAdvanced.execute(
+            Given(x), guider, sampler or self.wires["sampler"], self.wires["sigmas"], {"samples": torch.zeros_like(x)}
+        ).args[0]["samples"]
 
     def with_attribute(self, x, attribute):
         return self.draw(x, sampler=self.made("ApplyAttribute", x, attribute=attribute)[0])
@@ -144,6 +171,7 @@ def parts_of_trained(here, outputs, x):
 
 def saved(kind):
     """Of a Save node: what its file holds."""
+
     def see(here, outputs, x):
         import folder_paths
 
@@ -178,39 +206,117 @@ def always(**settings):
 ROWS = {
     "Decompose": Row(lambda here, x: dict(samples={"samples": x}), composed, other=dict(layout="joint"), singles=1e-6),
     "Compose": Row(lambda here, x: dict(svd=svd(here, x)), lambda here, outputs, x: outputs[0]["samples"], singles=1e-6),
-    "RescaleSingularValues": Row(lambda here, x: dict(svd=svd(here, x)), composed, lambda here, x: composed(here, [svd(here, x)], x), always(strength=0.0), dict(gain=0.5), 1e-6),
-    "ExchangeSingularVectors": Row(lambda here, x: dict(svd=svd(here, x), other=svd(here, 2 * x.flip(-1))), composed, lambda here, x: composed(here, [svd(here, x)], x),
-                                   lambda here, x: dict(other=svd(here, x)), dict(take="values"), 1e-6),
-    "SpectrumOperation": Row(nothing, lambda here, outputs, x: outputs[0](latent=x), lambda here, x: x, always(strength=0.0), dict(mode="power"), 1e-6),
-    "EditDuringSampling": Row(lambda here, x: dict(operation=operation(here)), drawn_by_sampler, plain_run, lambda here, x: dict(operation=operation(here, strength=0.0)),
-                              dict(target="x_t", steps="first in range"), ROUNDING),
+    "RescaleSingularValues": Row(
+        lambda here, x: dict(svd=svd(here, x)),
+        composed,
+        lambda here, x: composed(here, [svd(here, x)], x),
+        always(strength=0.0),
+        dict(gain=0.5),
+        1e-6,
+    ),
+    "ExchangeSingularVectors": Row(
+        lambda here, x: dict(svd=svd(here, x), other=svd(here, 2 * x.flip(-1))),
+        composed,
+        lambda here, x: composed(here, [svd(here, x)], x),
+        lambda here, x: dict(other=svd(here, x)),
+        dict(take="values"),
+        1e-6,
+    ),
+    "SpectrumOperation": Row(
+        nothing, lambda here, outputs, x: outputs[0](latent=x), lambda here, x: x, always(strength=0.0), dict(mode="power"), 1e-6
+    ),
+    "EditDuringSampling": Row(
+        lambda here, x: dict(operation=operation(here)),
+        drawn_by_sampler,
+        plain_run,
+        lambda here, x: dict(operation=operation(here, strength=0.0)),
+        dict(target="x_t", steps="first in range"),
+        ROUNDING,
+    ),
     "DirectionFromPrompts": Row(nothing, parts_of_direction, other=dict(seed=5)),
-    "DiscoverDirections": Row(nothing, lambda here, outputs, x: ([d.shifts for d in outputs[0]], outputs[1:]), other=dict(method="Jacobian")),
-    "ApplyDirection": Row(lambda here, x: dict(direction=here.directions[0]), drawn_by_model, plain_run, always(strength=0.0), dict(strength=-1.0, asymmetric=True), ROUNDING),
-    "CombineDirections": Row(lambda here, x: dict(first=here.directions[0], second=here.directions[1]), lambda here, outputs, x: here.with_direction(x, outputs[0]),
-                             lambda here, x: here.with_direction(x, here.directions[0]), always(second_weight=0.0), dict(second_weight=-1.0, orthogonalise=True), ROUNDING),
-    "SaveDirection": Row(lambda here, x: dict(direction=here.directions[0]), saved("Direction"), lambda here, x: here.directions[0].shifts, nothing),
+    "DiscoverDirections": Row(
+        nothing, lambda here, outputs, x: ([d.shifts for d in outputs[0]], outputs[1:]), other=dict(method="Jacobian")
+    ),
+    "ApplyDirection": Row(
+        lambda here, x: dict(direction=here.directions[0]),
+        drawn_by_model,
+        plain_run,
+        always(strength=0.0),
+        dict(strength=-1.0, asymmetric=True),
+        ROUNDING,
+    ),
+    "CombineDirections": Row(
+        lambda here, x: dict(first=here.directions[0], second=here.directions[1]),
+        lambda here, outputs, x: here.with_direction(x, outputs[0]),
+        lambda here, x: here.with_direction(x, here.directions[0]),
+        always(second_weight=0.0),
+        dict(second_weight=-1.0, orthogonalise=True),
+        ROUNDING,
+    ),
+    "SaveDirection": Row(
+        lambda here, x: dict(direction=here.directions[0]), saved("Direction"), lambda here, x: here.directions[0].shifts, nothing
+    ),
     "LoadDirection": Row(always(file="demo_sunglasses.safetensors"), parts_of_direction, other=dict(file="demo_beard.safetensors")),
     "DDIMSampler": Row(nothing, drawn_by_sampler, other=dict(eta=1.0), singles=ROUNDING),
-    "Invert": Row(lambda here, x: dict(latent={"samples": 0.3 * x}), lambda here, outputs, x: (outputs[1]["samples"], here.draw(x, sampler=outputs[2]), outputs[3]),
-                  other=dict(refinements=0), singles=1e-3),
+    "Invert": Row(
+        lambda here, x: dict(latent={"samples": 0.3 * x}),
+        lambda here, outputs, x: (outputs[1]["samples"], here.draw(x, sampler=outputs[2]), outputs[3]),
+        other=dict(refinements=0),
+        singles=1e-3,
+    ),
     "TrainDirection": Row(lambda here, x: dict(target=here.wires["target"]), parts_of_trained, other=dict(seed=5)),
-    "DemoScorer": Row(nothing, lambda here, outputs, x: outputs[0].encode_image(torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0)))["image_embeds"]),
+    "DemoScorer": Row(
+        nothing,
+        lambda here, outputs, x: outputs[0].encode_image(torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0)))[
+            "image_embeds"
+        ],
+    ),
     "EditingSchedule": Row(always(steps=4, images=1), other=dict(distance="RMS", seed=5)),
-    "SampleTrajectory": Row(nothing, lambda here, outputs, x: (outputs[0]["samples"], torch.stack(outputs[1].x, 1)), lambda here, x: here.draw(x), nothing, singles=ROUNDING),
+    "SampleTrajectory": Row(
+        nothing,
+        lambda here, outputs, x: (outputs[0]["samples"], torch.stack(outputs[1].x, 1)),
+        lambda here, x: here.draw(x),
+        nothing,
+        singles=ROUNDING,
+    ),
     "SubspaceDistance": Row(lambda here, x: dict(trajectory=here.trajectory), other=dict(side="right")),
     "VectorMobility": Row(lambda here, x: dict(trajectory=here.trajectory, triplets=3), other=dict(of="x0")),
-    "ExploreSingularVectors": Row(nothing, lambda here, outputs, x: (outputs[0]["samples"], *outputs[1:]), plain_run, always(gains="1", batch_size=1), dict(gains="2")),
-    "CompareEdit": Row(lambda here, x: dict(before=here.picture(0), after=here.picture(1), clip=here.clip, clip_vision=here.scorer), other=dict(target_text="a face, hat")),
+    "ExploreSingularVectors": Row(
+        nothing, lambda here, outputs, x: (outputs[0]["samples"], *outputs[1:]), plain_run, always(gains="1", batch_size=1), dict(gains="2")
+    ),
+    "CompareEdit": Row(
+        lambda here, x: dict(before=here.picture(0), after=here.picture(1), clip=here.clip, clip_vision=here.scorer),
+        other=dict(target_text="a face, hat"),
+    ),
     "TrainAttribute": Row(nothing, parts_of_attribute, other=dict(seed=5, solver="MLP")),
-    "ApplyAttribute": Row(lambda here, x: dict(attribute=here.attributes[0], target=here.wires["target"]), drawn_by_sampler, plain_run, always(strength=0.0),
-                          dict(strength=-1.0, budget=0.5, target=None), ROUNDING),
-    "MixAttributes": Row(lambda here, x: dict(first=here.attributes[0], second=here.attributes[1]), lambda here, outputs, x: here.with_attribute(x, outputs[0]),
-                         lambda here, x: here.with_attribute(x, here.attributes[0]), always(second_weight=0.0), dict(second_weight=-1.0), ROUNDING),
-    "SaveAttribute": Row(lambda here, x: dict(attribute=here.attributes[0]), saved("Attribute"), lambda here, x: here.attributes[0].parts[0][0].stored.S, nothing),
+    "ApplyAttribute": Row(
+        lambda here, x: dict(attribute=here.attributes[0], target=here.wires["target"]),
+        drawn_by_sampler,
+        plain_run,
+        always(strength=0.0),
+        dict(strength=-1.0, budget=0.5, target=None),
+        ROUNDING,
+    ),
+    "MixAttributes": Row(
+        lambda here, x: dict(first=here.attributes[0], second=here.attributes[1]),
+        lambda here, outputs, x: here.with_attribute(x, outputs[0]),
+        lambda here, x: here.with_attribute(x, here.attributes[0]),
+        always(second_weight=0.0),
+        dict(second_weight=-1.0),
+        ROUNDING,
+    ),
+    "SaveAttribute": Row(
+        lambda here, x: dict(attribute=here.attributes[0]),
+        saved("Attribute"),
+        lambda here, x: here.attributes[0].parts[0][0].stored.S,
+        nothing,
+    ),
     "LoadAttribute": Row(always(file="demo_attribute_sunglasses.safetensors"), parts_of_attribute),
     "StrengthRange": Row(nothing, other=dict(maximum=2.0)),
-    "Grid": Row(lambda here, x: dict(images=[here.picture(0), here.picture(1)], columns=[1], tile=[64], title=["a"], labels=["b", "c"]), other=dict(title=["d"])),
+    "Grid": Row(
+        lambda here, x: dict(images=[here.picture(0), here.picture(1)], columns=[1], tile=[64], title=["a"], labels=["b", "c"]),
+        other=dict(title=["d"]),
+    ),
 }
 CHAINED = {"model": ["ApplyDirection"], "sampler": ["EditDuringSampling", "ApplyAttribute"]}
 BOOKKEEPING = {"current_patcher"}  # the host's own, of who used the model last
@@ -224,7 +330,12 @@ def here(demo, pack_nodes, tmp_path_factory):
 
     folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
     with torch.inference_mode():
-        return Here(demo, pack_nodes, lambda name, **inputs: pack_nodes[f"SemanticLatents_{name}"].execute(**inputs).args, comfy.samplers.sampler_object)
+        return Here(
+            demo,
+            pack_nodes,
+            lambda name, **inputs: pack_nodes[f"SemanticLatents_{name}"].execute(**inputs).args,
+            comfy.samplers.sampler_object,
+        )
 
 
 def leaves(value, path="all"):
@@ -238,7 +349,11 @@ def leaves(value, path="all"):
 def differing(one, two):
     """The places at which two results are not equal bit for bit."""
     one, two = leaves(one), leaves(two)
-    equal = [path for path in one.keys() & two.keys() if (torch.equal(one[path], two[path]) if isinstance(one[path], torch.Tensor) else one[path] == two[path])]
+    equal = [
+        path
+        for path in one.keys() & two.keys()
+        if (torch.equal(one[path], two[path]) if isinstance(one[path], torch.Tensor) else one[path] == two[path])
+    ]
     return sorted((one.keys() | two.keys()) - set(equal))
 
 
@@ -333,7 +448,7 @@ def test_a_mask_of_zeros_is_off_of_ones_is_none_and_each_picture_may_have_its_ow
         assert not differing(here.seen(name, x, mask=torch.ones(1, 32, 32), **settings), whole)
         masks = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(2))
         each = here.seen(name, x, mask=masks, **settings)
-        close(each, torch.cat([here.seen(name, x[i:i + 1], mask=masks[i:i + 1], **settings) for i in range(3)]), ROUNDING)
+        close(each, torch.cat([here.seen(name, x[i : i + 1], mask=masks[i : i + 1], **settings) for i in range(3)]), ROUNDING)
         assert not torch.equal(each, whole)
 
 
@@ -358,7 +473,7 @@ def close(a, b, share):
 def test_a_batch_equals_its_singles_in_any_order(here, name):
     x, share, order = here.x(3), ROWS[name].singles, [2, 0, 1]
     together, permuted = (pictures_in(here.seen(name, latents), 3) for latents in (x, x[order]))
-    alone = [pictures_in(here.seen(name, x[i:i + 1]), 1) for i in range(3)]
+    alone = [pictures_in(here.seen(name, x[i : i + 1]), 1) for i in range(3)]
     assert together
     for part, moved, *singles in zip(together, permuted, *alone, strict=True):
         close(part, torch.cat(singles), share)
@@ -369,7 +484,12 @@ def test_a_picture_s_inversion_does_not_depend_on_its_neighbours(here, shaped):
     """In a model in which not every picture comes nearer."""
     world = shaped("SD15")
     x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3)) * torch.tensor([0.3, 10.0])[:, None, None, None]
-    together, alone = (here.made("Invert", x, model=world.model, positive=world.encode("a face"), latent={"samples": latents}, refinements=5)[1]["samples"][:1] for latents in (x, x[:1]))
+    together, alone = (
+        here.made("Invert", x, model=world.model, positive=world.encode("a face"), latent={"samples": latents}, refinements=5)[1][
+            "samples"
+        ][:1]
+        for latents in (x, x[:1])
+    )
     close(together, alone, 1e-2)
 
 

@@ -1,4 +1,6 @@
-"""The nodes in Chinese and Japanese: every text is there, in the language's own script, and says what the English one says in figures and names.
+"""The nodes have every text in Chinese and Japanese, in the language's own script.
+
+Each text says what the English one says in figures and names.
 
 locales/en holds the English that the translations were made from. When a test says that a node's text changed: translate
 it in zh, zh-TW and ja, then put the English into locales/en/nodeDefs.json as well.
@@ -40,12 +42,17 @@ def words(name, port):
 def english(pack_nodes):
     """The nodes' own texts, in the form of a locale's file."""
     schemas = {name: node.define_schema() for name, node in pack_nodes.items()}
-    return texts({name: {
-        "display_name": schema.display_name,
-        "description": schema.description,
-        "inputs": {port.id: words(port.id, port) for port in schema.inputs},
-        "outputs": {str(i): words(port.id, port) for i, port in enumerate(schema.outputs)},
-    } for name, schema in schemas.items()})
+    return texts(
+        {
+            name: {
+                "display_name": schema.display_name,
+                "description": schema.description,
+                "inputs": {port.id: words(port.id, port) for port in schema.inputs},
+                "outputs": {str(i): words(port.id, port) for i, port in enumerate(schema.outputs)},
+            }
+            for name, schema in schemas.items()
+        }
+    )
 
 
 def sentences(language):
@@ -114,7 +121,10 @@ def test_nodes_are_called_as_they_are_in_this_language(language, english):
 @for_each_language
 def test_names_are_told_apart(language):
     nodes = read(language)
-    names = [[node["display_name"] for node in nodes.values()], *([port["name"] for port in node["inputs"].values()] for node in nodes.values())]
+    names = [
+        [node["display_name"] for node in nodes.values()],
+        *([port["name"] for port in node["inputs"].values()] for node in nodes.values()),
+    ]
     for group in names:
         assert len(set(group)) == len(group), group
 

@@ -11,10 +11,25 @@ import torch
 
 pytestmark = pytest.mark.campaign
 
-FAMILIES = {"demo": None, "SD 1.5": "SD15", "SD 2.1": "SD20", "SDXL": "SDXL", "SD 1.5 inpaint": "SD15 inpaint", "SD 1.5 distilled": "SD15 distilled", "SD3": "SD3", "Flux": "Flux", "video": "WAN21_T2V"}
+FAMILIES = {
+    "demo": None,
+    "SD 1.5": "SD15",
+    "SD 2.1": "SD20",
+    "SDXL": "SDXL",
+    "SD 1.5 inpaint": "SD15 inpaint",
+    "SD 1.5 distilled": "SD15 distilled",
+    "SD3": "SD3",
+    "Flux": "Flux",
+    "video": "WAN21_T2V",
+}
 TRANSFORMERS = {"SD3", "Flux", "video"}
-FORMATS = {"fp32": (torch.float32, None), "fp16": (torch.float16, None), "bf16": (torch.bfloat16, None),
-           "fp16 cast": (torch.float16, torch.float32), "bf16 cast": (torch.bfloat16, torch.float32)}
+FORMATS = {
+    "fp32": (torch.float32, None),
+    "fp16": (torch.float16, None),
+    "bf16": (torch.bfloat16, None),
+    "fp16 cast": (torch.float16, torch.float32),
+    "bf16 cast": (torch.bfloat16, torch.float32),
+}
 MASKS = ("no mask", "mask", "inpainting")  # of the node, and of the LATENT
 SIZES = {"square": (6, 6), "odd": (5, 9)}
 STEPS = 3
@@ -37,6 +52,7 @@ GROUPS = {}
 
 def group(name, *masks):
     """Registers what a group of nodes does in a cell, and the kinds of masks that it can be given."""
+
     def register(act):
         GROUPS[name] = act, ("no mask", *masks)
         return act
@@ -53,7 +69,7 @@ class Place:
         self.model, self.vae, self.encode = world.model, world.vae, world.encode
         self.empty = self.latent = world.empty(cell.batch, *self.size)
         right = torch.zeros(1, *self.size)
-        right[..., self.size[1] // 2:] = 1
+        right[..., self.size[1] // 2 :] = 1
         self.mask = right if cell.mask == "mask" else None
         if cell.mask == "inpainting":
             self.latent = {**self.picture(), "noise_mask": right[:, None]}
@@ -74,8 +90,17 @@ class Place:
         from comfy_extras.nodes_custom_sampler import SamplerCustom
 
         sampler = self.sampler_of(sampler) if isinstance(sampler, str) else sampler
-        return SamplerCustom.execute(model or self.model, noise, 1, 2.0, self.encode("a face"), self.encode(""), sampler,
-                                     self.sigmas() if sigmas is None else sigmas, latent or self.latent).args[0]["samples"]
+        return SamplerCustom.execute(
+            model or self.model,
+            noise,
+            1,
+            2.0,
+            self.encode("a face"),
+            self.encode(""),
+            sampler,
+            self.sigmas() if sigmas is None else sigmas,
+            latent or self.latent,
+        ).args[0]["samples"]
 
     def advanced(self, sampler, *, noise=None, cfg=2.0, latent=None):
         """The inputs of SamplerCustomAdvanced."""
@@ -83,7 +108,13 @@ class Place:
 
         guider = CFGGuider.execute(self.model, self.encode("a face"), self.encode(""), cfg).args[0]
         sampler = self.sampler_of(sampler) if isinstance(sampler, str) else sampler
-        return dict(noise=noise or RandomNoise.execute(1).args[0], guider=guider, sampler=sampler, sigmas=self.sigmas(), latent_image=latent or self.latent)
+        return dict(
+            noise=noise or RandomNoise.execute(1).args[0],
+            guider=guider,
+            sampler=sampler,
+            sigmas=self.sigmas(),
+            latent_image=latent or self.latent,
+        )
 
     def applied(self, direction, strength=1.0, **changes):
         """A model that carries a direction."""
@@ -102,7 +133,9 @@ class Place:
         import comfy.model_management
 
         assert latent.shape == self.empty["samples"].shape, f"shape {tuple(latent.shape)}"
-        assert latent.dtype == torch.float32 and latent.device == comfy.model_management.intermediate_device(), f"{latent.dtype} on {latent.device}"
+        assert latent.dtype == torch.float32 and latent.device == comfy.model_management.intermediate_device(), (
+            f"{latent.dtype} on {latent.device}"
+        )
         assert torch.isfinite(latent).all(), "not finite"
 
 
@@ -112,7 +145,9 @@ def close(a, b, share):
 
 
 def check_picture(picture):
-    assert picture.ndim == 4 and len(picture) == 1 and picture.shape[-1] == 3 and torch.isfinite(picture).all(), f"picture {tuple(picture.shape)}"
+    assert picture.ndim == 4 and len(picture) == 1 and picture.shape[-1] == 3 and torch.isfinite(picture).all(), (
+        f"picture {tuple(picture.shape)}"
+    )
 
 
 @group("spectrum between samplers", "inpainting")
@@ -122,7 +157,10 @@ def spectrum(place):
     half = {**place.latent, "samples": place.drawn(sigmas=sigmas[:2])}
     svd = run("Decompose", samples=half, layout="channel")[0]
     rescaled = run("RescaleSingularValues", svd=svd, **settings)[0]
-    edited, exchanged = (run("Compose", svd=one)[0] for one in (rescaled, run("ExchangeSingularVectors", svd=svd, other=rescaled, take="values", leading=0)[0]))
+    edited, exchanged = (
+        run("Compose", svd=one)[0]
+        for one in (rescaled, run("ExchangeSingularVectors", svd=svd, other=rescaled, take="values", leading=0)[0])
+    )
     assert torch.equal(edited["samples"], exchanged["samples"])
     close(run("SpectrumOperation", layout="channel", **settings)[0](latent=half["samples"]), edited["samples"], 1e-4)
     plain, result = (place.drawn(sigmas=sigmas[1:], latent=latent, noise=False) for latent in (half, edited))
@@ -132,10 +170,29 @@ def spectrum(place):
 
 def edited_during_sampling(place, target):
     """Under a mask at the last step only, where an edit of x0 cannot spread."""
-    operation = place.run("SpectrumOperation", layout="joint", mode="gain", first=1, last=1, gain=1.5, exponent=0.9, threshold=1.0, keep_energy=False, strength=1.0)[0]
+    operation = place.run(
+        "SpectrumOperation",
+        layout="joint",
+        mode="gain",
+        first=1,
+        last=1,
+        gain=1.5,
+        exponent=0.9,
+        threshold=1.0,
+        keep_energy=False,
+        strength=1.0,
+    )[0]
     start = 0.0 if place.mask is None else 0.7
-    sampler = place.run("EditDuringSampling", sampler=place.sampler_of("dpmpp_2m"), operation=operation, target=target, steps="all in range", start_percent=start,
-                        end_percent=1.0, mask=place.mask)[0]
+    sampler = place.run(
+        "EditDuringSampling",
+        sampler=place.sampler_of("dpmpp_2m"),
+        operation=operation,
+        target=target,
+        steps="all in range",
+        start_percent=start,
+        end_percent=1.0,
+        mask=place.mask,
+    )[0]
     edited, plain = place.drawn(sampler), place.drawn("dpmpp_2m")
     place.check(edited, plain)
     if place.mask is not None and target == "x0":
@@ -155,20 +212,58 @@ def edited_x0(place):
 
 @group("Train Attribute, Apply Attribute", "mask", "inpainting")
 def attribute(place):
-    settings = dict(cfg=2.0, seed=0, seeds=1, percent=0.5, ahead=0.0, branch=0.0, source_rank=0, target_rank=0, solver="exact", target_weight=1.0, source_weight=0.2,
-                    target_values_weight=0.0, source_values_weight=0.0, residual=True, steps=1)
-    learned, _, picture = place.run("TrainAttribute", model=place.model, source=place.encode("a face"), target=place.encode("a face, hat"), negative=place.encode(""),
-                                    vae=place.vae, sampler=place.sampler_of("euler"), sigmas=place.sigmas(), latent=place.latent, **settings)
+    settings = dict(
+        cfg=2.0,
+        seed=0,
+        seeds=1,
+        percent=0.5,
+        ahead=0.0,
+        branch=0.0,
+        source_rank=0,
+        target_rank=0,
+        solver="exact",
+        target_weight=1.0,
+        source_weight=0.2,
+        target_values_weight=0.0,
+        source_values_weight=0.0,
+        residual=True,
+        steps=1,
+    )
+    learned, _, picture = place.run(
+        "TrainAttribute",
+        model=place.model,
+        source=place.encode("a face"),
+        target=place.encode("a face, hat"),
+        negative=place.encode(""),
+        vae=place.vae,
+        sampler=place.sampler_of("euler"),
+        sigmas=place.sigmas(),
+        latent=place.latent,
+        **settings,
+    )
     check_picture(picture)
     plain = place.drawn()
     for target in (None, place.encode("a face, hat")):
-        sampler = place.run("ApplyAttribute", sampler=place.sampler_of("euler"), attribute=learned, strength=1.0, budget=0.0, target=target, mask=place.mask)[0]
+        sampler = place.run(
+            "ApplyAttribute", sampler=place.sampler_of("euler"), attribute=learned, strength=1.0, budget=0.0, target=target, mask=place.mask
+        )[0]
         place.check(place.drawn(sampler), plain)
 
 
 def contrast(place):
-    return place.run("DirectionFromPrompts", model=place.model, source=place.encode("a face"), target=place.encode("a face, hat"), negative=place.encode(""),
-                     latent=place.latent, images=2, batch_size=2, steps=2, cfg=2.0, seed=0)[0]
+    return place.run(
+        "DirectionFromPrompts",
+        model=place.model,
+        source=place.encode("a face"),
+        target=place.encode("a face, hat"),
+        negative=place.encode(""),
+        latent=place.latent,
+        images=2,
+        batch_size=2,
+        steps=2,
+        cfg=2.0,
+        seed=0,
+    )[0]
 
 
 @group("Direction From Prompts, Apply Direction", "mask", "inpainting")
@@ -183,8 +278,14 @@ def asymmetric_direction(place):
 
 def discovered(place, method, **changes):
     directions, labels, picture = place.run(
-        "DiscoverDirections", model=place.model, positive=place.encode("a face"), negative=place.encode(""), method=method, latent=place.latent,
-        **{**dict(images=3, batch_size=3, steps=2, cfg=2.0, seed=0, count=1, percent=0.0, iterations=2, mask=place.mask), **changes})
+        "DiscoverDirections",
+        model=place.model,
+        positive=place.encode("a face"),
+        negative=place.encode(""),
+        method=method,
+        latent=place.latent,
+        **{**dict(images=3, batch_size=3, steps=2, cfg=2.0, seed=0, count=1, percent=0.0, iterations=2, mask=place.mask), **changes},
+    )
     check_picture(picture)
     assert len(directions) == len(labels) == 1
     place.check(place.drawn(model=place.applied(directions[0], 2.0)), place.drawn())
@@ -207,9 +308,26 @@ def pullback(place):
 
 @group("Train Direction, Apply Direction", "mask", "inpainting")
 def trained(place):
-    settings = dict(objective="prompt matching", images=2, batch_size=2, epochs=1, steps=2, end_percent=1.0, cfg=1.0, learning_rate=1e-2, keep_weight=0.0, seed=0,
-                    source_text="", target_text="", source=place.encode("a face"), target=place.encode("a face, hat"), negative=place.encode(""), vae=place.vae,
-                    latent=place.latent, model=place.model)
+    settings = dict(
+        objective="prompt matching",
+        images=2,
+        batch_size=2,
+        epochs=1,
+        steps=2,
+        end_percent=1.0,
+        cfg=1.0,
+        learning_rate=1e-2,
+        keep_weight=0.0,
+        seed=0,
+        source_text="",
+        target_text="",
+        source=place.encode("a face"),
+        target=place.encode("a face, hat"),
+        negative=place.encode(""),
+        vae=place.vae,
+        latent=place.latent,
+        model=place.model,
+    )
     learned, losses, picture = place.run("TrainDirection", **{key: [value] for key, value in settings.items()})
     check_picture(picture)
     assert len(losses["loss"]) == 2
@@ -222,7 +340,9 @@ def inverted(place):
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 
     picture = {**place.latent, **place.picture()}
-    noise, noisy, exact, error = place.run("Invert", model=place.model, positive=place.encode("a face"), latent=picture, sigmas=place.sigmas(), refinements=1, tolerance=0.0)
+    noise, noisy, exact, error = place.run(
+        "Invert", model=place.model, positive=place.encode("a face"), latent=picture, sigmas=place.sigmas(), refinements=1, tolerance=0.0
+    )
     place.check_latent(noisy["samples"])
     assert 0 <= error < float("inf") and not torch.equal(noisy["samples"], picture["samples"])
     for start in (picture, place.empty):
@@ -236,7 +356,10 @@ def inverted(place):
 def ddim(place):
     """Deterministic it is the host's euler."""
     sigmas = place.sigmas(4)
-    plain, *others = (place.drawn(place.run("DDIMSampler", eta=eta, boost_percent=boost)[0], sigmas=sigmas) for eta, boost in ((0.0, 1.0), (1.0, 1.0), (0.0, 0.3)))
+    plain, *others = (
+        place.drawn(place.run("DDIMSampler", eta=eta, boost_percent=boost)[0], sigmas=sigmas)
+        for eta, boost in ((0.0, 1.0), (1.0, 1.0), (0.0, 0.3))
+    )
     close(plain, place.drawn(sigmas=sigmas), place.rounding)
     for other in others:
         place.check(other, plain)
@@ -247,8 +370,23 @@ def schedule(place):
     """Of a drawn picture, and in cells of batches of given ones."""
     given = place.picture()["samples"][:2]
     start, end, boost, picture = place.run(
-        "EditingSchedule", model=place.model, positive=place.encode("a face"), negative=place.encode(""), vae=place.vae, latent=place.latent, distance="RMS", images=1, steps=4,
-        cfg=2.0, seed=0, edit_threshold=0.1, boost_threshold=0.1, source_text="", target_text="", pictures={"samples": given} if len(given) > 1 else None)
+        "EditingSchedule",
+        model=place.model,
+        positive=place.encode("a face"),
+        negative=place.encode(""),
+        vae=place.vae,
+        latent=place.latent,
+        distance="RMS",
+        images=1,
+        steps=4,
+        cfg=2.0,
+        seed=0,
+        edit_threshold=0.1,
+        boost_threshold=0.1,
+        source_text="",
+        target_text="",
+        pictures={"samples": given} if len(given) > 1 else None,
+    )
     check_picture(picture)
     assert start == 0 <= end <= boost <= 1 and boost > 0
 
@@ -263,7 +401,7 @@ def trajectory(place):
     assert torch.equal(latent["samples"], SamplerCustomAdvanced.execute(**inputs).args[0]["samples"])
     picture, neighbours, mean, random = place.run("SubspaceDistance", trajectory=seen, rank=2, side="right", of="x_t")
     check_picture(picture)
-    assert 0 < neighbours and 0 < mean < 1.5 * random
+    assert neighbours > 0 and 0 < mean < 1.5 * random
     picture, mobility = place.run("VectorMobility", trajectory=seen, triplets=3, channel=2, of="x0")
     check_picture(picture)
     assert 0 <= mobility < float("inf")
@@ -288,16 +426,31 @@ def compared(place):
         latent = place.drawn(sampler)
         return VAEDecode().decode(place.vae, {"samples": latent / latent.abs().max() + 0.5})[0]
 
-    edited = place.run("EditDuringSampling", sampler=place.sampler_of("euler"), operation=lambda latent, **_: latent.flip(-2), target="x_t", steps="first in range",
-                       start_percent=0.0, end_percent=1.0, mask=None)[0]
-    picture, figures, ssim, psnr, *_ = place.run("CompareEdit", before=decoded("euler"), after=decoded(edited), source_text="", target_text="")
+    edited = place.run(
+        "EditDuringSampling",
+        sampler=place.sampler_of("euler"),
+        operation=lambda latent, **_: latent.flip(-2),
+        target="x_t",
+        steps="first in range",
+        start_percent=0.0,
+        end_percent=1.0,
+        mask=None,
+    )[0]
+    picture, figures, ssim, psnr, *_ = place.run(
+        "CompareEdit", before=decoded("euler"), after=decoded(edited), source_text="", target_text=""
+    )
     check_picture(picture)
     assert -1 <= ssim < 1 and 0 < psnr < 120 and "SSIM" in figures
 
 
 REFUSED = [  # what is refused, the groups and cells that refuse it, and how the message begins
-    ("models without a UNet", lambda cell: cell.group.startswith(("Direction From", "Discover", "Train Direction", "Editing Schedule")) and cell.family in TRANSFORMERS,
-     r"model: \w+ has no UNet with a middle block"),
+    (
+        "models without a UNet",
+        lambda cell: (
+            cell.group.startswith(("Direction From", "Discover", "Train Direction", "Editing Schedule")) and cell.family in TRANSFORMERS
+        ),
+        r"model: \w+ has no UNet with a middle block",
+    ),
     ("masks", lambda cell: cell.group == "Discover Directions, PCA" and cell.mask == "mask", "mask: PCA compares whole pictures"),
     ("batches", lambda cell: cell.group == "Explore Singular Vectors" and cell.batch > 1, "latent_image: got a batch of 3"),
 ]
@@ -341,10 +494,24 @@ def outcome(cell, place):
 
 def row(name, cells):
     """A line of the README's matrix, of the cells that were tried."""
-    formats = {family: tuple(dict.fromkeys(cell.format.split()[0] for cell in sorted(cells, key=lambda cell: [*FORMATS].index(cell.format)) if cell.family == family and not refusal(cell)))
-               for family in dict.fromkeys(cell.family for cell in cells)}
-    parts = [f"{', '.join(family for family in FAMILIES if formats.get(family) == some)}: works in {', '.join(some)}" for some in sorted(set(formats.values()), key=len, reverse=True) if some]
-    refused = [family for family in FAMILIES if formats.get(family) == ()] + sorted({refusal(cell)[0] for cell in cells if refusal(cell) and formats[cell.family]})
+    formats = {
+        family: tuple(
+            dict.fromkeys(
+                cell.format.split()[0]
+                for cell in sorted(cells, key=lambda cell: [*FORMATS].index(cell.format))
+                if cell.family == family and not refusal(cell)
+            )
+        )
+        for family in dict.fromkeys(cell.family for cell in cells)
+    }
+    parts = [
+        f"{', '.join(family for family in FAMILIES if formats.get(family) == some)}: works in {', '.join(some)}"
+        for some in sorted(set(formats.values()), key=len, reverse=True)
+        if some
+    ]
+    refused = [family for family in FAMILIES if formats.get(family) == ()] + sorted(
+        {refusal(cell)[0] for cell in cells if refusal(cell) and formats[cell.family]}
+    )
     parts += [f"{', '.join(refused)}: refused by name"] if refused else []
     return "; ".join(parts) + f" ({len(cells)} cells)"
 
@@ -359,7 +526,10 @@ def undrawn(monkeypatch):
 
 @pytest.fixture(scope="module")
 def world_of(demo, shaped):
-    """`world_of("SDXL", "fp16")`: the demo checkpoint, or a narrow model of a family; cast: computed in fp32, as the host does it on a CPU."""
+    """`world_of("SDXL", "fp16")` gives the demo checkpoint, or a narrow model of a family.
+
+    A cast model computes in fp32, as the host does it on a CPU.
+    """
     import comfy.model_management
     import comfy.sd
     import folder_paths
@@ -371,7 +541,9 @@ def world_of(demo, shaped):
         world = copy.copy(demo)
         with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
             patch.setattr(comfy.model_management, "unet_manual_cast", lambda *args, **kwargs: cast)
-            world.model = comfy.sd.load_checkpoint_guess_config(path, output_vae=False, output_clip=False, model_options={"dtype": dtype})[0]
+            world.model = comfy.sd.load_checkpoint_guess_config(path, output_vae=False, output_clip=False, model_options={"dtype": dtype})[
+                0
+            ]
         return world
 
     def make(family, name):
@@ -402,7 +574,9 @@ def test_the_choice_has_every_pair_of_values(matrix):
     chosen, cells = matrix
     pairs = [{pair for cell in some if not refusal(cell) for pair in itertools.combinations(enumerate(cell), 2)} for some in matrix]
     assert pairs[0] == pairs[1] and len(chosen) < len(cells) / 20
-    assert {(cell.group, cell.family, refusal(cell)) for cell in chosen if refusal(cell)} == {(cell.group, cell.family, refusal(cell)) for cell in cells if refusal(cell)}
+    assert {(cell.group, cell.family, refusal(cell)) for cell in chosen if refusal(cell)} == {
+        (cell.group, cell.family, refusal(cell)) for cell in cells if refusal(cell)
+    }
 
 
 @pytest.mark.parametrize("number_format", ["fp16", "bf16"])
@@ -427,7 +601,9 @@ def test_fresh_noise_keeps_the_picture_s_share_in_a_flow_model(shaped, run, eta,
     """One step of a model that foresees the same picture everywhere, all ones."""
     noise = torch.randn(1, 16, 64, 64, generator=torch.Generator().manual_seed(0))
     sampler = run("DDIMSampler", eta=eta, boost_percent=boost)[0].sampler_function
-    after = sampler(Foreseeing(shaped("SD3"), lambda x, sigma: torch.ones_like(x)), 0.1 + 0.9 * noise, torch.tensor([0.9, 0.5]), extra_args={"seed": 0})
+    after = sampler(
+        Foreseeing(shaped("SD3"), lambda x, sigma: torch.ones_like(x)), 0.1 + 0.9 * noise, torch.tensor([0.9, 0.5]), extra_args={"seed": 0}
+    )
     assert float(after.mean()) == pytest.approx(0.5, abs=0.01) and float(after.std()) == pytest.approx(0.5, abs=0.01)
 
 
@@ -458,7 +634,21 @@ def test_pullback_varies_the_latent_alone(shaped, run, monkeypatch):
 
     world, found, search = shaped("SD15 inpaint"), [], sensitivity.leading_right_vectors
     monkeypatch.setattr(sensitivity, "leading_right_vectors", lambda *args, **more: found.append(search(*args, **more)) or found[-1])
-    run("DiscoverDirections", model=world.model, positive=world.encode("a face"), negative=world.encode(""), method="pullback", latent=world.empty(size=8), images=1, batch_size=1,
-        steps=2, cfg=2.0, seed=0, count=2, percent=0.0, iterations=2)
+    run(
+        "DiscoverDirections",
+        model=world.model,
+        positive=world.encode("a face"),
+        negative=world.encode(""),
+        method="pullback",
+        latent=world.empty(size=8),
+        images=1,
+        batch_size=1,
+        steps=2,
+        cfg=2.0,
+        seed=0,
+        count=2,
+        percent=0.0,
+        iterations=2,
+    )
     vectors, _ = found[0]
     assert vectors[:, 4:].norm() < 1e-3 * vectors.norm()

@@ -1,13 +1,33 @@
 """Names of files from the other end of a connection: loaders stay inside their folders, and savers inside theirs."""
 
 import pytest
-
 from pack.core.attribute import Mixture
 from pack.tests.nodes.fuzz.files import attribute, load, table, whole
 
 LOADERS = {"LoadDirection": {"concept": "young"}, "LoadAttribute": {}}
-AWAY = ["../../secret.safetensors", "../../output/secret.safetensors", "a/../../../secret.safetensors", "/secret.safetensors", "//secret.safetensors", "..\\..\\secret.safetensors", "file:../../secret.safetensors",
-        "~/secret.safetensors", "%2e%2e/%2e%2e/secret.safetensors", "secret.safetensors\0", "here.safetensors\0", "\0", "", ".", "..", "/", "folder.safetensors", "gone.safetensors", "\ud800.safetensors", "x" * 5000, "x/" * 5000]
+AWAY = [
+    "../../secret.safetensors",
+    "../../output/secret.safetensors",
+    "a/../../../secret.safetensors",
+    "/secret.safetensors",
+    "//secret.safetensors",
+    "..\\..\\secret.safetensors",
+    "file:../../secret.safetensors",
+    "~/secret.safetensors",
+    "%2e%2e/%2e%2e/secret.safetensors",
+    "secret.safetensors\0",
+    "here.safetensors\0",
+    "\0",
+    "",
+    ".",
+    "..",
+    "/",
+    "folder.safetensors",
+    "gone.safetensors",
+    "\ud800.safetensors",
+    "x" * 5000,
+    "x/" * 5000,
+]
 
 
 @pytest.mark.parametrize("node", LOADERS)
@@ -35,8 +55,35 @@ def test_a_link_that_the_owner_laid_is_followed(folders, run):
 
 
 OUTSIDE = ["../x", "../../x", "a/../../x", "/x", "//x", "/tmp/x", "../semantic_latents_2/x", "../../models/semantic_latents/x"]
-INSIDE = ["a/../x", "./x", "a//b", "a/b/c", "..", ".", "%date%", "%date:yyyy-MM-dd%", "%year%/%month%", "%width%", "CON", "nul.txt", "~/x", "..\\x", "a:b", "-rf", " x ", "a.b", ".hidden", "é", "x.safetensors",
-          "x_00001_", "*?<>|", "$(touch x)", "x" * 200, "a/" * 50 + "x", "a/x/" + "y" * 200]
+INSIDE = [
+    "a/../x",
+    "./x",
+    "a//b",
+    "a/b/c",
+    "..",
+    ".",
+    "%date%",
+    "%date:yyyy-MM-dd%",
+    "%year%/%month%",
+    "%width%",
+    "CON",
+    "nul.txt",
+    "~/x",
+    "..\\x",
+    "a:b",
+    "-rf",
+    " x ",
+    "a.b",
+    ".hidden",
+    "é",
+    "x.safetensors",
+    "x_00001_",
+    "*?<>|",
+    "$(touch x)",
+    "x" * 200,
+    "a/" * 50 + "x",
+    "a/x/" + "y" * 200,
+]
 UNCLEAR = ["a\0b", "\ud800", "a/" * 2000 + "x"]
 NAMELESS = ["", "a/", "a/.."]  # of which the host counts files wrongly
 
@@ -64,7 +111,15 @@ def test_a_prefix_saves_inside_the_output_folder_and_never_twice_to_one_name(fol
     names = folder_paths.get_filename_list("semantic_latents")
     for path in files:
         name = str(path.relative_to(folders / "output/semantic_latents"))
-        assert name in names and load(path, what) and run("LoadAttribute" if what == "attribute" else "LoadDirection", file=name, **({} if what == "attribute" else {"concept": "young"}))
+        assert (
+            name in names
+            and load(path, what)
+            and run(
+                "LoadAttribute" if what == "attribute" else "LoadDirection",
+                file=name,
+                **({} if what == "attribute" else {"concept": "young"}),
+            )
+        )
 
 
 @pytest.mark.parametrize("what", ["table", "attribute"])

@@ -1,35 +1,43 @@
-"""What comes over links is looked at by the node: counts and shares keep to their range, sliders to far more; one value where one is meant."""
+"""The node looks at what comes over links.
+
+Counts and shares keep to their range, sliders to far more. One value comes where one is meant.
+"""
 
 import inspect
 
 import pytest
 import torch
 from comfy_api.latest import io
-
 from pack.nodes.node import bounds, check_numbers, checked, one_value_each
 
 RANGE = dict(minimum=0.0, maximum=1.0, count=2)
 
 
-@pytest.mark.parametrize("name, inputs, message", [
-    ("DDIMSampler", dict(eta=-0.5, boost_percent=1.0), "eta: got -0.5; choose 0 to 1."),
-    ("DDIMSampler", dict(eta=0.0, boost_percent=1.5), "boost_percent: got 1.5; choose 0 to 1."),
-    ("StrengthRange", {**RANGE, "count": 0}, "count: got 0; choose 1 to "),
-    ("StrengthRange", {**RANGE, "maximum": float("nan")}, "maximum: got nan; choose -100 to 100."),
-    ("StrengthRange", {**RANGE, "minimum": -1e5}, "minimum: got -100000; choose -100 to 100."),
-])
+@pytest.mark.parametrize(
+    "name, inputs, message",
+    [
+        ("DDIMSampler", dict(eta=-0.5, boost_percent=1.0), "eta: got -0.5; choose 0 to 1."),
+        ("DDIMSampler", dict(eta=0.0, boost_percent=1.5), "boost_percent: got 1.5; choose 0 to 1."),
+        ("StrengthRange", {**RANGE, "count": 0}, "count: got 0; choose 1 to "),
+        ("StrengthRange", {**RANGE, "maximum": float("nan")}, "maximum: got nan; choose -100 to 100."),
+        ("StrengthRange", {**RANGE, "minimum": -1e5}, "minimum: got -100000; choose -100 to 100."),
+    ],
+)
 def test_a_number_out_of_range_is_refused_by_its_name(run, name, inputs, message):
     with pytest.raises(ValueError) as problem:
         run(name, **inputs)
     assert str(problem.value).startswith(message)
 
 
-@pytest.mark.parametrize("name, inputs, message", [
-    ("DDIMSampler", dict(eta=2.0, boost_percent=1.0), "eta: got 2; choose 0 to 1."),
-    ("StrengthRange", {**RANGE, "count": 101}, "count: got 101; choose 1 to 100."),
-    ("StrengthRange", {**RANGE, "minimum": -1e5}, "minimum: got -100000; choose -100 to 100. Over a link, -10000 to 10000 is taken."),
-    ("SpectrumOperation", dict(gain=-1.0), "gain: got -1; choose 0 to 10. Over a link, 0 to 1000 is taken."),
-])
+@pytest.mark.parametrize(
+    "name, inputs, message",
+    [
+        ("DDIMSampler", dict(eta=2.0, boost_percent=1.0), "eta: got 2; choose 0 to 1."),
+        ("StrengthRange", {**RANGE, "count": 101}, "count: got 101; choose 1 to 100."),
+        ("StrengthRange", {**RANGE, "minimum": -1e5}, "minimum: got -100000; choose -100 to 100. Over a link, -10000 to 10000 is taken."),
+        ("SpectrumOperation", dict(gain=-1.0), "gain: got -1; choose 0 to 10. Over a link, 0 to 1000 is taken."),
+    ],
+)
 def test_the_message_tells_the_bounds_that_were_applied(run, name, inputs, message):
     with pytest.raises(ValueError) as problem:
         run(name, **inputs)
@@ -137,19 +145,39 @@ def test_only_some_inputs_of_nodes_that_take_lists_are_meant_to_be_lists(pack_no
         ids = [port.id for port in node.define_schema().inputs]
         for differing in set(ids) - LISTS[name]:
             given = {port: ["a"] for port in ids} | {port.id: [port.min] for port in numbers_of(node)}
-            given[differing] = given[differing] + ["b"] if isinstance(given[differing][0], str) else [given[differing][0], given[differing][0] + 0.01]
+            given[differing] = (
+                given[differing] + ["b"] if isinstance(given[differing][0], str) else [given[differing][0], given[differing][0] + 0.01]
+            )
             with pytest.raises(ValueError, match=f"^{differing}: got a list of 2 values; connect one value"):
                 node.execute(**given)
 
 
 def test_strengths_into_train_direction_are_refused_by_name(run):
     """Strength Range connected to keep_weight: once, one direction of its first value came out."""
-    settings = dict(model=None, source=[], negative=[], vae=None, latent={}, objective="prompt matching", images=2, batch_size=2, epochs=1, steps=3, end_percent=0.8,
-                    cfg=2.0, learning_rate=1e-3, seed=0, source_text="a", target_text="b")
+    settings = dict(
+        model=None,
+        source=[],
+        negative=[],
+        vae=None,
+        latent={},
+        objective="prompt matching",
+        images=2,
+        batch_size=2,
+        epochs=1,
+        steps=3,
+        end_percent=0.8,
+        cfg=2.0,
+        learning_rate=1e-3,
+        seed=0,
+        source_text="a",
+        target_text="b",
+    )
     strengths, _ = run("StrengthRange", minimum=0.1, maximum=2.0, count=3)
     with pytest.raises(ValueError) as problem:
         run("TrainDirection", **{key: [value] for key, value in settings.items()}, keep_weight=strengths)
-    assert str(problem.value) == "keep_weight: got a list of 3 values; connect one value. Of this node's inputs only pictures may be a list."
+    assert (
+        str(problem.value) == "keep_weight: got a list of 3 values; connect one value. Of this node's inputs only pictures may be a list."
+    )
 
 
 def test_an_empty_list_is_refused_by_name(run):
@@ -157,20 +185,35 @@ def test_an_empty_list_is_refused_by_name(run):
         run("Grid", images=[torch.rand(1, 32, 32, 3)], columns=[], tile=[16], title=[""])
 
 
-@pytest.mark.parametrize("values", [
-    [3, 3], ["a", "a"], [None, None], [{"samples": torch.zeros(1, 4, 8, 8)}, {"samples": torch.zeros(1, 4, 8, 8)}],
-    [[[torch.ones(1, 2), {"pooled": torch.ones(1)}]], [[torch.ones(1, 2), {"pooled": torch.ones(1)}]]],
-])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [3, 3],
+        ["a", "a"],
+        [None, None],
+        [{"samples": torch.zeros(1, 4, 8, 8)}, {"samples": torch.zeros(1, 4, 8, 8)}],
+        [[[torch.ones(1, 2), {"pooled": torch.ones(1)}]], [[torch.ones(1, 2), {"pooled": torch.ones(1)}]]],
+    ],
+)
 def test_equal_values_of_a_node_that_ran_several_times_count_as_one(values):
     """Explore Singular Vectors, run for several seeds, gives Labelled Grid its number of columns as often."""
     got = one_value_each(but=())(lambda cls, given: given)(None, values)
     assert got is values[0]
 
 
-@pytest.mark.parametrize("values", [
-    [3, 4], ["a", "b"], [None, 1], [{"samples": torch.zeros(1, 4, 8, 8)}, {"samples": torch.zeros(1, 4, 8, 16)}], [torch.zeros(2), torch.ones(2)],
-    [{"samples": torch.zeros(1)}, {"samples": torch.zeros(1), "noise_mask": torch.zeros(1)}], [object(), object()], [[1], [1, 2]],
-])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [3, 4],
+        ["a", "b"],
+        [None, 1],
+        [{"samples": torch.zeros(1, 4, 8, 8)}, {"samples": torch.zeros(1, 4, 8, 16)}],
+        [torch.zeros(2), torch.ones(2)],
+        [{"samples": torch.zeros(1)}, {"samples": torch.zeros(1), "noise_mask": torch.zeros(1)}],
+        [object(), object()],
+        [[1], [1, 2]],
+    ],
+)
 def test_values_that_differ_do_not(values):
     with pytest.raises(ValueError, match="^given: got a list of 2 values"):
         one_value_each(but=())(lambda cls, given: given)(None, values)

@@ -50,10 +50,15 @@ def reordered(latent):
 
 # What the host's nodes make of three latents, and which of them the results are.
 PARTS = {
-    "the first": (lambda x: pick(x, 0), [0]), "the last": (lambda x: pick(x, 2), [2]), "two": (lambda x: pick(x, 1, 2), [1, 2]),
-    "one of two": (lambda x: pick(pick(x, 1, 2), 1), [2]), "all": (lambda x: x, [0, 1, 2]), "all, twice": (repeat, [0, 1, 2, 0, 1, 2]),
+    "the first": (lambda x: pick(x, 0), [0]),
+    "the last": (lambda x: pick(x, 2), [2]),
+    "two": (lambda x: pick(x, 1, 2), [1, 2]),
+    "one of two": (lambda x: pick(pick(x, 1, 2), 1), [2]),
+    "all": (lambda x: x, [0, 1, 2]),
+    "all, twice": (repeat, [0, 1, 2, 0, 1, 2]),
     "picked, all": (lambda x: pick(x, 0, 3), [0, 1, 2]),
-    "in another order": (reordered, [2, 0, 1]), "a batch of a list": (lambda x: rebatched(x, 2, 1), [2]),
+    "in another order": (reordered, [2, 0, 1]),
+    "a batch of a list": (lambda x: rebatched(x, 2, 1), [2]),
 }
 FILLED = {  # of these, an empty latent does not say which picture is meant
     "the first, three times": (lambda x: repeat(pick(x, 0), 3), [0, 0, 0]),
@@ -113,7 +118,7 @@ def test_a_part_that_is_inverted_keeps_its_numbers(demo, pack_nodes, back, rows)
     own = noise.generate_noise(inverted)
     for i, row in enumerate(rows):
         torch.testing.assert_close(noise.generate_noise(pick(latent, row)), own[[i]], rtol=0, atol=1e-3)
-        unfilled = noise.generate_noise({**inverted, "samples": empty["samples"][:len(rows)]})
+        unfilled = noise.generate_noise({**inverted, "samples": empty["samples"][: len(rows)]})
         assert torch.equal(noise.generate_noise(pick(empty, row)), unfilled[[i]])
 
 

@@ -77,7 +77,9 @@ def test_a_generated_picture_is_inverted_to_its_own_noise(demo, run, sampler_of)
 
     sigmas, empty = sigmas_of(demo, 20), demo.empty(size=32)
     noise = comfy.sample.prepare_noise(empty["samples"], 3)
-    drawn_latent = comfy.sample.sample_custom(demo.model, noise, 1.0, sampler_of("euler"), sigmas, demo.encode("a face"), [], empty["samples"], disable_pbar=True)
+    drawn_latent = comfy.sample.sample_custom(
+        demo.model, noise, 1.0, sampler_of("euler"), sigmas, demo.encode("a face"), [], empty["samples"], disable_pbar=True
+    )
     found = inverted(run, demo, {"samples": drawn_latent}, sigmas)[0].generate_noise(empty)
     cosine = torch.nn.functional.cosine_similarity(found.flatten(), noise.flatten(), dim=0)
     assert cosine > 0.9
@@ -90,9 +92,13 @@ def test_an_edit_keeps_the_exact_way_back(demo, run, picture, sampler_of):
 
     latent, sigmas = picture(demo, size=32), sigmas_of(demo, 6)
     noise, _, exact, _ = inverted(run, demo, latent, sigmas, refinements=2)
-    direction = Direction(20 * torch.randn(1, 128, 4, 4, generator=torch.Generator().manual_seed(0)), (1.0,), family_of(demo.model), "random")
+    direction = Direction(
+        20 * torch.randn(1, 128, 4, 4, generator=torch.Generator().manual_seed(0)), (1.0,), family_of(demo.model), "random"
+    )
     settings = dict(direction=direction, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-    back = [drawn(demo, noise, exact, sigmas, latent, run("ApplyDirection", model=demo.model, strength=s, **settings)[0]) for s in (0.0, 1.0)]
+    back = [
+        drawn(demo, noise, exact, sigmas, latent, run("ApplyDirection", model=demo.model, strength=s, **settings)[0]) for s in (0.0, 1.0)
+    ]
     close(back[0], latent["samples"], 1e-6)
     assert (back[1] - latent["samples"]).abs().max() > 0.01
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from pack.core.direction_files import direction_tensors, load_direction
 from pack.tests.nodes.saver import MOMENTS, Saver, direction
 
@@ -48,7 +47,10 @@ def savers():
 
 @pytest.fixture
 def saved(folders):
-    """The folder of a first save, smile_00001_, that must not change; and a function that says whether it did, what else is there, and what is left over."""
+    """The folder of a first save, smile_00001_, that must not change.
+
+    Its `others` says whether the save changed, what else is there, and what is left over.
+    """
     path = save(direction(1))
     content = path.read_bytes()
 
@@ -59,7 +61,9 @@ def saved(folders):
             """What stands beside the first file: files under final names, and the rest."""
             assert path.read_bytes() == content
             beside = set(self.folder.iterdir()) - {path}
-            return sorted(file for file in beside if file.suffix == ".safetensors"), sorted(file for file in beside if file.suffix != ".safetensors")
+            return sorted(file for file in beside if file.suffix == ".safetensors"), sorted(
+                file for file in beside if file.suffix != ".safetensors"
+            )
 
         def listed(self):
             import folder_paths
@@ -76,7 +80,10 @@ def saved(folders):
 
 
 def after_kill(saved, meant, case=""):
-    """Where a kill fell, from what it left; asserts that what has a final name is whole, that leftovers are in nobody's way, and clears up."""
+    """Tells where a kill fell, from what it left, and clears up.
+
+    It asserts that what has a final name is whole, and that leftovers are in nobody's way.
+    """
     finals, rest = saved.others()
     assert len(finals) <= 1 and all(is_same(path, meant) for path in finals), case
     assert saved.listed() & {path.name for path in rest} == set()
@@ -86,7 +93,17 @@ def after_kill(saved, meant, case=""):
     for path in (*finals_after, *rest):
         path.unlink()
     partial = any(path.suffix == ".partial" for path in rest)
-    return "after the save" if finals and not rest else "beside its name" if finals else "before its name" if partial else "while writing" if rest else "before writing"
+    return (
+        "after the save"
+        if finals and not rest
+        else "beside its name"
+        if finals
+        else "before its name"
+        if partial
+        else "while writing"
+        if rest
+        else "before writing"
+    )
 
 
 @pytest.mark.campaign
@@ -104,8 +121,12 @@ def test_a_killed_save_leaves_the_old_files_and_no_part_under_a_final_name(saved
         time.sleep(moment)
         saver.kill()
         fell[after_kill(saved, meant, f"kill {i}, {1000 * moment:.1f} ms after the start")] += 1
-    figures("killed saves", f"{sum(fell.values())} kills in saves of {statistics.median(lengths) * 1000:.0f} ms: " + ", ".join(f"{count} {where}" for where, count in fell.most_common())
-            + "; the older file and each file under a final name whole, the next save worked")
+    figures(
+        "killed saves",
+        f"{sum(fell.values())} kills in saves of {statistics.median(lengths) * 1000:.0f} ms: "
+        + ", ".join(f"{count} {where}" for where, count in fell.most_common())
+        + "; the older file and each file under a final name whole, the next save worked",
+    )
     assert fell["before writing"] + fell["after the save"] < sum(fell.values()), f"no kill fell into a save: {fell}"
 
 
@@ -120,12 +141,15 @@ def test_a_save_killed_between_its_steps_leaves_nothing_that_hinders(saved, save
 def test_leftovers_are_not_listed_and_do_not_hinder(saved):
     for name in ("smile_00002_.partial", "smile_00003_.partial", ".tmpAbCdEf", "smile_.partial", "smile_x_.partial"):
         (saved.folder / name).write_bytes(b"a part")
-    assert saved.listed() == {"smile_00001_.safetensors", *saved.listed()} and not any("partial" in name or "tmp" in name for name in saved.listed())
+    assert saved.listed() == {"smile_00001_.safetensors", *saved.listed()} and not any(
+        "partial" in name or "tmp" in name for name in saved.listed()
+    )
     saved.next_save_works()
     assert (saved.folder / "smile_00002_.partial").read_bytes() == b"a part"
 
 
 # --- a disk that is full, a folder that cannot be written
+
 
 @pytest.mark.campaign
 def test_a_full_disk_leaves_nothing_and_says_so(saved, savers, rounds, figures):
@@ -142,13 +166,24 @@ def test_a_full_disk_leaves_nothing_and_says_so(saved, savers, rounds, figures):
 
 def write_half(error):
     """Stands in for a writer that fails after half of its bytes, and leaves them."""
+
     def act(tensors, path, metadata=None):
         Path(path).write_bytes(bytes(1000))
         raise error
+
     return act
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "Input/output error"), MemoryError("too large"), KeyboardInterrupt("stopped")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EIO, "Input/output error"),
+        MemoryError("too large"),
+        KeyboardInterrupt("stopped"),
+    ],
+    ids=repr,
+)
 def test_a_writer_that_fails_half_way_leaves_nothing(saved, monkeypatch, error):
     import comfy.utils
 
@@ -233,7 +268,9 @@ def both_at_once(savers, folder, seeds, **faults):
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize(("met", "where"), [(met, "in one system") for met in MEETINGS] + [pytest.param("with one number, both written", "in two containers")])
+@pytest.mark.parametrize(
+    ("met", "where"), [(met, "in one system") for met in MEETINGS] + [pytest.param("with one number, both written", "in two containers")]
+)
 def test_two_savers_at_the_same_moment_both_save_or_say_to_try_again(saved, savers, rounds, figures, met, where):
     alike = {"process_id": 1} if where == "in two containers" else {}
     count, outcomes, faults = rounds(5, 150), Counter(), []
@@ -251,7 +288,9 @@ def test_two_savers_at_the_same_moment_both_save_or_say_to_try_again(saved, save
         faults += [f"pair {i} left {[path.name for path in (*finals, *rest)]}"] if finals != sorted(set(paths)) or rest else []
         for path in (*finals, *rest):
             path.unlink()
-    figures(f"two savers at once, {where}, {met}", f"{count} pairs: " + ", ".join(f"{number} {what}" for what, number in outcomes.most_common()))
+    figures(
+        f"two savers at once, {where}, {met}", f"{count} pairs: " + ", ".join(f"{number} {what}" for what, number in outcomes.most_common())
+    )
     assert not faults, f"{len(faults)} faults, such as\n" + "\n".join(faults[:10])
 
 

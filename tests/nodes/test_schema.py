@@ -8,15 +8,43 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = {
-    "Decompose", "Compose", "RescaleSingularValues", "ExchangeSingularVectors", "SpectrumOperation", "EditDuringSampling",
-    "DirectionFromPrompts", "DiscoverDirections", "ApplyDirection", "CombineDirections", "SaveDirection", "LoadDirection", "DDIMSampler", "Invert",
-    "TrainDirection", "DemoScorer", "EditingSchedule",
-    "SampleTrajectory", "SubspaceDistance", "VectorMobility", "ExploreSingularVectors", "CompareEdit",
-    "TrainAttribute", "ApplyAttribute", "MixAttributes", "SaveAttribute", "LoadAttribute",
-    "StrengthRange", "Grid",
+    "Decompose",
+    "Compose",
+    "RescaleSingularValues",
+    "ExchangeSingularVectors",
+    "SpectrumOperation",
+    "EditDuringSampling",
+    "DirectionFromPrompts",
+    "DiscoverDirections",
+    "ApplyDirection",
+    "CombineDirections",
+    "SaveDirection",
+    "LoadDirection",
+    "DDIMSampler",
+    "Invert",
+    "TrainDirection",
+    "DemoScorer",
+    "EditingSchedule",
+    "SampleTrajectory",
+    "SubspaceDistance",
+    "VectorMobility",
+    "ExploreSingularVectors",
+    "CompareEdit",
+    "TrainAttribute",
+    "ApplyAttribute",
+    "MixAttributes",
+    "SaveAttribute",
+    "LoadAttribute",
+    "StrengthRange",
+    "Grid",
 }
 PARTS = (  # of a help page, in this order
-    "**What you will see.** ", "![", "**When to use it.** ", "| input | useful range |", "| output | what it is |", "**When nothing happens.** ",
+    "**What you will see.** ",
+    "![",
+    "**When to use it.** ",
+    "| input | useful range |",
+    "| output | what it is |",
+    "**When nothing happens.** ",
 )
 
 
@@ -43,7 +71,9 @@ def test_node_ids_are_literals():
 
 
 def test_every_input_and_output_has_a_tooltip(pack_nodes, figures):
-    ports = {f"{name}: {port.id}": port.tooltip for name, schema in schemas(pack_nodes).items() for port in (*schema.inputs, *schema.outputs)}
+    ports = {
+        f"{name}: {port.id}": port.tooltip for name, schema in schemas(pack_nodes).items() for port in (*schema.inputs, *schema.outputs)
+    }
     missing = [place for place, tooltip in ports.items() if not tooltip or len(tooltip) <= 15]
     figures("tooltips", f"{len(ports) - len(missing)} of {len(ports)} inputs and outputs of {len(pack_nodes)} nodes")
     assert not missing
@@ -79,7 +109,7 @@ def test_every_help_page_has_all_parts_in_one_order(pack_nodes):
 def test_every_help_page_has_a_picture_of_its_own(pack_nodes):
     shown = {}
     for name in pack_nodes:
-        (caption, link), = re.findall(r"!\[(.*)\]\((.*)\)", help_page(name).read_text())
+        ((caption, link),) = re.findall(r"!\[(.*)\]\((.*)\)", help_page(name).read_text())
         picture = help_page(name).parent / link
         assert len(caption) > 15 and picture.read_bytes().startswith(b"\xff\xd8") and picture.stat().st_size < 60_000, name
         shown[name] = picture

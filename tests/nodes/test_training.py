@@ -2,11 +2,22 @@
 
 import pytest
 import torch
-
 from pack.core.implicit import TrainedDirection, in_form
 
-SETTINGS = dict(objective="prompt matching", images=2, batch_size=2, epochs=2, steps=3, end_percent=0.8, cfg=2.0, learning_rate=1e-3, keep_weight=0.0,
-                seed=0, source_text="a face", target_text="a face, blue hair")
+SETTINGS = dict(
+    objective="prompt matching",
+    images=2,
+    batch_size=2,
+    epochs=2,
+    steps=3,
+    end_percent=0.8,
+    cfg=2.0,
+    learning_rate=1e-3,
+    keep_weight=0.0,
+    seed=0,
+    source_text="a face",
+    target_text="a face, blue hair",
+)
 
 
 @pytest.fixture(params=["demo", "SD15", "SD20", "SDXL", "SD15 distilled"])
@@ -17,8 +28,14 @@ def world(request, demo, shaped):
 @pytest.fixture
 def train(run):
     def call(world, pictures=None, **changes):
-        settings = dict(model=world.model, source=world.encode("a face"), negative=world.encode(""), target=world.encode("a face, blue hair"),
-                        vae=world.vae, latent=world.empty())
+        settings = dict(
+            model=world.model,
+            source=world.encode("a face"),
+            negative=world.encode(""),
+            target=world.encode("a face, blue hair"),
+            vae=world.vae,
+            latent=world.empty(),
+        )
         more = {} if pictures is None else {"pictures": pictures}
         return run("TrainDirection", **{key: [value] for key, value in {**settings, **SETTINGS, **changes}.items()}, **more)
 
@@ -30,9 +47,20 @@ def trained(demo, pack_nodes, tmp_path_factory):
     import folder_paths
 
     folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
-    settings = dict(model=demo.model, source=demo.encode("a face"), negative=demo.encode(""), target=demo.encode("a face, blue hair"), vae=demo.vae, latent=demo.empty())
+    settings = dict(
+        model=demo.model,
+        source=demo.encode("a face"),
+        negative=demo.encode(""),
+        target=demo.encode("a face, blue hair"),
+        vae=demo.vae,
+        latent=demo.empty(),
+    )
     with torch.inference_mode():
-        return pack_nodes["SemanticLatents_TrainDirection"].execute(**{key: [value] for key, value in {**settings, **SETTINGS, "epochs": 3}.items()}).args
+        return (
+            pack_nodes["SemanticLatents_TrainDirection"]
+            .execute(**{key: [value] for key, value in {**settings, **SETTINGS, "epochs": 3}.items()})
+            .args
+        )
 
 
 @pytest.fixture
@@ -64,14 +92,21 @@ def test_other_nodes_patches_are_told_the_levels_of_the_run(demo, train):
     """As in any run of the host."""
     seen = []
     model = demo.model.clone()
-    model.set_model_unet_function_wrapper(lambda apply, args: seen.append(args["c"]["transformer_options"].get("sample_sigmas")) or apply(args["input"], args["timestep"], **args["c"]))
+    model.set_model_unet_function_wrapper(
+        lambda apply, args: (
+            seen.append(args["c"]["transformer_options"].get("sample_sigmas")) or apply(args["input"], args["timestep"], **args["c"])
+        )
+    )
     train(demo, model=model, epochs=1)
     assert seen and all(levels is not None and len(levels) == SETTINGS["steps"] + 1 for levels in seen)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_place):
-    """That of the first loss with respect to the network's last bias, against differences of the loss itself; under a patch that writes in place, too."""
+    """The gradient of the first loss with respect to the network's last bias fits differences of the loss itself.
+
+    It does so under a patch that writes in place, too.
+    """
     from comfy_extras.nodes_freelunch import FreeU_V2
     from pack.core.implicit import ImplicitNetwork
     from pack.core.training import Training
@@ -149,8 +184,19 @@ def test_the_demo_scorer_and_the_checkpoint_s_text_encoder_are_a_pair(demo, run)
     from pack.demo import faces, prompts
     from pack.nodes.scoring import ImageScorer, text_embedding
 
-    wanted = [dict(glasses="sunglasses"), dict(hat="hat"), dict(skin="dark", style="bald"), dict(background="green"), dict(hair="blue", style="curly")]
-    shown = [faces.sample_face(np.random.default_rng([77, i]), **{**dict(glasses="none", hat="none", skin="pale", background="white", style="short"), **w}) for i, w in enumerate(wanted)]
+    wanted = [
+        dict(glasses="sunglasses"),
+        dict(hat="hat"),
+        dict(skin="dark", style="bald"),
+        dict(background="green"),
+        dict(hair="blue", style="curly"),
+    ]
+    shown = [
+        faces.sample_face(
+            np.random.default_rng([77, i]), **{**dict(glasses="none", hat="none", skin="pale", background="white", style="short"), **w}
+        )
+        for i, w in enumerate(wanted)
+    ]
     pictures = torch.stack([torch.from_numpy(faces.render(face).copy()) for face in shown]).float() / 255
     clip_vision = run("DemoScorer")[0]
     embeddings = clip_vision.encode_image(pictures)["image_embeds"]
@@ -158,7 +204,9 @@ def test_the_demo_scorer_and_the_checkpoint_s_text_encoder_are_a_pair(demo, run)
     likeness = torch.nn.functional.normalize(embeddings, dim=1) @ torch.nn.functional.normalize(texts - texts.mean(0), dim=1).T
     assert (likeness.argmax(1) == torch.arange(5)).sum() >= 4
     with torch.inference_mode(False), torch.no_grad():
-        torch.testing.assert_close(ImageScorer(clip_vision).embed(pictures.clone().movedim(-1, 1)), embeddings.clone(), rtol=1e-2, atol=2e-2)
+        torch.testing.assert_close(
+            ImageScorer(clip_vision).embed(pictures.clone().movedim(-1, 1)), embeddings.clone(), rtol=1e-2, atol=2e-2
+        )
 
 
 def test_training_goes_on_from_a_saved_direction(demo, train, run, folders):
@@ -172,17 +220,23 @@ def test_training_goes_on_from_a_saved_direction(demo, train, run, folders):
 
 def test_given_pictures_are_a_training_set_in_batches_or_one_by_one(demo, train):
     pictures = [{"samples": 0.5 * torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(i))} for i in range(2)]
-    one_by_one, batched = train(demo, pictures, epochs=1, cfg=1.0)[0], train(demo, [{"samples": torch.cat([p["samples"] for p in pictures])}], epochs=1, cfg=1.0)[0]
+    one_by_one, batched = (
+        train(demo, pictures, epochs=1, cfg=1.0)[0],
+        train(demo, [{"samples": torch.cat([p["samples"] for p in pictures])}], epochs=1, cfg=1.0)[0],
+    )
     other = train(demo, epochs=1, cfg=1.0)[0]
     assert torch.equal(one_by_one.means.shifts, batched.means.shifts) and one_by_one.notes["images"] == "2"
     assert not torch.equal(one_by_one.means.shifts, other.means.shifts)
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(objective="CLIP directional"), "clip_vision: CLIP directional needs a scorer"),
-    (dict(target=None), "target: prompt matching needs"),
-    (dict(images=1), "pictures, images: a direction trained on one picture"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(objective="CLIP directional"), "clip_vision: CLIP directional needs a scorer"),
+        (dict(target=None), "target: prompt matching needs"),
+        (dict(images=1), "pictures, images: a direction trained on one picture"),
+    ],
+)
 def test_bad_input_is_refused_by_name(demo, train, changes, message):
     with pytest.raises(ValueError, match=message):
         train(demo, **changes)
@@ -255,8 +309,18 @@ def test_a_trained_direction_works_at_another_size_than_it_was_trained_at(demo, 
 
 
 def test_batches_singles_and_second_runs_agree(demo, run, sampler_of, trained):
-    model = run("ApplyDirection", model=demo.model, direction=trained[0], strength=1.0, start_percent=0.0, end_percent=0.9, ramp=0.0, branch="both",
-                asymmetric=True, keep_norm=False)[0]
+    model = run(
+        "ApplyDirection",
+        model=demo.model,
+        direction=trained[0],
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=0.9,
+        ramp=0.0,
+        branch="both",
+        asymmetric=True,
+        keep_norm=False,
+    )[0]
     both = demo.sample(sampler_of("euler"), model=model, latent=demo.empty(2))
     assert torch.equal(demo.sample(sampler_of("euler"), model=model, latent=demo.empty(2)), both)
     torch.testing.assert_close(demo.sample(sampler_of("euler"), model=model, latent=demo.empty(1)), both[:1], rtol=0, atol=1e-3)
@@ -279,11 +343,30 @@ def test_the_forms_differ_and_are_those_of_the_direction(demo, run, sampler_of, 
 
 
 def test_mixes_with_a_trained_direction_are_directions_and_files(demo, run, sampler_of, trained, folders):
-    table = run("DirectionFromPrompts", model=demo.model, source=demo.encode("a face"), target=demo.encode("a face, hat"), negative=demo.encode(""),
-                latent=demo.empty(), images=2, batch_size=2, steps=3, cfg=2.0, seed=0)[0]
+    table = run(
+        "DirectionFromPrompts",
+        model=demo.model,
+        source=demo.encode("a face"),
+        target=demo.encode("a face, hat"),
+        negative=demo.encode(""),
+        latent=demo.empty(),
+        images=2,
+        batch_size=2,
+        steps=3,
+        cfg=2.0,
+        seed=0,
+    )[0]
     for orthogonalise in (False, True):
-        mix = run("CombineDirections", first=trained[0], second=table, first_weight=1.0, second_weight=-0.5, orthogonalise=orthogonalise, keep_size=False,
-                  average_over_time=False)[0]
+        mix = run(
+            "CombineDirections",
+            first=trained[0],
+            second=table,
+            first_weight=1.0,
+            second_weight=-0.5,
+            orthogonalise=orthogonalise,
+            keep_size=False,
+            average_over_time=False,
+        )[0]
         prefix = f"mix{orthogonalise}"
         run("SaveDirection", direction=mix, filename_prefix=prefix)
         loaded = run("LoadDirection", file=f"{prefix}_00001_.safetensors", concept="young")[0]
@@ -295,7 +378,7 @@ def test_mixes_with_a_trained_direction_are_directions_and_files(demo, run, samp
 def test_two_edits_in_either_order_give_one_picture(demo, run, sampler_of, trained):
     """Each network looks at h as it is without the other's shift."""
     settings = dict(start_percent=0.0, end_percent=0.9, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-    apply = lambda model, direction: run("ApplyDirection", model=model, direction=direction, strength=0.7, **settings)[0]  # noqa: E731
+    apply = lambda model, direction: run("ApplyDirection", model=model, direction=direction, strength=0.7, **settings)[0]
     other = trained[0].means
     one, two = apply(apply(demo.model, trained[0]), other), apply(apply(demo.model, other), trained[0])
     torch.testing.assert_close(demo.sample(sampler_of("euler"), model=one), demo.sample(sampler_of("euler"), model=two), rtol=0, atol=1e-3)
@@ -303,9 +386,24 @@ def test_two_edits_in_either_order_give_one_picture(demo, run, sampler_of, train
 
 @pytest.mark.parametrize("distance", ["SSIM", "RMS", "CLIP vision"])
 def test_a_schedule_is_proposed_that_apply_direction_and_the_sampler_take(demo, run, sampler_of, trained, distance):
-    start, end, boost, picture = run("EditingSchedule", model=demo.model, positive=demo.encode("a face"), negative=demo.encode(""), vae=demo.vae,
-                                     latent=demo.empty(), distance=distance, images=2, steps=6, cfg=2.0, seed=0, edit_threshold=0.0, boost_threshold=0.0,
-                                     source_text="a face", target_text="a face, hat", clip_vision=run("DemoScorer")[0])
+    start, end, boost, picture = run(
+        "EditingSchedule",
+        model=demo.model,
+        positive=demo.encode("a face"),
+        negative=demo.encode(""),
+        vae=demo.vae,
+        latent=demo.empty(),
+        distance=distance,
+        images=2,
+        steps=6,
+        cfg=2.0,
+        seed=0,
+        edit_threshold=0.0,
+        boost_threshold=0.0,
+        source_text="a face",
+        target_text="a face, hat",
+        clip_vision=run("DemoScorer")[0],
+    )
     assert start == 0 <= end <= boost <= 1 and boost > 0 and picture.shape[0] == 1
     sampler = run("DDIMSampler", eta=0.0, boost_percent=boost)[0]
     assert torch.isfinite(edited(demo, run, sampler_of, trained[0], sampler=sampler, end_percent=max(end, 0.3))).all()
@@ -313,8 +411,22 @@ def test_a_schedule_is_proposed_that_apply_direction_and_the_sampler_take(demo, 
 
 def test_a_higher_threshold_ends_the_edit_earlier_and_the_texts_likeness_lowers_it(demo, run):
     def ends(**changes):
-        settings = dict(model=demo.model, positive=demo.encode("a face"), negative=demo.encode(""), vae=demo.vae, latent=demo.empty(), distance="RMS", images=2,
-                        steps=8, cfg=2.0, seed=0, edit_threshold=0.1, boost_threshold=0.1, source_text="a face", target_text="a face, hat")
+        settings = dict(
+            model=demo.model,
+            positive=demo.encode("a face"),
+            negative=demo.encode(""),
+            vae=demo.vae,
+            latent=demo.empty(),
+            distance="RMS",
+            images=2,
+            steps=8,
+            cfg=2.0,
+            seed=0,
+            edit_threshold=0.1,
+            boost_threshold=0.1,
+            source_text="a face",
+            target_text="a face, hat",
+        )
         return run("EditingSchedule", **{**settings, **changes})[1]
 
     assert ends(edit_threshold=0.02) > ends() > ends(edit_threshold=0.3)
@@ -323,5 +435,20 @@ def test_a_higher_threshold_ends_the_edit_earlier_and_the_texts_likeness_lowers_
 
 def test_the_distance_clip_vision_needs_one(demo, run):
     with pytest.raises(ValueError, match="clip_vision: the distance CLIP vision needs one"):
-        run("EditingSchedule", model=demo.model, positive=demo.encode("a face"), negative=demo.encode(""), vae=demo.vae, latent=demo.empty(),
-            distance="CLIP vision", images=2, steps=4, cfg=2.0, seed=0, edit_threshold=0.0, boost_threshold=0.0, source_text="", target_text="")
+        run(
+            "EditingSchedule",
+            model=demo.model,
+            positive=demo.encode("a face"),
+            negative=demo.encode(""),
+            vae=demo.vae,
+            latent=demo.empty(),
+            distance="CLIP vision",
+            images=2,
+            steps=4,
+            cfg=2.0,
+            seed=0,
+            edit_threshold=0.0,
+            boost_threshold=0.0,
+            source_text="",
+            target_text="",
+        )

@@ -15,8 +15,13 @@ def wired(world, sampler, *, steps=STEPS, seed=3, cfg=2.0, latent=None, prompt="
     """The inputs of SamplerCustomAdvanced."""
     from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider, RandomNoise
 
-    return dict(noise=RandomNoise.execute(seed).args[0], guider=CFGGuider.execute(world.model, world.encode(prompt), world.encode(""), cfg).args[0],
-                sampler=sampler, sigmas=BasicScheduler.execute(world.model, "normal", steps, 1.0).args[0], latent_image=latent or world.empty())
+    return dict(
+        noise=RandomNoise.execute(seed).args[0],
+        guider=CFGGuider.execute(world.model, world.encode(prompt), world.encode(""), cfg).args[0],
+        sampler=sampler,
+        sigmas=BasicScheduler.execute(world.model, "normal", steps, 1.0).args[0],
+        latent_image=latent or world.empty(),
+    )
 
 
 def advanced(**inputs):
@@ -36,7 +41,11 @@ def test_the_run_is_that_of_the_core_node_bit_for_bit(world, run, sampler_of, sa
     latent, trajectory = run("SampleTrajectory", **inputs)
     assert torch.equal(latent["samples"], advanced(**inputs))
     assert len(trajectory.x) == len(trajectory.denoised) == STEPS + 1 == len(trajectory.sigmas)
-    assert trajectory.percents[0] == pytest.approx(0, abs=1e-3) and trajectory.percents[-1] == 1 and list(trajectory.percents) == sorted(trajectory.percents)
+    assert (
+        trajectory.percents[0] == pytest.approx(0, abs=1e-3)
+        and trajectory.percents[-1] == 1
+        and list(trajectory.percents) == sorted(trajectory.percents)
+    )
 
 
 def test_the_latents_are_those_of_the_run(demo, run, sampler_of, trajectory):
@@ -94,7 +103,7 @@ def test_variants_start_from_the_edited_step_in_grid_order(world, run, sampler_o
     assert len(batch) == len(labels) == 6 and columns == 2 and len(rows) == 3 and heads == ["triplet 1", "triplet 2"]
     plain = advanced(**wired(world, sampler_of("euler")))
     for place in (2, 3):
-        torch.testing.assert_close(batch[place:place + 1], plain, rtol=0, atol=2e-3 * float(plain.abs().max()))
+        torch.testing.assert_close(batch[place : place + 1], plain, rtol=0, atol=2e-3 * float(plain.abs().max()))
     assert all((batch[place] - plain[0]).abs().max() > 1e-2 for place in (0, 1, 4, 5))
     assert labels[0] == "triplet 1 x 0" and labels[-1] == "triplet 2 x 2"
 
@@ -103,8 +112,15 @@ def test_a_variant_is_what_an_edit_during_sampling_makes(demo, run, sampler_of):
     from pack.core.exploring import variants
 
     batch = explored(run, demo, sampler_of("euler"), triplets="2", gains="3")[0]["samples"]
-    edit = run("EditDuringSampling", sampler=sampler_of("euler"), operation=lambda latent, **_: variants(latent, [2], [3.0]), target="x_t", steps="first in range",
-               start_percent=0.5, end_percent=1.0)[0]
+    edit = run(
+        "EditDuringSampling",
+        sampler=sampler_of("euler"),
+        operation=lambda latent, **_: variants(latent, [2], [3.0]),
+        target="x_t",
+        steps="first in range",
+        start_percent=0.5,
+        end_percent=1.0,
+    )[0]
     torch.testing.assert_close(batch, advanced(**{**wired(demo, sampler_of("euler")), "sampler": edit}), rtol=0, atol=1e-3)
 
 
@@ -124,9 +140,14 @@ def test_memory_that_holds_few_splits_the_batch(demo, monkeypatch):
     assert fitting(demo.model, latents, len(latents)) == 1
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(triplets="0"), "triplets: '0' cannot be read"), (dict(gains="x"), "gains: 'x' cannot be read"), (dict(triplets="17"), "triplets: got 17, a latent of this size has 16"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(triplets="0"), "triplets: '0' cannot be read"),
+        (dict(gains="x"), "gains: 'x' cannot be read"),
+        (dict(triplets="17"), "triplets: got 17, a latent of this size has 16"),
+    ],
+)
 def test_what_cannot_be_varied_is_refused(demo, run, sampler_of, changes, message):
     with pytest.raises(ValueError, match=message):
         explored(run, demo, sampler_of("euler"), **changes)

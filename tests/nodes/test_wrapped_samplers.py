@@ -21,6 +21,7 @@ def hidden_heun(model, x, sigmas, **options):
 
 def of_a_copy(model, x, sigmas, **options):
     """Evaluates a copy of its running latent."""
+
     def copied(x, sigma, **extra):
         return model(x.clone(), sigma, **extra)
 
@@ -35,6 +36,7 @@ def silent(model, x, sigmas, extra_args=None, callback=None, disable=None):
 
 def around(inner, *, named=("inner_model", "sigmas")):
     """A SAMPLER that puts a plain function in the model's place, with some of its attributes."""
+
     def sampler(model, x, sigmas, **options):
         def function(x, sigma, **extra):
             return model(x, sigma, **extra)
@@ -51,14 +53,16 @@ def brighter(latent, **options):
 
 
 def edit(run, sampler, target):
-    return run("EditDuringSampling", sampler=sampler, operation=brighter, target=target, steps="all in range", start_percent=0.2, end_percent=0.8)[0]
+    return run(
+        "EditDuringSampling", sampler=sampler, operation=brighter, target=target, steps="all in range", start_percent=0.2, end_percent=0.8
+    )[0]
 
 
 @pytest.fixture(scope="module")
 def attribute(demo, pack_nodes):
     import comfy.samplers
 
-    run = lambda name, **inputs: pack_nodes[f"SemanticLatents_{name}"].execute(**inputs).args  # noqa: E731
+    run = lambda name, **inputs: pack_nodes[f"SemanticLatents_{name}"].execute(**inputs).args
     with torch.inference_mode():
         return train(run, demo, comfy.samplers.sampler_object("euler"))[0]
 
@@ -90,6 +94,7 @@ def test_two_edits_around_a_wrapper_act_as_without_it(demo, run, sampler_of, att
 
 def other_levels(model, x, sigmas, **options):
     """Asks the model about less noise than there is, which brings out detail."""
+
     def lowered(x, sigma, **extra):
         return model(x, 0.9 * sigma, **extra)
 
@@ -99,8 +104,12 @@ def other_levels(model, x, sigmas, **options):
 
 def test_a_wrapper_that_changes_levels_is_edited_at_its_steps(demo, run, attribute):
     plain, target = draw(demo, KSAMPLER(other_levels)), demo.encode(TARGET)
-    for sampler in (edit(run, KSAMPLER(other_levels), "x_t"), edit(run, KSAMPLER(other_levels), "x0"),
-                    applied(run, KSAMPLER(other_levels), attribute), applied(run, KSAMPLER(other_levels), attribute, target=target)):
+    for sampler in (
+        edit(run, KSAMPLER(other_levels), "x_t"),
+        edit(run, KSAMPLER(other_levels), "x0"),
+        applied(run, KSAMPLER(other_levels), attribute),
+        applied(run, KSAMPLER(other_levels), attribute, target=target),
+    ):
         edited = draw(demo, sampler)
         assert (edited - plain).square().mean().sqrt() > 0.01 * plain.std()
         assert torch.equal(draw(demo, sampler), edited)
@@ -116,7 +125,11 @@ def test_what_cannot_be_edited_on_x_t_is_refused_by_name(demo, run, attribute, f
 
 
 def test_a_wrapper_that_hides_the_guider_is_refused_by_name(demo, run, sampler_of, attribute):
-    for inner in (edit(run, sampler_of("euler"), "x0"), applied(run, sampler_of("euler"), attribute), run("DDIMSampler", eta=0.5, boost_percent=1.0)[0]):
+    for inner in (
+        edit(run, sampler_of("euler"), "x0"),
+        applied(run, sampler_of("euler"), attribute),
+        run("DDIMSampler", eta=0.5, boost_percent=1.0)[0],
+    ):
         with pytest.raises(ValueError, match="^sampler: a sampler around this one"):
             draw(demo, around(inner, named=()))
 
@@ -169,6 +182,7 @@ def test_a_pack_s_own_kind_of_ksampler_stays_one(demo, run, attribute):
 
 def test_evaluations_of_another_size_are_edited_under_a_mask_of_that_size(demo, run):
     """Some samplers draw small first, and enlarge the running latent on the way."""
+
     def growing(model, x, sigmas, **options):
         small = torch.nn.functional.avg_pool2d(x, 2) * 2
         large = k.sample_euler(model, small, sigmas[:3], **options).repeat_interleave(2, -1).repeat_interleave(2, -2)
@@ -217,7 +231,15 @@ def test_where_two_runs_have_not_parted_the_target_s_code_is_what_it_foresees_un
 def test_a_run_outside_of_a_window_is_not_edited_and_the_log_says_so_once(demo, run, sampler_of, attribute, caplog):
     first, late = {"samples": draw(demo, sampler_of("euler"))}, schedule_of(demo, 0.2, 4)
     plain = second_pass(demo, sampler_of("euler"), late, first)
-    sampler = run("EditDuringSampling", sampler=sampler_of("euler"), operation=brighter, target="x_t", steps="all in range", start_percent=0.2, end_percent=0.6)[0]
+    sampler = run(
+        "EditDuringSampling",
+        sampler=sampler_of("euler"),
+        operation=brighter,
+        target="x_t",
+        steps="all in range",
+        start_percent=0.2,
+        end_percent=0.6,
+    )[0]
     for _ in range(3):
         assert torch.equal(second_pass(demo, sampler, late, first), plain)
     assert caplog.text.count("lies outside of 0.2 to 0.6") == 1
@@ -259,10 +281,19 @@ def test_levels_that_go_up_are_edited_where_they_lie_or_refused(demo, run, sampl
     picture, up = {"samples": draw(demo, sampler_of("euler"))}, node("custom_sampler.FlipSigmas", sigmas=schedule_of(demo, 1.0, 8))
     levels, level = demo.model.get_model_object("model_sampling"), []
     spied = demo.model.clone()
-    spied.add_wrapper_with_key("apply_model", "spy", lambda executor, x, t, *rest, **more: (level.append(float(t.flatten()[0])), executor(x, t, *rest, **more))[1])
+    spied.add_wrapper_with_key(
+        "apply_model", "spy", lambda executor, x, t, *rest, **more: (level.append(float(t.flatten()[0])), executor(x, t, *rest, **more))[1]
+    )
     edited = []
-    sampler = run("EditDuringSampling", sampler=sampler_of("euler"), operation=lambda latent, **options: edited.append(level[-1]) or latent, target="x0",
-                  steps="all in range", start_percent=0.0, end_percent=0.3)[0]
+    sampler = run(
+        "EditDuringSampling",
+        sampler=sampler_of("euler"),
+        operation=lambda latent, **options: edited.append(level[-1]) or latent,
+        target="x0",
+        steps="all in range",
+        start_percent=0.0,
+        end_percent=0.3,
+    )[0]
     second_pass(demo, sampler, up, picture, model=spied, noise=False)
     inside = [sigma for sigma in up[:-1].tolist() if sigma >= levels.percent_to_sigma(0.3)]
     assert len(inside) >= 2 and edited == pytest.approx(inside)
@@ -270,7 +301,9 @@ def test_levels_that_go_up_are_edited_where_they_lie_or_refused(demo, run, sampl
     family = family_of(demo.model)
     direction = Direction(torch.ones(1, family.channels, 2, 2), (1.0,), family, "ones")
     settings = dict(strength=1.0, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", keep_norm=False)
-    symmetric, asymmetric = (run("ApplyDirection", model=demo.model, direction=direction, asymmetric=on, **settings)[0] for on in (False, True))
+    symmetric, asymmetric = (
+        run("ApplyDirection", model=demo.model, direction=direction, asymmetric=on, **settings)[0] for on in (False, True)
+    )
     plain = second_pass(demo, sampler_of("euler"), up, picture, noise=False)
     assert not torch.equal(second_pass(demo, sampler_of("euler"), up, picture, model=symmetric, noise=False), plain)
     with pytest.raises(ValueError, match="^sigmas: they go up"):
@@ -286,7 +319,14 @@ def test_levels_that_go_up_are_edited_where_they_lie_or_refused(demo, run, sampl
 def test_a_bound_on_a_step_of_a_shifted_flow_model_is_inside(shaped, run, sampler_of, shift, steps, start, right):
     world, edited = shaped("Flux"), []
     model = node("model_advanced.ModelSamplingSD3", model=world.model, shift=float(shift))
-    sampler = run("EditDuringSampling", sampler=sampler_of("euler"), operation=lambda latent, **options: edited.append(1) or latent, target="x0",
-                  steps="all in range", start_percent=start, end_percent=1.0)[0]
+    sampler = run(
+        "EditDuringSampling",
+        sampler=sampler_of("euler"),
+        operation=lambda latent, **options: edited.append(1) or latent,
+        target="x0",
+        steps="all in range",
+        start_percent=start,
+        end_percent=1.0,
+    )[0]
     world.sample(sampler, model=model, steps=steps, scheduler="simple", cfg=1.0)
     assert len(edited) == right

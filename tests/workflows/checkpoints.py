@@ -7,22 +7,66 @@ import zlib
 import torch
 
 WIDE = {
-    "SD15": {"channel_mult": [1, 2, 4, 4], "num_res_blocks": [2, 2, 2, 2], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_output": [1] * 9 + [0] * 3},
+    "SD15": {
+        "channel_mult": [1, 2, 4, 4],
+        "num_res_blocks": [2, 2, 2, 2],
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1] * 9 + [0] * 3,
+    },
     "SDXL": {"channel_mult": [1, 2, 4]},
 }
 NARROW = {
-    "SD15": {"channel_mult": [1, 1, 1, 1], "num_res_blocks": [1, 1, 1, 1], "transformer_depth": [1, 1, 1, 0], "transformer_depth_output": [1] * 6 + [0] * 2},
+    "SD15": {
+        "channel_mult": [1, 1, 1, 1],
+        "num_res_blocks": [1, 1, 1, 1],
+        "transformer_depth": [1, 1, 1, 0],
+        "transformer_depth_output": [1] * 6 + [0] * 2,
+    },
     "SDXL": {"channel_mult": [1, 1, 1]},
 }
 UNETS = {  # what the host knows a family by
-    "SD15": {"context_dim": 768, "transformer_depth_middle": 1, "use_linear_in_transformer": False, "num_heads": 8, "num_head_channels": -1},
-    "SDXL": {"context_dim": 2048, "num_res_blocks": [2, 2, 2], "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-             "transformer_depth_middle": 10, "use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 64, "num_classes": "sequential", "adm_in_channels": 2816},
+    "SD15": {
+        "context_dim": 768,
+        "transformer_depth_middle": 1,
+        "use_linear_in_transformer": False,
+        "num_heads": 8,
+        "num_head_channels": -1,
+    },
+    "SDXL": {
+        "context_dim": 2048,
+        "num_res_blocks": [2, 2, 2],
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "transformer_depth_middle": 10,
+        "use_linear_in_transformer": True,
+        "num_heads": -1,
+        "num_head_channels": 64,
+        "num_classes": "sequential",
+        "adm_in_channels": 2816,
+    },
 }
-COMMON = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "use_spatial_transformer": True, "legacy": False,
-          "adm_in_channels": None, "use_temporal_attention": False}
-DECODER = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2,
-           "attn_resolutions": [], "dropout": 0.0}
+COMMON = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+}
+DECODER = {
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
 PERIOD = 1_000_003  # random numbers, with which weights are filled again and again
 
 
@@ -33,7 +77,7 @@ def fill(network):
     for name, weight in network.named_parameters():
         if weight.ndim > 1:
             again = -(-weight.numel() // PERIOD)
-            values = noise.roll(zlib.crc32(name.encode())).repeat(again)[:weight.numel()].view(weight.shape)
+            values = noise.roll(zlib.crc32(name.encode())).repeat(again)[: weight.numel()].view(weight.shape)
             weight.copy_(values / weight[0].numel() ** 0.5)
         elif name.endswith(("weight", "bias")):
             weight.fill_(float(name.endswith("weight")))
@@ -41,7 +85,10 @@ def fill(network):
 
 
 def write(path, family, whole=False):
-    """A checkpoint of UNet, text encoders and VAE, in half precision, as the host's own node saves it; not whole: of a narrow UNet and the small TAESD."""
+    """Write a checkpoint of UNet, text encoders and VAE, in half precision, as the host's own node saves it.
+
+    One that is not whole has a narrow UNet and the small TAESD.
+    """
     from comfy.cli_args import args
 
     args.cpu = True  # before anything else of the host is imported

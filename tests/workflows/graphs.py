@@ -4,10 +4,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors.torch import load
-
 from pack.dev.server import PACK, HostError
 from pack.dev.workflow import default, is_widget
+from safetensors.torch import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PREFIX = "SemanticLatents_"
@@ -59,8 +58,16 @@ class DemoGraph(Graph):
     def drawn(self, *, model=None, sampler=None, sigmas=None, steps=4, denoise=1.0, cfg=3.0, batch=1, size=32, seed=0):
         """The latent of a run under the source prompt."""
         return self.out(
-            "SamplerCustom", model=model or self.model, noise_seed=seed, cfg=cfg, positive=self.prompts["source"], negative=self.prompts["negative"],
-            sampler=sampler or self.sampler(), sigmas=sigmas or self.sigmas(steps, denoise), latent_image=self.empty(batch, size))
+            "SamplerCustom",
+            model=model or self.model,
+            noise_seed=seed,
+            cfg=cfg,
+            positive=self.prompts["source"],
+            negative=self.prompts["negative"],
+            sampler=sampler or self.sampler(),
+            sigmas=sigmas or self.sigmas(steps, denoise),
+            latent_image=self.empty(batch, size),
+        )
 
     def save(self, latent):
         self.add("SaveLatent", samples=latent, filename_prefix="graph")
@@ -99,7 +106,12 @@ def outcome(client, graph, callback=lambda kind, data: None):
 def saved(host, run):
     """What a run saved with Save Latent and the pack's own nodes for saving: each file's header, and the bytes of its tensors."""
     outputs = run.outputs.values()
-    own = [(host.folder / "output/semantic_latents" / name).read_bytes() for output in outputs for name in output.get("text", []) if name.endswith(".safetensors")]
+    own = [
+        (host.folder / "output/semantic_latents" / name).read_bytes()
+        for output in outputs
+        for name in output.get("text", [])
+        if name.endswith(".safetensors")
+    ]
     files = [*own, *(host.client.image(reference) for output in outputs for reference in output.get("latents", []))]
     assert files, "it saved nothing"
     ends = [8 + int.from_bytes(file[:8], "little") for file in files]

@@ -5,7 +5,21 @@ import random
 from pack.tests.workflows.graphs import CHECKPOINT, PREFIX, Graph
 
 WORDS = ["a face", "a face, smiling", "a face, red hair, hat", "a face, sunglasses", ""]
-SAMPLERS = ["euler", "ddim", "dpmpp_2m", "euler_ancestral", "heun", "lms", "dpmpp_2m_sde", "uni_pc", "dpm_2", "ddpm", "sa_solver", "dpm_fast", "dpm_adaptive"]
+SAMPLERS = [
+    "euler",
+    "ddim",
+    "dpmpp_2m",
+    "euler_ancestral",
+    "heun",
+    "lms",
+    "dpmpp_2m_sde",
+    "uni_pc",
+    "dpm_2",
+    "ddpm",
+    "sa_solver",
+    "dpm_fast",
+    "dpm_adaptive",
+]
 HALF, SEEDS = [0.0, 0.5], [0, 1, 2**63]
 SCHEDULERS = ["normal", "simple", "karras", "exponential", "ddim_uniform", "beta", "sgm_uniform"]
 # The host's nodes that take part; values where the schema allows more than a small graph should ask for, or can bear.
@@ -61,40 +75,108 @@ STOCK = {
 }
 # Where a branch of a graph starts at the latest, and where it ends.
 FIRST = {
-    "MODEL": "CheckpointLoaderSimple", "CLIP": "CheckpointLoaderSimple", "VAE": "CheckpointLoaderSimple", "CONDITIONING": "CLIPTextEncode",
-    "LATENT": "EmptyLatentImage", "drawn": "KSampler", "IMAGE": "LoadImage", "small": "LoadImage", "MASK": "SolidMask", "SAMPLER": "KSamplerSelect",
-    "SIGMAS": "BasicScheduler", "NOISE": "RandomNoise", "GUIDER": "CFGGuider", "LATENT_OPERATION": "SemanticLatents_SpectrumOperation",
-    "CURVE": "CurveEditor", "CLIP_VISION": "SemanticLatents_DemoScorer", "FLOAT": "SemanticLatents_StrengthRange", "STRING": "SemanticLatents_StrengthRange",
-    "INT": "SemanticLatents_ExploreSingularVectors", "SEMANTIC_LATENTS_SVD": "SemanticLatents_Decompose", "SEMANTIC_LATENTS_DIRECTION": "SemanticLatents_LoadDirection",
-    "SEMANTIC_LATENTS_ATTRIBUTE": "SemanticLatents_LoadAttribute", "SEMANTIC_LATENTS_TRAJECTORY": "SemanticLatents_SampleTrajectory",
+    "MODEL": "CheckpointLoaderSimple",
+    "CLIP": "CheckpointLoaderSimple",
+    "VAE": "CheckpointLoaderSimple",
+    "CONDITIONING": "CLIPTextEncode",
+    "LATENT": "EmptyLatentImage",
+    "drawn": "KSampler",
+    "IMAGE": "LoadImage",
+    "small": "LoadImage",
+    "MASK": "SolidMask",
+    "SAMPLER": "KSamplerSelect",
+    "SIGMAS": "BasicScheduler",
+    "NOISE": "RandomNoise",
+    "GUIDER": "CFGGuider",
+    "LATENT_OPERATION": "SemanticLatents_SpectrumOperation",
+    "CURVE": "CurveEditor",
+    "CLIP_VISION": "SemanticLatents_DemoScorer",
+    "FLOAT": "SemanticLatents_StrengthRange",
+    "STRING": "SemanticLatents_StrengthRange",
+    "INT": "SemanticLatents_ExploreSingularVectors",
+    "SEMANTIC_LATENTS_SVD": "SemanticLatents_Decompose",
+    "SEMANTIC_LATENTS_DIRECTION": "SemanticLatents_LoadDirection",
+    "SEMANTIC_LATENTS_ATTRIBUTE": "SemanticLatents_LoadAttribute",
+    "SEMANTIC_LATENTS_TRAJECTORY": "SemanticLatents_SampleTrajectory",
 }
 LAST = {
-    "LATENT": "SaveLatent", "IMAGE": "VAEEncode", "LOSS_MAP": "LossGraphNode", "MODEL": "KSampler", "CONDITIONING": "KSampler", "MASK": "SetLatentNoiseMask",
-    "SAMPLER": "SamplerCustom", "SIGMAS": "SamplerCustom", "NOISE": "SamplerCustomAdvanced", "GUIDER": "SamplerCustomAdvanced", "LATENT_OPERATION": "LatentApplyOperation",
-    "CLIP_VISION": "SemanticLatents_CompareEdit", "SEMANTIC_LATENTS_SVD": "SemanticLatents_Compose", "SEMANTIC_LATENTS_DIRECTION": "SemanticLatents_ApplyDirection",
-    "SEMANTIC_LATENTS_ATTRIBUTE": "SemanticLatents_ApplyAttribute", "SEMANTIC_LATENTS_TRAJECTORY": "SemanticLatents_VectorMobility",
+    "LATENT": "SaveLatent",
+    "IMAGE": "VAEEncode",
+    "LOSS_MAP": "LossGraphNode",
+    "MODEL": "KSampler",
+    "CONDITIONING": "KSampler",
+    "MASK": "SetLatentNoiseMask",
+    "SAMPLER": "SamplerCustom",
+    "SIGMAS": "SamplerCustom",
+    "NOISE": "SamplerCustomAdvanced",
+    "GUIDER": "SamplerCustomAdvanced",
+    "LATENT_OPERATION": "LatentApplyOperation",
+    "CLIP_VISION": "SemanticLatents_CompareEdit",
+    "SEMANTIC_LATENTS_SVD": "SemanticLatents_Compose",
+    "SEMANTIC_LATENTS_DIRECTION": "SemanticLatents_ApplyDirection",
+    "SEMANTIC_LATENTS_ATTRIBUTE": "SemanticLatents_ApplyAttribute",
+    "SEMANTIC_LATENTS_TRAJECTORY": "SemanticLatents_VectorMobility",
 }
-# The host's Empty Latent Image has four channels, which a sampler adapts to its model and a VAE does not; sheets of pictures are too large to draw.
+# The host's Empty Latent Image has four channels, which a sampler adapts to its model and a VAE does not.
+# Sheets of pictures are too large to draw.
 MAKERS = {
-    "drawn": ["KSampler", "SamplerCustom", "SamplerCustomAdvanced", "VAEEncode", "SemanticLatents_SampleTrajectory", "SemanticLatents_Invert"],
+    "drawn": [
+        "KSampler",
+        "SamplerCustom",
+        "SamplerCustomAdvanced",
+        "VAEEncode",
+        "SemanticLatents_SampleTrajectory",
+        "SemanticLatents_Invert",
+    ],
     "small": ["LoadImage", "EmptyImage", "ImageScale", "VAEDecode"],
 }
-NEEDS = {("VAEDecode", "samples"): "drawn", ("LatentBatch", "samples1"): "drawn", ("LatentBatch", "samples2"): "drawn", ("VAEEncode", "pixels"): "small",
-         ("SemanticLatents_Invert", "latent"): "drawn", ("SemanticLatents_TrainDirection", "pictures"): "drawn"}
+NEEDS = {
+    ("VAEDecode", "samples"): "drawn",
+    ("LatentBatch", "samples1"): "drawn",
+    ("LatentBatch", "samples2"): "drawn",
+    ("VAEEncode", "pixels"): "small",
+    ("SemanticLatents_Invert", "latent"): "drawn",
+    ("SemanticLatents_TrainDirection", "pictures"): "drawn",
+}
 COMPANIONS = {  # inputs that a choice asks for
-    ("mode", "curve"): ["curve"], ("objective", "prompt matching"): ["target"], ("objective", "CLIP directional"): ["clip_vision", "clip"],
-    ("distance", "CLIP vision"): ["clip_vision"], ("link", "clip_vision"): ["clip"],
+    ("mode", "curve"): ["curve"],
+    ("objective", "prompt matching"): ["target"],
+    ("objective", "CLIP directional"): ["clip_vision", "clip"],
+    ("distance", "CLIP vision"): ["clip_vision"],
+    ("link", "clip_vision"): ["clip"],
 }
 RARE = {"resume", "pictures"}  # optional inputs that few of the things that fit by their kind will do for
-UPWARDS = {"SemanticLatents_Invert", "SemanticLatents_TrainAttribute"}  # are offered sigmas the wrong way round, too; samplers of the host would diverge
-SMALL = {"steps": 5, "images": 3, "batch_size": 3, "epochs": 2, "seeds": 2, "count": 2, "iterations": 3, "refinements": 3, "tile": 64, "columns": 5, "cfg": 8.0}
+UPWARDS = {
+    "SemanticLatents_Invert",
+    "SemanticLatents_TrainAttribute",
+}  # are offered sigmas the wrong way round, too; samplers of the host would diverge
+SMALL = {
+    "steps": 5,
+    "images": 3,
+    "batch_size": 3,
+    "epochs": 2,
+    "seeds": 2,
+    "count": 2,
+    "iterations": 3,
+    "refinements": 3,
+    "tile": 64,
+    "columns": 5,
+    "cfg": 8.0,
+}
 FITTING = {"first": 4, "last": 5, "leading": 5, "rank": 5, "triplets": 9, "channel": 3, "source_rank": 17, "target_rank": 17}
 MOST = {**SMALL, **FITTING}
 DIRECTIONS, ATTRIBUTES = ["demo_sunglasses.safetensors", "demo_beard.safetensors"], ["demo_attribute_sunglasses.safetensors"]
-FILES = {"SemanticLatents_LoadDirection": [*9 * DIRECTIONS, *ATTRIBUTES], "SemanticLatents_LoadAttribute": [*18 * ATTRIBUTES, DIRECTIONS[0]]}
+FILES = {
+    "SemanticLatents_LoadDirection": [*9 * DIRECTIONS, *ATTRIBUTES],
+    "SemanticLatents_LoadAttribute": [*18 * ATTRIBUTES, DIRECTIONS[0]],
+}
 TEXTS = {
-    "triplets": [*9 * ["1-3", "1, 2", "3"], "40", "x"], "gains": [*9 * ["0, 2", "1", "-1, 0.5"], "a", ""],
-    "source_text": WORDS, "target_text": WORDS, "title": ["", "a title"], "filename_prefix": ["graph", "folder/graph"],
+    "triplets": [*9 * ["1-3", "1, 2", "3"], "40", "x"],
+    "gains": [*9 * ["0, 2", "1", "-1, 0.5"], "a", ""],
+    "source_text": WORDS,
+    "target_text": WORDS,
+    "title": ["", "a title"],
+    "filename_prefix": ["graph", "folder/graph"],
 }
 CURVES = [{"points": points, "interpolation": "linear"} for points in ([[0, 0], [1, 1]], [[0, 1], [0.3, 0.2], [1, 0.5]], [[0.5, 1]])]
 
@@ -130,8 +212,12 @@ class Grower:
 
     def taken(self, link, kind, hops):
         """A node that takes an output."""
-        takers = [(name, slot) for name in self.info for slot, wanted, *_ in self.inputs(name)
-                  if (self.fits(link, wanted) if hops < 2 else name == LAST.get(kind) and wanted in (kind, "small"))]
+        takers = [
+            (name, slot)
+            for name in self.info
+            for slot, wanted, *_ in self.inputs(name)
+            if (self.fits(link, wanted) if hops < 2 else name == LAST.get(kind) and wanted in (kind, "small"))
+        ]
         name, slot = self.random.choice(takers or [("PreviewAny", "source")])
         return self.add(name, 0, {slot: link})
 
@@ -141,7 +227,12 @@ class Grower:
         for slot, kind, options, required in self.inputs(name):
             if slot not in given and (required or kind in FIRST and self.random.random() < (min(0.1, eager) if slot in RARE else eager)):
                 inputs[slot] = self.value(name, slot, kind, options, depth)
-        asked = {slot for (given, choice), slots in COMPANIONS.items() if (choice in inputs if given == "link" else inputs.get(given) == choice) for slot in slots}
+        asked = {
+            slot
+            for (given, choice), slots in COMPANIONS.items()
+            if (choice in inputs if given == "link" else inputs.get(given) == choice)
+            for slot in slots
+        }
         for slot, kind, options, _ in self.inputs(name):
             if slot in asked - inputs.keys() and self.random.random() < 0.9:
                 inputs[slot] = self.value(name, slot, kind, options, depth)
@@ -172,9 +263,12 @@ class Grower:
 
     def is_empty(self, node):
         """Whether a node's latents come from an Empty Latent Image and went through no sampler."""
-        links = [link for slot, link in self.graph[node]["inputs"].items() if isinstance(link, list) and slot not in ("latent", "latent_image")]
+        links = [
+            link for slot, link in self.graph[node]["inputs"].items() if isinstance(link, list) and slot not in ("latent", "latent_image")
+        ]
         return self.graph[node]["class_type"] == "EmptyLatentImage" or any(
-            self.is_empty(origin) for origin, slot in links if self.kinds(origin)[slot] in ("LATENT", "SEMANTIC_LATENTS_SVD"))
+            self.is_empty(origin) for origin, slot in links if self.kinds(origin)[slot] in ("LATENT", "SEMANTIC_LATENTS_SVD")
+        )
 
     # What goes into a node
 
@@ -205,9 +299,18 @@ class Grower:
         there = [[node, slot] for node in self.graph for slot in range(len(self.kinds(node))) if self.fits([node, slot], kind)]
         if there and self.random.random() < (0.3 if kind == "CONDITIONING" else 0.7):
             return self.random.choice(there)
-        makers = MAKERS.get(kind) or [name for name, node in self.info.items() if kind in node["output"] and not (name in STOCK and node["output_node"])]
-        node = self.add(FIRST[kind] if depth > 1 else self.random.choice([FIRST[kind], *(makers if self.random.random() < (0.4 if kind == "CONDITIONING" else 1) else ())]), depth + 1)
-        return self.random.choice([[node, slot] for slot in range(len(self.kinds(node))) if self.fits([node, slot], kind)] or [self.link(kind, 3)])
+        makers = MAKERS.get(kind) or [
+            name for name, node in self.info.items() if kind in node["output"] and not (name in STOCK and node["output_node"])
+        ]
+        node = self.add(
+            FIRST[kind]
+            if depth > 1
+            else self.random.choice([FIRST[kind], *(makers if self.random.random() < (0.4 if kind == "CONDITIONING" else 1) else ())]),
+            depth + 1,
+        )
+        return self.random.choice(
+            [[node, slot] for slot in range(len(self.kinds(node))) if self.fits([node, slot], kind)] or [self.link(kind, 3)]
+        )
 
     def number(self, kind, options, most):
         """A widget's number: the default, an end of its range, or between them, the nearer to the default the likelier."""

@@ -30,11 +30,35 @@ def around(blueprint):
     workflow = json.loads(blueprint.read_text())
     node = workflow["nodes"][0]
     node["inputs"][0]["link"], node["outputs"][0]["links"] = 1, [2]
-    load = {"id": 2, "type": "LoadImage", "pos": [-360, 0], "size": [320, 330], "mode": 0, "inputs": [], "properties": {}, "widgets_values": [PICTURE, "image"],
-            "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}, {"name": "MASK", "type": "MASK", "links": []}]}
-    save = {"id": 3, "type": "SaveImage", "pos": [460, 0], "size": [320, 330], "mode": 0, "outputs": [], "properties": {}, "widgets_values": ["blueprint"],
-            "inputs": [{"name": "images", "type": "IMAGE", "link": 2}]}
-    return {**workflow, "nodes": [node, load, save], "links": [[1, 2, 0, node["id"], 0, "IMAGE"], [2, node["id"], 0, 3, 0, "IMAGE"]], "last_node_id": 3, "last_link_id": 2}
+    load = {
+        "id": 2,
+        "type": "LoadImage",
+        "pos": [-360, 0],
+        "size": [320, 330],
+        "mode": 0,
+        "inputs": [],
+        "properties": {},
+        "widgets_values": [PICTURE, "image"],
+        "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}, {"name": "MASK", "type": "MASK", "links": []}],
+    }
+    save = {
+        "id": 3,
+        "type": "SaveImage",
+        "pos": [460, 0],
+        "size": [320, 330],
+        "mode": 0,
+        "outputs": [],
+        "properties": {},
+        "widgets_values": ["blueprint"],
+        "inputs": [{"name": "images", "type": "IMAGE", "link": 2}],
+    }
+    return {
+        **workflow,
+        "nodes": [node, load, save],
+        "links": [[1, 2, 0, node["id"], 0, "IMAGE"], [2, node["id"], 0, 3, 0, "IMAGE"]],
+        "last_node_id": 3,
+        "last_link_id": 2,
+    }
 
 
 def run(page, server, **values):
@@ -51,8 +75,10 @@ def test_is_offered(blueprint, server):
 
 def test_shows_only_what_a_user_sets(blueprint, page):
     page.evaluate(OPEN, around(blueprint))
-    node = page.evaluate("() => { const node = app.graph.nodes.find((node) => node.isSubgraphNode?.()); "
-                         "return [node.title, node.inputs.map((slot) => slot.name), node.widgets.map((widget) => widget.name)] }")
+    node = page.evaluate(
+        "() => { const node = app.graph.nodes.find((node) => node.isSubgraphNode?.()); "
+        "return [node.title, node.inputs.map((slot) => slot.name), node.widgets.map((widget) => widget.name)] }"
+    )
     assert node == ["Edit an attribute", ["picture", "source", "target", "strength"], ["source", "target", "strength"]]
 
 

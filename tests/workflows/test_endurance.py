@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from pack.dev.server import Host
 from pack.tests.workflows.graphs import DemoGraph, base_directory, outcome, saved, with_ours
 
@@ -103,20 +102,53 @@ def left(host):
 
 
 def train_attribute(graph):
-    node = graph.own("TrainAttribute", model=graph.model, **graph.prompts, vae=graph.vae, sampler=graph.sampler(), sigmas=graph.sigmas(5), latent=graph.empty(), seeds=1, cfg=1.0)
+    node = graph.own(
+        "TrainAttribute",
+        model=graph.model,
+        **graph.prompts,
+        vae=graph.vae,
+        sampler=graph.sampler(),
+        sigmas=graph.sigmas(5),
+        latent=graph.empty(),
+        seeds=1,
+        cfg=1.0,
+    )
     graph.own("SaveAttribute", attribute=[node, 0])
     return node
 
 
 def train_direction(graph):
-    node = graph.own("TrainDirection", model=graph.model, **graph.prompts, vae=graph.vae, latent=graph.empty(), images=2, batch_size=1, epochs=1, steps=3, cfg=1.0)
+    node = graph.own(
+        "TrainDirection",
+        model=graph.model,
+        **graph.prompts,
+        vae=graph.vae,
+        latent=graph.empty(),
+        images=2,
+        batch_size=1,
+        epochs=1,
+        steps=3,
+        cfg=1.0,
+    )
     graph.own("SaveDirection", direction=[node, 0])
     return node
 
 
 def discover_directions(graph, method="PCA"):
     prompts = {"positive": graph.prompts["source"], "negative": graph.prompts["negative"]}
-    node = graph.own("DiscoverDirections", model=graph.model, **prompts, latent=graph.empty(), method=method, images=6, batch_size=2, steps=5, cfg=1.0, count=2, iterations=2)
+    node = graph.own(
+        "DiscoverDirections",
+        model=graph.model,
+        **prompts,
+        latent=graph.empty(),
+        method=method,
+        images=6,
+        batch_size=2,
+        steps=5,
+        cfg=1.0,
+        count=2,
+        iterations=2,
+    )
     graph.own("SaveDirection", direction=[node, 0])
     return node
 
@@ -126,7 +158,9 @@ def discover_by_jacobian(graph):
 
 
 def direction_from_prompts(graph):
-    node = graph.own("DirectionFromPrompts", model=graph.model, **graph.prompts, latent=graph.empty(), images=4, batch_size=2, steps=4, cfg=1.0)
+    node = graph.own(
+        "DirectionFromPrompts", model=graph.model, **graph.prompts, latent=graph.empty(), images=4, batch_size=2, steps=4, cfg=1.0
+    )
     graph.own("SaveDirection", direction=[node, 0])
     return node
 
@@ -146,7 +180,15 @@ def editing_schedule(graph):
 
 def guided(graph, name, steps, **inputs):
     guider = graph.out("CFGGuider", model=graph.model, positive=graph.prompts["source"], negative=graph.prompts["negative"], cfg=1.0)
-    node = graph.own(name, noise=graph.out("RandomNoise"), guider=guider, sampler=graph.sampler(), sigmas=graph.sigmas(steps), latent_image=graph.empty(), **inputs)
+    node = graph.own(
+        name,
+        noise=graph.out("RandomNoise"),
+        guider=guider,
+        sampler=graph.sampler(),
+        sigmas=graph.sigmas(steps),
+        latent_image=graph.empty(),
+        **inputs,
+    )
     graph.save([node, 0])
     return node
 
@@ -167,14 +209,30 @@ def asymmetric_sampling(graph):
 
 def applied(graph, **inputs):
     """The model with a direction from a file."""
-    return [graph.own("ApplyDirection", model=graph.model, direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0], **inputs), 0]
+    return [
+        graph.own(
+            "ApplyDirection", model=graph.model, direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0], **inputs
+        ),
+        0,
+    ]
 
 
-LONG = [train_attribute, train_direction, discover_directions, discover_by_jacobian, direction_from_prompts, invert, editing_schedule, sample_trajectory,
-        explore_singular_vectors, asymmetric_sampling]
+LONG = [
+    train_attribute,
+    train_direction,
+    discover_directions,
+    discover_by_jacobian,
+    direction_from_prompts,
+    invert,
+    editing_schedule,
+    sample_trajectory,
+    explore_singular_vectors,
+    asymmetric_sampling,
+]
 
 
-SETTLED = 40  # runs after which the allocator's pools have their size: 15 MB for Train Attribute, of which 30 runs take all, and the next 90 take 1 MB
+# Runs after which the allocator's pools have their size: 15 MB for Train Attribute. 30 runs take all of it, and the next 90 take 1 MB.
+SETTLED = 40
 
 
 class Clock:
@@ -195,7 +253,10 @@ class Clock:
 
 
 def cancelled(host, graph, node, delay):
-    """Cancel a graph some seconds after one of its nodes began: the seconds, and those of the processor, that it still took; None if it was done before."""
+    """Cancel a graph some seconds after one of its nodes began.
+
+    Returns the seconds, and those of the processor, that it still took. Returns None if it was done before.
+    """
     posted = []
 
     def interrupt():
@@ -242,8 +303,11 @@ def test_cancel_stops_at_once_and_leaves_nothing_behind(grow, host, info, rounds
     grown = min(readings[half:]) - min(readings[:half])  # the pools' sizes go up and down; what is kept does not
     assert grown < 4 * MB, f"{grown / MB:.1f} MB more after {len(waits)} runs cancelled; {[round(one / MB, 1) for one in readings]}"
     most = [max(times) for times in zip(*waits)]
-    figures(f"cancel {grow.__name__.replace('_', ' ')}", f"{len(waits)} times; stopped after {most[0]:.2f} s at most ({most[1]:.2f} s of the processor), "
-            f"the next run equal bit for bit; memory {grown / MB:+.1f} MB")
+    figures(
+        f"cancel {grow.__name__.replace('_', ' ')}",
+        f"{len(waits)} times; stopped after {most[0]:.2f} s at most ({most[1]:.2f} s of the processor), "
+        f"the next run equal bit for bit; memory {grown / MB:+.1f} MB",
+    )
 
 
 # Memory
@@ -255,7 +319,9 @@ def late(graph, i, **inputs):
 
 
 def with_direction(graph, i):
-    return late(graph, i, model=applied(graph, strength=0.2 + 0.1 * (i % 50), end_percent=1.0, asymmetric=i % 8 > 3), sampler=graph.sampler("ddim"))
+    return late(
+        graph, i, model=applied(graph, strength=0.2 + 0.1 * (i % 50), end_percent=1.0, asymmetric=i % 8 > 3), sampler=graph.sampler("ddim")
+    )
 
 
 def with_attribute(graph, i):
@@ -271,8 +337,18 @@ def with_operation(graph, i):
 
 
 def with_training(graph, i):
-    learned = graph.own("TrainAttribute", model=graph.model, **graph.prompts, vae=graph.vae, sampler=graph.sampler(), sigmas=graph.sigmas(4),
-                        latent=graph.empty(), seeds=1, seed=i, cfg=1.0)
+    learned = graph.own(
+        "TrainAttribute",
+        model=graph.model,
+        **graph.prompts,
+        vae=graph.vae,
+        sampler=graph.sampler(),
+        sigmas=graph.sigmas(4),
+        latent=graph.empty(),
+        seeds=1,
+        seed=i,
+        cfg=1.0,
+    )
     return late(graph, i, sampler=[graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=[learned, 0]), 0])
 
 
@@ -306,8 +382,11 @@ def test_edits_in_a_row_keep_no_memory(host, info, rounds, figures):
     runs = rounds(20, 200)
     grown, readings = growth(host, info, runs)
     assert grown < of_a_leak(runs) / 2, f"{grown / MB:.2f} MB more; {[round(one / MB, 1) for one in readings]}"
-    figures("memory after edits in a row", f"{runs} runs, each with other strengths and seeds: {grown / MB:+.2f} MB from the low of the first half to that of the second; a run's "
-            f"latents kept would be {of_a_leak(runs) / MB:.1f} MB")
+    figures(
+        "memory after edits in a row",
+        f"{runs} runs, each with other strengths and seeds: {grown / MB:+.2f} MB from the low of the first half to that of the second; "
+        f"a run's latents kept would be {of_a_leak(runs) / MB:.1f} MB",
+    )
 
 
 def test_a_run_that_kept_its_latents_would_be_seen(fresh, info):
@@ -338,5 +417,9 @@ def test_peaks_of_edits_stay_near_that_of_the_plain_run(host, info, figures):
         graph = DemoGraph(info)
         peaks[edit.__name__] = peak(host, graph.save(edit(graph, 1)))
     expected = peaks.pop("plain")
-    figures("memory at most", f"plain run of {BATCH}: {expected / MB:.1f} MB; " + ", ".join(f"{name.replace('_', ' ')} {(most - expected) / MB:+.1f}" for name, most in peaks.items()))
+    figures(
+        "memory at most",
+        f"plain run of {BATCH}: {expected / MB:.1f} MB; "
+        + ", ".join(f"{name.replace('_', ' ')} {(most - expected) / MB:+.1f}" for name, most in peaks.items()),
+    )
     assert max(peaks.values()) < 1.5 * expected, peaks

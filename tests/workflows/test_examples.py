@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from pack.dev.workflow import to_prompt
+from PIL import Image
 
 pytestmark = pytest.mark.timeout(1200)
 PACK = "semantic_latents"
@@ -87,6 +86,7 @@ def test_opens_converts_and_runs_in_the_page(workflow_file, page, object_info):
 
 
 # Over the API: the server still has the results of the page
+
 
 def pictures(client, run):
     return [np.asarray(Image.open(io.BytesIO(client.image(reference)))) for reference in run.images()]

@@ -1,4 +1,7 @@
-"""The example workflows after choosing another checkpoint: Stable Diffusion 1.5 and SDXL in their own layouts, text encoders and VAE, with random weights."""
+"""The example workflows run after another checkpoint is chosen.
+
+The checkpoints are Stable Diffusion 1.5 and SDXL in their own layouts, text encoders and VAE, with random weights.
+"""
 
 import io
 import json
@@ -7,18 +10,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from pack.dev.server import Host
 from pack.dev.workflow import to_prompt
 from pack.tests.workflows import checkpoints
 from pack.tests.workflows.conftest import WORKFLOWS
 from pack.tests.workflows.graphs import base_directory, with_ours
+from PIL import Image
 
 pytestmark = pytest.mark.timeout(900)
 SIZE = 64  # stands for a model's usual size
 LESS = {"steps": 4, "images": 3, "seeds": 1, "epochs": 1, "batch_size": 2, "refinements": 1}  # a test's share of the work, in any node
-FEWER = {"SemanticLatents_DiscoverDirections": {"count": 2}, "SemanticLatents_ExploreSingularVectors": {"triplets": "1, 2", "gains": "0, 2"}}
+FEWER = {
+    "SemanticLatents_DiscoverDirections": {"count": 2},
+    "SemanticLatents_ExploreSingularVectors": {"triplets": "1, 2", "gains": "0, 2"},
+}
 STRONGER = 4  # random weights answer little to an edit
 
 
@@ -37,8 +42,16 @@ def host(request, tmp_path_factory):
 
 
 def chosen(prompt, checkpoint):
-    """What a user changes: the checkpoint, the size and the picture; what the test does: less work, stronger edits, and pictures saved one by one."""
-    changes = {"CheckpointLoaderSimple": {"ckpt_name": checkpoint}, "EmptyLatentImage": {"width": SIZE, "height": SIZE}, "LoadImage": {"image": "photograph.png"}, **FEWER}
+    """A user changes the checkpoint, the size and the picture.
+
+    The test asks for less work and stronger edits, and saves pictures one by one.
+    """
+    changes = {
+        "CheckpointLoaderSimple": {"ckpt_name": checkpoint},
+        "EmptyLatentImage": {"width": SIZE, "height": SIZE},
+        "LoadImage": {"image": "photograph.png"},
+        **FEWER,
+    }
     for node in prompt.values():
         inputs = node["inputs"]
         inputs |= changes.get(node["class_type"], {})
@@ -57,7 +70,9 @@ def test_runs_after_choosing_the_checkpoint(path, host):
     """Its pictures show something, and those of one sheet differ."""
     run = host.client.run(chosen(to_prompt(json.loads(path.read_text()), host.info), host.checkpoint))
     saved = [[image for image in output.get("images", []) if image["type"] == "output"] for output in run.outputs.values()]
-    sheets = [[np.asarray(Image.open(io.BytesIO(host.client.image(reference)))).astype(int) for reference in sheet] for sheet in saved if sheet]
+    sheets = [
+        [np.asarray(Image.open(io.BytesIO(host.client.image(reference)))).astype(int) for reference in sheet] for sheet in saved if sheet
+    ]
     pictures = [picture for sheet in sheets for picture in sheet]
     assert len(pictures) > 1 and all(picture.std() > 1 for picture in pictures), "flat pictures"
     apart = [int(np.abs(one - sheet[0]).max()) for sheet in sheets for one in sheet[1:]]

@@ -1,7 +1,6 @@
 """Numbers that come over a link, where the host checks no range: each input of each node takes them, or refuses them by its name."""
 
 import pytest
-
 from pack.tests.workflows.graphs import PREFIX, outcome
 from pack.tests.workflows.growing import Grower, inputs_of
 from pack.tests.workflows.test_random_graphs import check_end
@@ -9,7 +8,18 @@ from pack.tests.workflows.test_random_graphs import check_end
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.campaign, pytest.mark.slow]
 SOURCES = {"int": "PrimitiveInt", "float": "PrimitiveFloat"}
 LARGEST = 2**63 - 1  # that PrimitiveInt gives; seeds go further
-COSTLY = {"images", "batch_size", "epochs", "seeds", "steps", "iterations", "refinements", "count", "tile", "columns"}  # a large one is long work, not a mistake
+COSTLY = {
+    "images",
+    "batch_size",
+    "epochs",
+    "seeds",
+    "steps",
+    "iterations",
+    "refinements",
+    "count",
+    "tile",
+    "columns",
+}  # a large one is long work, not a mistake
 
 
 def numbers(kind, slot, options):
@@ -42,7 +52,7 @@ def grown(client, info, name, slot):
 def test_takes_or_refuses_numbers_out_of_range(server, object_info, rounds, figures):
     there, wrong, ends = {}, [], {"finished": 0, "failed": 0}
     every = list(cases(object_info))
-    for name, slot, kind, number in every[::rounds(7, 1)]:
+    for name, slot, kind, number in every[:: rounds(7, 1)]:
         if (name, slot) not in there:
             there[name, slot] = grown(server.client, object_info, name, slot)
         graph, node = there[name, slot]

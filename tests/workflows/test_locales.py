@@ -9,7 +9,10 @@ LOCALES = Path(__file__).resolve().parents[2] / "locales"
 SHOWN = """(ids) => Object.fromEntries(ids.map((id) => {
     const node = LiteGraph.createNode(id)
     const label = (slot) => slot.label ?? slot.localized_name
-    const inputs = [...node.inputs.map((input) => [input.name, label(input)]), ...(node.widgets ?? []).map((widget) => [widget.name, widget.label])]
+    const inputs = [
+        ...node.inputs.map((input) => [input.name, label(input)]),
+        ...(node.widgets ?? []).map((widget) => [widget.name, widget.label]),
+    ]
     const { description, category } = node.constructor.nodeData
     return [id, { display_name: node.title, description, category, inputs: Object.fromEntries(inputs), outputs: node.outputs.map(label) }]
 }))"""
@@ -43,7 +46,11 @@ def test_nodes_speak_the_users_language(language, page):
     nodes, category = read(language, "nodeDefs.json"), read(language, "main.json")["nodeCategories"]["semantic latents"]
     for name, shown in page.evaluate(SHOWN, list(nodes)).items():
         node = nodes[name]
-        assert [shown[key] for key in ("display_name", "description", "category")] == [node["display_name"], node["description"], category], name
+        assert [shown[key] for key in ("display_name", "description", "category")] == [
+            node["display_name"],
+            node["description"],
+            category,
+        ], name
         for port, words in node["inputs"].items():
             assert shown["inputs"][port] == words["name"], f"{name}: {port}"
         assert shown["outputs"] == [words["name"] for words in node["outputs"].values()], name

@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from pack.dev.server import Host, failed_import
 from pack.tests.workflows.graphs import PREFIX, ROOT, DemoGraph, base_directory, latents, with_ours
 
@@ -62,7 +61,15 @@ def with_direction(graph):
 def with_attribute(graph):
     """AVI: an attribute learned, and applied with its target."""
     inputs = {"sampler": graph.sampler(), "target": graph.prompts["target"]}
-    learned = graph.own("TrainAttribute", model=graph.model, **{**graph.prompts, **inputs}, vae=graph.vae, sigmas=graph.sigmas(5), latent=graph.empty(), seeds=2)
+    learned = graph.own(
+        "TrainAttribute",
+        model=graph.model,
+        **{**graph.prompts, **inputs},
+        vae=graph.vae,
+        sigmas=graph.sigmas(5),
+        latent=graph.empty(),
+        seeds=2,
+    )
     return graph.drawn(sampler=[graph.own("ApplyAttribute", attribute=[learned, 0], **inputs), 0], steps=5)
 
 

@@ -4,7 +4,6 @@ import collections
 import time
 
 import pytest
-
 from pack.tests.workflows.graphs import PREFIX, DemoGraph, latents, outcome
 from pack.tests.workflows.growing import Grower, inputs_of
 
@@ -15,13 +14,21 @@ HOST_S_OWN = {("LossGraphNode", "float division by zero")}  # of a loss that sta
 
 
 def is_clear(error, graph):
-    """Whether an error is one of the pack's own checks, and names inputs of its nodes in the graph, or of the node that failed; or one of the host's own."""
+    """Whether an error is one of the host's own, or is one of the pack's own checks and says what to change.
+
+    A check names inputs of the pack's nodes in the graph, or of the node that failed.
+    """
     if (error["node_type"], error["exception_message"].strip()) in HOST_S_OWN:
         return True
     names, _, advice = error["exception_message"].strip().partition(": ")
     classes = {node["class_type"] for node in graph.values() if node["class_type"].startswith(PREFIX)} | {error["node_type"]}
     slots = {slot.removesuffix("_name") for name in classes for slot, *_ in inputs_of(graph.info[name], name)}
-    return error["exception_type"] == "ValueError" and set(names.split(", ")) <= slots and len(advice) > 20 and "semantic_latents" in error["traceback"][-1]
+    return (
+        error["exception_type"] == "ValueError"
+        and set(names.split(", ")) <= slots
+        and len(advice) > 20
+        and "semantic_latents" in error["traceback"][-1]
+    )
 
 
 def check_finite(client, run):
@@ -59,8 +66,11 @@ def test_ends_in_a_result_or_a_clear_error(server, object_info, rounds, figures)
     assert not wrong, "\n\n".join(wrong)
     seconds = (time.monotonic() - started) / count
     named = ", ".join(f"{name} {times}" for name, times in messages.most_common(8))
-    figures("random graphs", f"{count}: {ends['finished']} finished, {ends['refused']} with a mistake refused by validation, "
-            f"{ends['failed']} with a clear error ({named}); {seconds:.1f} s each")
+    figures(
+        "random graphs",
+        f"{count}: {ends['finished']} finished, {ends['refused']} with a mistake refused by validation, "
+        f"{ends['failed']} with a clear error ({named}); {seconds:.1f} s each",
+    )
 
 
 # What random graphs found
@@ -120,11 +130,20 @@ def jacobian_of_a_prompt_for_late_steps(graph):
 
 
 def jacobian_under_freeu(graph):
-    return own(graph, "DiscoverDirections", pictures(graph, model=graph.out("FreeU_V2", model=graph.model), method="Jacobian", iterations=1))
+    return own(
+        graph, "DiscoverDirections", pictures(graph, model=graph.out("FreeU_V2", model=graph.model), method="Jacobian", iterations=1)
+    )
 
 
 def pullback_under_downscaling(graph):
-    smaller = graph.out("PatchModelAddDownscale", model=graph.model, block_number=3, downscale_factor=1.0, downscale_method="bislerp", upscale_method="bislerp")
+    smaller = graph.out(
+        "PatchModelAddDownscale",
+        model=graph.model,
+        block_number=3,
+        downscale_factor=1.0,
+        downscale_method="bislerp",
+        upscale_method="bislerp",
+    )
     return own(graph, "DiscoverDirections", pictures(graph, model=smaller, method="pullback", iterations=1))
 
 
@@ -170,11 +189,22 @@ def a_truncation_to_none(graph):
 
 def asymmetric(graph):
     """The model with an asymmetric edit."""
-    return [graph.own("ApplyDirection", model=graph.model, direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0], asymmetric=True), 0]
+    return [
+        graph.own(
+            "ApplyDirection",
+            model=graph.model,
+            direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0],
+            asymmetric=True,
+        ),
+        0,
+    ]
 
 
 def the_noise_of_an_edited_model(graph):
-    return [graph.own("Invert", model=asymmetric(graph), positive=graph.prompts["source"], latent=graph.drawn(steps=1), sigmas=graph.sigmas(3)), 1]
+    return [
+        graph.own("Invert", model=asymmetric(graph), positive=graph.prompts["source"], latent=graph.drawn(steps=1), sigmas=graph.sigmas(3)),
+        1,
+    ]
 
 
 def an_attribute_in_a_run_that_ends_early(graph):
@@ -246,7 +276,8 @@ FOUND = [
     an_attribute_in_a_run_that_ends_early,
 ]
 SAVERS = {
-    "LATENT": ("SaveLatent", "samples"), "SEMANTIC_LATENTS_DIRECTION": ("SemanticLatents_SaveDirection", "direction"),
+    "LATENT": ("SaveLatent", "samples"),
+    "SEMANTIC_LATENTS_DIRECTION": ("SemanticLatents_SaveDirection", "direction"),
     "SEMANTIC_LATENTS_ATTRIBUTE": ("SemanticLatents_SaveAttribute", "attribute"),
 }
 

@@ -4,8 +4,6 @@ import functools
 import io
 
 import torch
-from safetensors.torch import save as saved
-
 from pack.core.attribute import Attribute, LatentKind, Mixture, Recipe
 from pack.core.attribute_files import attribute_tensors, load_attribute
 from pack.core.direction import Direction, Family
@@ -13,6 +11,7 @@ from pack.core.direction_files import direction_tensors, load_direction, load_pu
 from pack.core.implicit import ImplicitNetwork, TrainedDirection, mixed
 from pack.core.spectrum import decompose
 from pack.core.value_network import ValueNetwork
+from safetensors.torch import save as saved
 
 MATRIX = "controlnet.fc1.weight"
 ATTRIBUTES = {"attribute", "attribute with network", "mix of attributes", "large attribute"}
@@ -26,7 +25,9 @@ def pth(value, **options):
 
 def table(channels, levels, size=4):
     sigmas = tuple(20.0 / 2**i for i in range(levels))
-    return Direction(torch.randn(levels, channels, size, size), sigmas, Family("SD15", "EPS", channels), "contrast", {"target": "a smile", "seed": "1"})
+    return Direction(
+        torch.randn(levels, channels, size, size), sigmas, Family("SD15", "EPS", channels), "contrast", {"target": "a smile", "seed": "1"}
+    )
 
 
 def trained(channels, levels):
@@ -38,7 +39,14 @@ def trained(channels, levels):
 def attribute(size, with_network):
     stored = decompose(torch.randn(1, 4, size, size), rank=3)
     width = sum(Recipe().ranks(stored.matrix))
-    return Attribute(Recipe(), stored, LatentKind("SD15", 4), ValueNetwork(4, width).requires_grad_(False) if with_network else None, {"exact": 0.25}, {"source": "a face", "target": "a beard"})
+    return Attribute(
+        Recipe(),
+        stored,
+        LatentKind("SD15", 4),
+        ValueNetwork(4, width).requires_grad_(False) if with_network else None,
+        {"exact": 0.25},
+        {"source": "a face", "target": "a beard"},
+    )
 
 
 def suffix_of(base):
@@ -52,9 +60,17 @@ def whole():
     mix = mixed([trained(6, 2), mixed([table(6, 3), trained(6, 1)], [0.1, 2.0], orthogonalise=True)], [1.0, -0.5], keep_size=True)
     directions = {"table": table(6, 3), "one level": table(4, 1), "large table": table(512, 8, 16), "trained": trained(32, 3), "mixed": mix}
     plain, learned = attribute(8, False), attribute(16, True)
-    attributes = {"attribute": [(plain, 1.0)], "attribute with network": [(learned, 1.0)], "mix of attributes": [(learned, 0.5), (plain, -1.0)], "large attribute": [(attribute(512, False), 1.0)]}
-    return {**{name: saved(*direction_tensors(value)) for name, value in directions.items()},
-            **{name: saved(*attribute_tensors(Mixture(tuple(value)))) for name, value in attributes.items()}, "published": pth({MATRIX: torch.randn(81920, 8)})}
+    attributes = {
+        "attribute": [(plain, 1.0)],
+        "attribute with network": [(learned, 1.0)],
+        "mix of attributes": [(learned, 0.5), (plain, -1.0)],
+        "large attribute": [(attribute(512, False), 1.0)],
+    }
+    return {
+        **{name: saved(*direction_tensors(value)) for name, value in directions.items()},
+        **{name: saved(*attribute_tensors(Mixture(tuple(value)))) for name, value in attributes.items()},
+        "published": pth({MATRIX: torch.randn(81920, 8)}),
+    }
 
 
 def load(path, base):

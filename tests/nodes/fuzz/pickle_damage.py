@@ -8,7 +8,6 @@ import struct
 import zipfile
 
 import torch
-
 from pack.tests.nodes.fuzz.files import MATRIX, pth
 from pack.tests.nodes.fuzz.tensor_damage import blanked, cut, flipped, grown
 
@@ -45,12 +44,12 @@ def with_two_directories(seen, hidden):
     parts = []
     for blob in (packed(seen), packed(hidden)):
         size, start = struct.unpack_from("<II", blob, len(blob) - 10)
-        parts.append((blob[:start], bytearray(blob[start:start + size]), blob[start + size:]))
+        parts.append((blob[:start], bytearray(blob[start : start + size]), blob[start + size :]))
     (first, directory, _), (second, other, end) = parts
     place = 0
     while place < len(directory):
-        length, = struct.unpack_from("<H", directory, place + 28)
-        offset, = struct.unpack_from("<I", directory, place + 42)
+        (length,) = struct.unpack_from("<H", directory, place + 28)
+        (offset,) = struct.unpack_from("<I", directory, place + 42)
         struct.pack_into("<I", directory, place + 42, offset + len(second) - len(first))
         place += 46 + length
     assert len(directory) == len(other) and len(second) >= len(first)
@@ -65,7 +64,19 @@ def pickle_flipped(rng, blob):
 
 def payload(rng, blob):
     """Pickles that would run something."""
-    value = {MATRIX: Call(*rng.choice([(os.system, "touch payload"), (open, "payload", "w"), (exec, "open('payload', 'w')"), (os.mkdir, "payload"), (os.open, "payload", os.O_CREAT)]))}
+    value = {
+        MATRIX: Call(
+            *rng.choice(
+                [
+                    (os.system, "touch payload"),
+                    (open, "payload", "w"),
+                    (exec, "open('payload', 'w')"),
+                    (os.mkdir, "payload"),
+                    (os.open, "payload", os.O_CREAT),
+                ]
+            )
+        )
+    }
     data = pickle.dumps(value, rng.choice((2, 4)))
     return rng.choice((data, with_pickle(blob, data), pth(value, _use_new_zipfile_serialization=False)))
 
@@ -90,11 +101,30 @@ def bomb(rng, blob):
 
 def other_matrices(rng, blob):
     matrix = torch.ones(81920, 8)
-    return pth(rng.choice([
-        lambda: {MATRIX: matrix.to_sparse()}, lambda: {MATRIX: torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (81920, 8))}, lambda: {MATRIX: torch.empty(81920, 8, device="meta")},
-        lambda: {MATRIX: matrix.T}, lambda: {MATRIX: matrix[:-1].clone()}, lambda: {MATRIX: matrix.int()}, lambda: {MATRIX: matrix.bool()}, lambda: {MATRIX: torch.ones(81920, 8, dtype=torch.complex64)},
-        lambda: {MATRIX: torch.quantize_per_tensor(matrix, 1.0, 0, torch.qint8)}, lambda: {"other": matrix}, lambda: {0: matrix}, lambda: [matrix], lambda: matrix, lambda: {}, lambda: None,
-        lambda: {MATRIX: 3}, lambda: {MATRIX: "x" * 10**5}, lambda: {MATRIX: [[0.0] * 8] * 100}])())
+    return pth(
+        rng.choice(
+            [
+                lambda: {MATRIX: matrix.to_sparse()},
+                lambda: {MATRIX: torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (81920, 8))},
+                lambda: {MATRIX: torch.empty(81920, 8, device="meta")},
+                lambda: {MATRIX: matrix.T},
+                lambda: {MATRIX: matrix[:-1].clone()},
+                lambda: {MATRIX: matrix.int()},
+                lambda: {MATRIX: matrix.bool()},
+                lambda: {MATRIX: torch.ones(81920, 8, dtype=torch.complex64)},
+                lambda: {MATRIX: torch.quantize_per_tensor(matrix, 1.0, 0, torch.qint8)},
+                lambda: {"other": matrix},
+                lambda: {0: matrix},
+                lambda: [matrix],
+                lambda: matrix,
+                lambda: {},
+                lambda: None,
+                lambda: {MATRIX: 3},
+                lambda: {MATRIX: "x" * 10**5},
+                lambda: {MATRIX: [[0.0] * 8] * 100},
+            ]
+        )()
+    )
 
 
 def matrix_not_finite(rng, blob):
@@ -103,5 +133,14 @@ def matrix_not_finite(rng, blob):
     return pth({MATRIX: matrix})
 
 
-DAMAGE = {"cut short": cut, "grown": grown, "bits flipped": flipped, "sector lost": blanked, "pickle garbled": pickle_flipped, "pickle with a payload": payload, "pickle of large things": bomb,
-           "other matrices": other_matrices, "NaN or Inf": matrix_not_finite}
+DAMAGE = {
+    "cut short": cut,
+    "grown": grown,
+    "bits flipped": flipped,
+    "sector lost": blanked,
+    "pickle garbled": pickle_flipped,
+    "pickle with a payload": payload,
+    "pickle of large things": bomb,
+    "other matrices": other_matrices,
+    "NaN or Inf": matrix_not_finite,
+}

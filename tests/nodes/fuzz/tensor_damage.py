@@ -4,21 +4,103 @@ import functools
 import itertools
 import json
 import math
-import random
 import struct
 
 import torch
-
 from pack.core.direction_files import direction_tensors
 from pack.tests.nodes.fuzz.files import saved, trained
 
-DTYPES = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-          "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64, "F64": 64, "I64": 64, "U64": 64}
+DTYPES = {
+    "BOOL": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "C64": 64,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+}
 FORMATS = {"F32": "<f", "F64": "<d"}
-IN_JSON = {"@digits@": "9" * 5000, "@deep@": "[" * 10**5 + "]" * 10**5, "@wide@": "[" + "[]," * 10**6 + "[]]", "@keys@": '{"a": "1", "a": 2}', "@null@": "null"}
-ODD = [None, True, False, -1, 0, 1, 3, 0.5, 1.5, 2**31, 2**63, 2**64, 10**18, 10**400, "@digits@", math.nan, math.inf, -math.inf, 1e308, 5e-324, -0.0, "", "1",
-       "nan", "\ud800", "a\0b", "x" * 10**5, [], {}, [[]], [1, 2], {"a": 1}, "@deep@", "@keys@"]
-TEXTS = ["", " ", "nan", "-1", "0", "1.0", "1e9", "٣", "²", "9" * 5000, "999999999", "\0", "../../x", "x" * 10**6, "[" * 10**5, "@deep@", "@wide@", "null", "[]", "{}", "{\"a\": 1}"]
+IN_JSON = {
+    "@digits@": "9" * 5000,
+    "@deep@": "[" * 10**5 + "]" * 10**5,
+    "@wide@": "[" + "[]," * 10**6 + "[]]",
+    "@keys@": '{"a": "1", "a": 2}',
+    "@null@": "null",
+}
+ODD = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    3,
+    0.5,
+    1.5,
+    2**31,
+    2**63,
+    2**64,
+    10**18,
+    10**400,
+    "@digits@",
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e308,
+    5e-324,
+    -0.0,
+    "",
+    "1",
+    "nan",
+    "\ud800",
+    "a\0b",
+    "x" * 10**5,
+    [],
+    {},
+    [[]],
+    [1, 2],
+    {"a": 1},
+    "@deep@",
+    "@keys@",
+]
+TEXTS = [
+    "",
+    " ",
+    "nan",
+    "-1",
+    "0",
+    "1.0",
+    "1e9",
+    "٣",
+    "²",
+    "9" * 5000,
+    "999999999",
+    "\0",
+    "../../x",
+    "x" * 10**6,
+    "[" * 10**5,
+    "@deep@",
+    "@wide@",
+    "null",
+    "[]",
+    "{}",
+    '{"a": 1}',
+]
 
 
 def written(value):
@@ -32,13 +114,16 @@ class Parts:
 
     def __init__(self, blob):
         length = int.from_bytes(blob[:8], "little")
-        header, data = json.loads(blob[8:8 + length]), blob[8 + length:]
+        header, data = json.loads(blob[8 : 8 + length]), blob[8 + length :]
         self.metadata = header.pop("__metadata__")
         self.tensors = {key: (entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])]) for key, entry in header.items()}
 
     def header(self):
         ends = list(itertools.accumulate((len(data) for *_, data in self.tensors.values()), initial=0))
-        entries = {key: {"dtype": dtype, "shape": shape, "data_offsets": list(ends[i:i + 2])} for i, (key, (dtype, shape, _)) in enumerate(self.tensors.items())}
+        entries = {
+            key: {"dtype": dtype, "shape": shape, "data_offsets": list(ends[i : i + 2])}
+            for i, (key, (dtype, shape, _)) in enumerate(self.tensors.items())
+        }
         return {"__metadata__": self.metadata, **entries}
 
     def blob(self, header=None):
@@ -75,8 +160,9 @@ def garbled(rng, tree):
 
 # --- damage to the bytes of any file
 
+
 def cut(rng, blob):
-    return blob[:rng.randrange(len(blob))]
+    return blob[: rng.randrange(len(blob))]
 
 
 def grown(rng, blob):
@@ -94,10 +180,11 @@ def blanked(rng, blob):
     """As a disk does: one sector of zeros, or of another place."""
     start, size = rng.randrange(len(blob)), rng.choice((16, 512, 4096))
     other = bytes(size) if rng.random() < 0.5 else blob[:size]
-    return blob[:start] + other[:len(blob) - start] + blob[start + size:]
+    return blob[:start] + other[: len(blob) - start] + blob[start + size :]
 
 
 # --- damage to a safetensors file
+
 
 def flipped_in_header(rng, blob):
     return flipped(rng, blob, 8 + int.from_bytes(blob[:8], "little"))
@@ -105,7 +192,22 @@ def flipped_in_header(rng, blob):
 
 def header_length(rng, blob):
     right = int.from_bytes(blob[:8], "little")
-    wrong = {0, 1, right - 1, right + 1, len(blob) - 8, len(blob), 2**31, 2**32, 2**53, 2**62, 2**63, 2**64 - 8, 2**64 - 1, rng.randrange(2**64)} - {right}
+    wrong = {
+        0,
+        1,
+        right - 1,
+        right + 1,
+        len(blob) - 8,
+        len(blob),
+        2**31,
+        2**32,
+        2**53,
+        2**62,
+        2**63,
+        2**64 - 8,
+        2**64 - 1,
+        rng.randrange(2**64),
+    } - {right}
     return rng.choice(sorted(wrong)).to_bytes(8, "little") + blob[8:]
 
 
@@ -116,7 +218,9 @@ def header_garbled(rng, blob):
 
 def header_foreign(rng, blob):
     parts = Parts(blob)
-    return parts.blob(rng.choice(["@deep@", "@wide@", "@digits@", "@null@", [], 5, "text", {}, {"__metadata__": {}}, {"__metadata__": {"format": "pt"}}]))
+    return parts.blob(
+        rng.choice(["@deep@", "@wide@", "@digits@", "@null@", [], 5, "text", {}, {"__metadata__": {}}, {"__metadata__": {"format": "pt"}}])
+    )
 
 
 def shapes(rng, blob):
@@ -124,16 +228,42 @@ def shapes(rng, blob):
     header = parts.header()
     entry = header[rng.choice(list(parts.tensors))]
     shape = entry["shape"]
-    entry["shape"] = rng.choice([
-        shape[1:], [1, *shape], shape[::-1], [math.prod(shape)], [*shape[:-1], shape[-1] + 1] if shape else [2], [0, *shape], [-1, *shape], [-2**63], [2**62, 4], [2**32, 2**32],
-        [0, 2**63], [0, 2**64 - 1], [2**64 - 1, 0], [0, 2**40, 2**31], [2**64], [10**30], [1.0, *shape], [str(size) for size in shape], None, "@deep@", [[*shape]], [1] * 10**5])
+    entry["shape"] = rng.choice(
+        [
+            shape[1:],
+            [1, *shape],
+            shape[::-1],
+            [math.prod(shape)],
+            [*shape[:-1], shape[-1] + 1] if shape else [2],
+            [0, *shape],
+            [-1, *shape],
+            [-(2**63)],
+            [2**62, 4],
+            [2**32, 2**32],
+            [0, 2**63],
+            [0, 2**64 - 1],
+            [2**64 - 1, 0],
+            [0, 2**40, 2**31],
+            [2**64],
+            [10**30],
+            [1.0, *shape],
+            [str(size) for size in shape],
+            None,
+            "@deep@",
+            [[*shape]],
+            [1] * 10**5,
+        ]
+    )
     return parts.blob(header)
 
 
 def empty_shapes(rng, blob):
     """Every tensor without values, some with sizes that no tensor has."""
     parts = Parts(blob)
-    parts.tensors = {key: (dtype, rng.choice([[0, *shape[1:]], [0, 2**63], [2**64 - 1, 0], [0, 2**40, 2**31]]), b"") for key, (dtype, shape, _) in parts.tensors.items()}
+    parts.tensors = {
+        key: (dtype, rng.choice([[0, *shape[1:]], [0, 2**63], [2**64 - 1, 0], [0, 2**40, 2**31]]), b"")
+        for key, (dtype, shape, _) in parts.tensors.items()
+    }
     return parts.blob()
 
 
@@ -154,9 +284,26 @@ def offsets(rng, blob):
     header = parts.header()
     one, two = (header[key] for key in rng.sample(sorted(parts.tensors), 2))
     start, end = one["data_offsets"]
-    one["data_offsets"] = rng.choice([
-        [end, start] if end > start else [1, 0], [start + 1, end + 1], [start, end + 8], [start - 4, end - 4], [-1, end], [start, -1], [2**64 - 4, 2**64 - 1], [0, 2**63], [start, 2**64],
-        [float(start), end], [str(start), str(end)], [start], [start, end, end], None, [None, end], [10**30, 10**30 + end - start]])
+    one["data_offsets"] = rng.choice(
+        [
+            [end, start] if end > start else [1, 0],
+            [start + 1, end + 1],
+            [start, end + 8],
+            [start - 4, end - 4],
+            [-1, end],
+            [start, -1],
+            [2**64 - 4, 2**64 - 1],
+            [0, 2**63],
+            [start, 2**64],
+            [float(start), end],
+            [str(start), str(end)],
+            [start],
+            [start, end, end],
+            None,
+            [None, end],
+            [10**30, 10**30 + end - start],
+        ]
+    )
     if rng.random() < 0.3:
         one["data_offsets"] = two["data_offsets"]
         one["dtype"], one["shape"] = two["dtype"], two["shape"]
@@ -171,7 +318,11 @@ def tensors_changed(rng, blob):
         case 0:
             del tensors[key]
         case 1:
-            tensors[rng.choice(["more", "", "\0", "../../x", "9.shifts", "0.network.more", "__metadata", "\ud800", "x" * 10**5])] = ("F32", [1], bytes(4))
+            tensors[rng.choice(["more", "", "\0", "../../x", "9.shifts", "0.network.more", "__metadata", "\ud800", "x" * 10**5])] = (
+                "F32",
+                [1],
+                bytes(4),
+            )
         case 2:
             tensors[rng.choice(["shifts", "sigmas", "1.U", "weight"]) + "_"] = tensors.pop(key)
         case 3:
@@ -194,7 +345,9 @@ def metadata_missing(rng, blob):
 
 def metadata_texts(rng, blob):
     parts = Parts(blob)
-    parts.metadata[rng.choice(sorted(parts.metadata))] = functools.reduce(lambda text, mark: text.replace(mark, IN_JSON[mark]), IN_JSON, rng.choice(TEXTS))
+    parts.metadata[rng.choice(sorted(parts.metadata))] = functools.reduce(
+        lambda text, mark: text.replace(mark, IN_JSON[mark]), IN_JSON, rng.choice(TEXTS)
+    )
     return parts.blob()
 
 
@@ -218,7 +371,9 @@ def not_finite(rng, blob):
     dtype, shape, data = parts.tensors[key]
     form = FORMATS[dtype]
     spoilt = bytearray(data)
-    struct.pack_into(form, spoilt, rng.randrange(len(data) // struct.calcsize(form)) * struct.calcsize(form), rng.choice((math.nan, math.inf, -math.inf)))
+    struct.pack_into(
+        form, spoilt, rng.randrange(len(data) // struct.calcsize(form)) * struct.calcsize(form), rng.choice((math.nan, math.inf, -math.inf))
+    )
     parts.tensors[key] = dtype, shape, bytes(spoilt)
     return parts.blob()
 
@@ -239,12 +394,35 @@ def repeated(rng, blob, width=None):
         torch.manual_seed(rng.randrange(2**31))
         parts = Parts(saved(*direction_tensors(trained(128, 1))))
     width = width or rng.choice((8, 64))
-    mix = {"parts": [json.loads(parts.metadata["tree"])] * width, "weights": [1.0] * width, "orthogonalise": False, "keep_size": False, "notes": {}}
+    mix = {
+        "parts": [json.loads(parts.metadata["tree"])] * width,
+        "weights": [1.0] * width,
+        "orthogonalise": False,
+        "keep_size": False,
+        "notes": {},
+    }
     parts.metadata["tree"] = json.dumps({**mix, "parts": [mix] * 8, "weights": [1.0] * 8})
     return parts.blob()
 
 
 DAMAGE = {
-    "cut short": cut, "grown": grown, "bits flipped": flipped, "bits flipped in the header": flipped_in_header, "sector lost": blanked, "header length": header_length, "header garbled": header_garbled,
-    "header of another kind": header_foreign, "shapes": shapes, "empty shapes": empty_shapes, "dtypes": dtypes, "offsets": offsets, "tensors added, missing, renamed": tensors_changed,
-    "metadata missing": metadata_missing, "metadata texts": metadata_texts, "metadata's JSON garbled": metadata_garbled, "newer version": future, "NaN or Inf": not_finite, "extreme values": extreme}
+    "cut short": cut,
+    "grown": grown,
+    "bits flipped": flipped,
+    "bits flipped in the header": flipped_in_header,
+    "sector lost": blanked,
+    "header length": header_length,
+    "header garbled": header_garbled,
+    "header of another kind": header_foreign,
+    "shapes": shapes,
+    "empty shapes": empty_shapes,
+    "dtypes": dtypes,
+    "offsets": offsets,
+    "tensors added, missing, renamed": tensors_changed,
+    "metadata missing": metadata_missing,
+    "metadata texts": metadata_texts,
+    "metadata's JSON garbled": metadata_garbled,
+    "newer version": future,
+    "NaN or Inf": not_finite,
+    "extreme values": extreme,
+}

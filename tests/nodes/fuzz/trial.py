@@ -14,7 +14,6 @@ import warnings
 from pathlib import Path
 
 import torch
-
 from pack.core.attribute import Pair, described
 from pack.core.spectrum import compose
 from pack.tests.nodes.fuzz.cases import KNOWN, NEVER_VALID, Case
@@ -53,7 +52,9 @@ def check_sound(thing, folder):
     path = folder / "again.safetensors"
     path.write_bytes(saved(tensors, metadata))
     again = used(load(path, "attribute" if hasattr(thing, "kind") else "table"))
-    assert all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in zip(results, again, strict=True)), "saved again, it is another"
+    assert all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in zip(results, again, strict=True)), (
+        "saved again, it is another"
+    )
 
 
 class Trial:
@@ -118,7 +119,14 @@ class Trial:
         self.opened.found.clear()
         path.unlink()
         del case.blob
-        return {"kind": case.kind, "base": case.base, "verdict": verdict, "size": size, "peak": peak, "faults": [f"{case}: {fault}" for fault in found]}
+        return {
+            "kind": case.kind,
+            "base": case.base,
+            "verdict": verdict,
+            "size": size,
+            "peak": peak,
+            "faults": [f"{case}: {fault}" for fault in found],
+        }
 
 
 def main(first, last):

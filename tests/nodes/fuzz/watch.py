@@ -16,7 +16,19 @@ class Opened:
 
     def __init__(self):
         self.watching, self.found = None, []
-        self.own = tuple({str(Path(place).resolve()) for place in (sys.pycache_prefix or sys.prefix, sys.prefix, sys.base_prefix, Path(torch.__file__).parents[1], Path(os.__file__).parent)} | {"/proc/self"})
+        self.own = tuple(
+            {
+                str(Path(place).resolve())
+                for place in (
+                    sys.pycache_prefix or sys.prefix,
+                    sys.prefix,
+                    sys.base_prefix,
+                    Path(torch.__file__).parents[1],
+                    Path(os.__file__).parent,
+                )
+            }
+            | {"/proc/self"}
+        )
         sys.addaudithook(self)
 
     def __call__(self, event, args):
@@ -38,7 +50,9 @@ class Watched:
     def __init__(self, folder):
         libc = ctypes.CDLL(None, use_errno=True)
         self.fd = libc.inotify_init1(os.O_NONBLOCK)
-        assert libc.inotify_add_watch(self.fd, os.fsencode(folder), self.OPEN_MODIFY_CREATE_DELETE_MOVE) >= 0, os.strerror(ctypes.get_errno())
+        assert libc.inotify_add_watch(self.fd, os.fsencode(folder), self.OPEN_MODIFY_CREATE_DELETE_MOVE) >= 0, os.strerror(
+            ctypes.get_errno()
+        )
 
     def events(self):
         try:
