@@ -69,7 +69,7 @@ class Bench(Stage):
 
     def edited(self, attribute: Any, strength: float, name: str | None = None) -> Tensor:
         """With the target prompt of an attribute's name (paired) or without one (stored)."""
-        from pack.nodes.attributes import ApplyAttribute
+        from pack.nodes.avi import ApplyAttribute
 
         target = None if name is None else self.encode(self.prompt(name))
         return self.draw(ApplyAttribute.execute(self.euler, attribute, strength, 0.0, target).args[0])
@@ -149,8 +149,9 @@ def ablation_table(bench: Bench) -> list[str]:
 def network_table(bench: Bench) -> list[str]:
     """The MLP trained on 1, 4 and 16 seeds: its loss on its own pairs and on new ones, against the exact optimum of each."""
     from comfy.samplers import KSAMPLER
-    from pack.nodes.attributes import Learner
-    from pack.nodes.pairing import Steps
+
+    from pack.host.attributes import Learner
+    from pack.host.pairs import Steps
 
     rows = [
         "| trained on | loss on its own pairs, of the optimum | loss on new pairs (the judged seeds), of their optimum "
@@ -198,8 +199,8 @@ def seeds_table(bench: Bench) -> list[str]:
 
 def time_table() -> list[str]:
     """Solving on an SD-shaped pair of latents, 4 x 64 x 64, ranks 13 and 13."""
-    from pack.core.attribute import Pair, Problem, Recipe
-    from pack.core.value_network import train
+    from pack.core.avi.attribute import Pair, Problem, Recipe
+    from pack.core.avi.network import train
 
     generator, side, steps = torch.Generator().manual_seed(0), size(64, 8), size(60, 1)
     x = torch.randn(1, 4, side, side, generator=generator)

@@ -139,8 +139,9 @@ def inversion_table(bench: Bench, count: int = size(8, 1)) -> list[str]:
     """PSNR of drawn faces, inverted and drawn again by plain ddim at cfg 1, and by the exact sampler."""
     from comfy.samplers import sampler_object
     from comfy_extras.nodes_custom_sampler import BasicGuider, BasicScheduler, SamplerCustomAdvanced
+
     from pack.demo.photograph import photographed
-    from pack.nodes.processes import Invert
+    from pack.nodes.sampling import Invert
 
     rows = ["| pictures | steps | plain inversion | 5 refinements | exact sampler |", "|---|---|---|---|---|"]
     faces = [bench.faces.sample_face(np.random.default_rng([UNSEEN, i])) for i in range(count)]

@@ -26,9 +26,12 @@ def variants(device: torch.device) -> dict[str, Callable[[], Tensor]]:
     step = unet_step(device)
     import comfy.model_sampling
     from comfy.patcher_extension import WrappersMP
-    from pack.core.direction import Direction, Family
-    from pack.core.injection import Window
-    from pack.nodes.hspace import KEY, PLAN, HEdit, RunPlan, run_unet, shift_h
+
+    from pack.core.hspace.direction import Direction, Family
+    from pack.core.hspace.injection import Window
+    from pack.host.edits import HEdit, RunPlan, run_unet, shift_h
+    from pack.host.options import EDITING as KEY
+    from pack.host.options import PLAN
 
     channels = SD15["model_channels"] * SD15["channel_mult"][-1]
     direction = Direction(torch.randn(1, channels, 8, 8), (1.0,), Family("SD15", "EPS", channels), "random")

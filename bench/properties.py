@@ -31,6 +31,7 @@ class Bench(Stage):
     def __init__(self, seeds: int, folder: Path):
         from comfy.samplers import sampler_object
         from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider
+
         from pack.nodes.trajectories import SampleTrajectory
 
         super().__init__({})
@@ -65,9 +66,10 @@ class Bench(Stage):
 
 def neighbourhood(bench: Bench) -> list[str]:
     """Geodesic distances between the spans of leading left vectors over a run, beside those of random subspaces."""
-    from pack.core.plots import distance_figure
-    from pack.core.subspace import distance_matrix, random_distance
     from PIL import Image
+
+    from pack.core.pictures.figures import distance_figure
+    from pack.core.svd.subspaces import distance_matrix, random_distance
 
     rows = [
         "| latents | vectors | from one step to the next | all pairs of steps | first half, all pairs | second half | random subspaces |",
@@ -96,7 +98,7 @@ def neighbourhood(bench: Bench) -> list[str]:
 
 def encoded(bench: Bench) -> list[str]:
     """Share of faces in which an attribute's label changes when one triplet is taken out or doubled at a part of the run."""
-    from pack.core.exploring import variants
+    from pack.core.svd.decomposition import variants
 
     names, changed = list(bench.faces.ATTRIBUTES), {}
     before, blocks = bench.judge.label(bench.final), []
@@ -146,7 +148,7 @@ def centre(effects: list[float]) -> float:
 
 def mobility(bench: Bench) -> list[str]:
     """Change of rank of the finished picture's leading triplets, and at which ranks coarse and fine attributes stand over a run."""
-    from pack.core.subspace import followed
+    from pack.core.svd.subspaces import followed
 
     rows = [
         "| latents | steps from | to | mean change of rank a step | likeness of a triplet to itself a step on |",

@@ -106,8 +106,9 @@ def latent(shape: tuple[int, ...], noise: float) -> Tensor:
 
 def measurements(x: Tensor) -> dict[str, Callable[[], object]]:
     """What is timed on one latent."""
-    from pack.core.operation import Band, Power, SpectrumOperation, Threshold, apply_spectrum
-    from pack.core.spectrum import decompose
+    from pack.core.svd.applying import apply_spectrum
+    from pack.core.svd.decomposition import decompose
+    from pack.core.svd.rescaling import Band, Power, SpectrumOperation, Threshold
 
     def plain() -> Tensor:
         U, S, Vh = torch.linalg.svd(x, full_matrices=False)

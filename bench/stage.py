@@ -40,10 +40,9 @@ class Stage:
     """The demo model, its judge, and the attribute values that are asked for."""
 
     def __init__(self, targets: dict[str, str]):
+        import nodes
         from pack import demo
         from pack.demo import classifier, faces, prompts
-
-        import nodes
 
         self.nodes, self.faces, self.prompts, self.targets = nodes, faces, prompts, targets
         self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_demo.safetensors")
@@ -65,7 +64,8 @@ class Stage:
     def learn_attribute(self, name: str, sigmas: Tensor, **changes):
         """The attribute of a target value by Train Attribute as it starts, with euler, but for the changes."""
         from comfy.samplers import sampler_object
-        from pack.nodes.attributes import TrainAttribute
+
+        from pack.nodes.avi import TrainAttribute
 
         inputs = {port.id: port.default for port in TrainAttribute.define_schema().inputs if hasattr(port, "default")}
         inputs |= dict(
@@ -82,7 +82,7 @@ class Stage:
 
     def train_direction(self, name: str, **changes):
         """The outputs of Train Direction as it starts, for a target value, but for the changes."""
-        from pack.nodes.training import TrainDirection
+        from pack.nodes.train_direction import TrainDirection
 
         inputs = {port.id: port.default for port in TrainDirection.define_schema().inputs if getattr(port, "default", None) is not None}
         inputs |= dict(
@@ -143,8 +143,9 @@ def cell(point: Point) -> str:
 
 def save_sheet(blocks: Iterable[tuple[Sequence[Sequence[Tensor]], Sequence[str]]], path: Path) -> None:
     """Blocks of pictures (3, h, w) in [-1, 1], one below another, as a JPEG; in each, rows of as many pictures as it has labels."""
-    from pack.core.grid import labelled_grid
     from PIL import Image
+
+    from pack.core.pictures.sheet import labelled_grid
 
     sheets = [
         labelled_grid(

@@ -41,7 +41,7 @@ class Bench(Stage):
     """The demo model with directions for each attribute: from two prompts, and trained for both objectives. Pictures go to a folder."""
 
     def __init__(self, seeds: int, folder: Path):
-        from pack.nodes.scoring import DemoScorer
+        from pack.nodes.pictures import DemoScorer
 
         super().__init__(TARGETS)
         self.seeds, self.folder, self.scorer = seeds, folder, DemoScorer.execute().args[0]
@@ -73,7 +73,8 @@ class Bench(Stage):
     def draw(self, model, *, first: int = FIRST_SEED, seeds: int = 0, boost: float = 1.0, prompt: str = SOURCE) -> Tensor:
         """Pictures (n, 3, h, w) in [-1, 1] by DDIM, with fresh noise from boost on."""
         from comfy_extras.nodes_custom_sampler import BasicScheduler
-        from pack.nodes.processes import DDIMSampler
+
+        from pack.nodes.sampling import DDIMSampler
 
         sigmas = BasicScheduler.execute(self.model, "normal", STEPS, 1.0).args[0]
         latents = self.sample(model, DDIMSampler.execute(0.0, boost).args[0], sigmas, self.noise(seeds or self.seeds, first), prompt, CFG)
@@ -278,10 +279,10 @@ def consistency(bench: Bench) -> list[str]:
 
 def calibration(bench: Bench) -> list[str]:
     """The shortest window that edits as well as the whole run, the longest boost that changes no label, and the distances there."""
-    from pack.nodes.denoisers import percent_of
-    from pack.nodes.feedback import Bar
-    from pack.nodes.observation import schedule
-    from pack.nodes.schedules import distance_of, measured
+    from pack.host.denoisers import percent_of
+    from pack.host.progress import Bar
+    from pack.host.runs import schedule
+    from pack.nodes.schedule import distance_of, measured
 
     base = bench.draw(bench.model, first=TUNED_ON)
     success = {
@@ -333,7 +334,7 @@ def calibration(bench: Bench) -> list[str]:
 
 def boosting(bench: Bench, count: int = size(96, 2)) -> list[str]:
     """Edited pictures at strength 1.5 with and without quality boosting at the proposed t_boost, and earlier and later."""
-    from pack.nodes.schedules import EditingSchedule
+    from pack.nodes.schedule import EditingSchedule
 
     world = (bench.model, bench.encode(SOURCE), bench.encode(""), bench.vae, {"samples": bench.empty()})
     _, end, boost, picture = EditingSchedule.execute(*world, "SSIM", *LOOKED_AT.values(), CFG, TUNED_ON, 0.0, 0.0, "", "").args

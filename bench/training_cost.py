@@ -76,8 +76,9 @@ def main() -> None:
 
 def row(world, name: str) -> str:
     import comfy.sample
-    from pack.nodes.lessons import Trainer
-    from pack.nodes.training import TrainDirection
+
+    from pack.host.training import Trainer
+    from pack.nodes.train_direction import TrainDirection
 
     noise = torch.randn(world.settings["batch_size"], *world.settings["latent"]["samples"].shape[1:])
 

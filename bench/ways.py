@@ -45,7 +45,8 @@ class Bench(Stage):
 
     @cached_property
     def scorer(self):
-        from pack.nodes.scoring import DemoScorer, ImageScorer
+        from pack.host.scorer import ImageScorer
+        from pack.nodes.pictures import DemoScorer
 
         clip_vision = DemoScorer.execute().args[0]
         with torch.inference_mode(False), torch.no_grad():
@@ -100,8 +101,9 @@ class Bench(Stage):
 
     @cache  # noqa: B019 (a bench's object lives as long as the process)
     def direction(self, name: str, objective: str = ""):
-        from pack.core.direction_files import direction_tensors, load_direction
         from safetensors.torch import save_file
+
+        from pack.core.hspace.file import direction_tensors, load_direction
 
         if not objective:
             return self.find_direction(name, size(16, 2), 16, size(20, 2), CFG, LEARNED_ON)
@@ -148,7 +150,7 @@ def h_space(objective: str = "", asymmetric: bool = False) -> Callable[..., Tens
 
 def avi(paired: bool = True, paper: bool = False) -> Callable[..., Tensor]:
     def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
-        from pack.nodes.attributes import ApplyAttribute
+        from pack.nodes.avi import ApplyAttribute
 
         target = bench.encode(bench.prompt(name)) if paired else None
         return bench.draw(first, sampler=ApplyAttribute.execute(bench.euler, bench.attribute(name, paper), strength, 0.0, target).args[0])
@@ -164,7 +166,8 @@ def steered(edit: Callable[[Tensor, int], Tensor], steps: tuple[int, ...]):
     """A SAMPLER, euler, with an edit of the foreseen picture at some steps."""
     from comfy.k_diffusion.sampling import sample_euler
     from comfy.samplers import KSAMPLER
-    from pack.core.steering import sample_steered
+
+    from pack.core.sampling.steering import sample_steered
 
     return KSAMPLER(
         lambda model, x, sigmas, **options: sample_steered(sample_euler, model, x, sigmas, edit=edit, steps=steps, target="x0", **options)
@@ -200,8 +203,8 @@ def image_guidance(bench: Bench, name: str, factor: float, first: int) -> Tensor
 
 def classifier_guidance(bench: Bench, name: str, scale: float, first: int) -> Tensor:
     """The source prompt, the foreseen picture moved up the gradient of its likeness to the target text (He et al. 2024, on x0)."""
-    from pack.core.training import difference
-    from pack.nodes.scoring import text_embedding
+    from pack.core.hspace.training import difference
+    from pack.host.scorer import text_embedding
 
     with torch.inference_mode(False), torch.no_grad():
         change = F.normalize(difference(*(text_embedding(bench.clip, text).clone() for text in (SOURCE, bench.prompt(name)))), dim=0)

@@ -22,7 +22,7 @@ ATTRIBUTES = {"glasses": "sunglasses"}
 
 
 def direction(stage: Stage, name: str):
-    from pack.core.direction_files import direction_tensors
+    from pack.core.hspace.file import direction_tensors
 
     found = stage.find_direction(name, size(32, 2), 16, size(12, 2), 3.0, 0)
     found.notes.update(source=SOURCE, target=stage.prompt(name))
@@ -31,7 +31,8 @@ def direction(stage: Stage, name: str):
 
 def attribute(stage: Stage, name: str):
     from comfy_extras.nodes_custom_sampler import BasicScheduler
-    from pack.core.attribute_files import attribute_tensors
+
+    from pack.core.avi.file import attribute_tensors
 
     mix = stage.learn_attribute(name, BasicScheduler.execute(stage.model, "normal", size(20, 6), 1.0).args[0], seeds=size(32, 2))
     mix.parts[0][0].notes.update(source=SOURCE, target=stage.prompt(name))

@@ -169,6 +169,7 @@ class Pages(Studio):
     def invert(self):
         from comfy.samplers import CFGGuider
         from comfy_extras.nodes_custom_sampler import BasicScheduler
+
         from pack.demo import PICTURES as GIVEN
 
         pixels = as_picture(Image.open(GIVEN / "semantic_latents_face_photograph_like.png").convert("RGB"))
@@ -269,7 +270,7 @@ class Pages(Studio):
         )
 
     def demo_scorer(self):
-        from pack.nodes.scoring import ImageScorer, text_embedding
+        from pack.host.scorer import ImageScorer, text_embedding
 
         shown = {
             "a face, blue hair": ("blue", ""),

@@ -30,7 +30,7 @@ FACES = {  # prompt and seed
 
 def sheet(pictures, labels, columns=0, tile=96, title=""):
     """One picture (h, w, 3) of several with labels."""
-    from pack.core.grid import labelled_grid
+    from pack.core.pictures.sheet import labelled_grid
 
     return labelled_grid(pictures, labels, columns=columns, tile=tile, title=title)[0]
 
@@ -58,7 +58,7 @@ def kept_sheet(path, pictures):
 
 def written(text, width):
     """Lines of text on a dark panel (h, width, 3)."""
-    from pack.core.grid import INK, PAPER
+    from pack.core.pictures.sheet import INK, PAPER
 
     font, lines = ImageFont.load_default(12), [line for whole in text.splitlines() for line in textwrap.wrap(whole, width // 6)]
     panel = Image.new("RGB", (width, 17 * len(lines) + 12), PAPER)
@@ -68,7 +68,7 @@ def written(text, width):
 
 def table(pictures, texts, values, what):
     """Values (texts, pictures) below the pictures and beside the texts, the largest of each column bright."""
-    from pack.core.grid import INK, PAPER
+    from pack.core.pictures.sheet import INK, PAPER
 
     font, head, line, left = ImageFont.load_default(12), 64, 20, 128
     panel = Image.new("RGB", (left + head * len(pictures), head + line * len(texts) + 8), PAPER)
@@ -104,6 +104,7 @@ class Studio(Stage):
         import folder_paths
         from comfy.samplers import sampler_object
         from comfy_extras.nodes_custom_sampler import BasicScheduler
+
         from pack import comfy_entrypoint
 
         folder_paths.set_temp_directory(folder)

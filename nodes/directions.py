@@ -8,20 +8,19 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.direction import Direction
-from ..core.discovery import Means, aligned, principal_components
-from ..core.implicit import in_form, mixed
-from ..core.injection import Window
+from ..core.hspace.direction import Direction
+from ..core.hspace.discovery import Means, aligned, principal_components
+from ..core.hspace.injection import Window
+from ..core.hspace.trained import in_form, mixed
 from ..core.latent import alike
-from ..core.plots import explained_variance_figure, singular_values_figure
-from .families import check_fits, family_of
-from .hspace import HEdit, with_edit
-from .node import checked
-from .observation import SOURCE, TARGET, check_whole, checked_latent, watched_runs
-from .provenance import HIDDEN, prompt_notes
-from .seeds import seed_input
-from .sensitivity import sensitive_directions
-from .types import CATEGORY, DIRECTION
+from ..core.pictures.figures import explained_variance_figure, singular_values_figure
+from ..host.edits import HEdit, with_edit
+from ..host.families import check_fits, family_of
+from ..host.jacobians import sensitive_directions
+from ..host.provenance import HIDDEN, prompt_notes
+from ..host.runs import checked_latent
+from ..host.watching import SOURCE, TARGET, check_whole, watched_runs
+from .base import CATEGORY, DIRECTION, checked, seed_input
 
 
 def run_inputs(what: str) -> list[io.Input]:

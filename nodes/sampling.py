@@ -1,117 +1,17 @@
-"""Latent operations inside a sampler: SAMPLER to SAMPLER, for any LATENT_OPERATION."""
+"""Nodes of sampling: latent operations inside a sampler, DDIM with quality boosting, and the inversion of a given picture."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-import comfy.utils
 from comfy.samplers import KSAMPLER
 from comfy_api.latest import io
-from torch import Tensor
 
-from ..core.latent import check_latent, masked
-from ..core.steering import Edit, check_edited, check_target, sample_steered, steps_in_window
-from .denoisers import levels_of
-from .feedback import tell_once
-from .node import checked
-from .types import CATEGORY
-
-
-class AroundSampler:
-    """A sampler function around another, by whose name it is known: the host logs it, and an edit asks what it is in."""
-
-    inner: Callable[..., Tensor]
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.inner, "__name__", "sampler")
-
-
-@dataclass(frozen=True, eq=False)
-class EditedSampler(AroundSampler):
-    """The sampler function of a KSAMPLER with an edit inside. Frozen: two runs cannot influence each other."""
-
-    inner: Callable[..., Tensor]
-    operation: Callable[..., Tensor]
-    target: str
-    once: bool
-    start_percent: float
-    end_percent: float
-    mask: Tensor | None
-
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
-        extra_args = extra_args or {}
-        if len(sigmas) <= 1:
-            return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
-        levels = levels_of(model)
-        start, end = levels.percent_to_sigma(self.start_percent), levels.percent_to_sigma(self.end_percent)
-        steps = steps_in_window(sigmas, start, end, once=self.once)
-        if not steps:
-            window = f"{self.start_percent:g} to {self.end_percent:g}"
-            tell_once(self, f"start_percent, end_percent: a run lies outside of {window}, so Edit During Sampling does not act in it.")
-        masks_over(x, self.mask, None)  # a mask that does not fit is refused before anything is drawn
-        return sample_steered(
-            self.inner,
-            model,
-            x,
-            sigmas,
-            edit=self._edit(extra_args.get("denoise_mask")),
-            target=self.target,
-            steps=steps,
-            known=is_the_host_s(self.inner),
-            extra_args=extra_args,
-            callback=callback,
-            disable=disable,
-            **options,
-        )
-
-    def _edit(self, inpainted: Tensor | None) -> Edit:
-        """The operation under the mask, and inside the region that an inpainting run repaints."""
-        return lambda x, step: under_masks(x, check_edited(x, self.operation(latent=x)), masks_over(x, self.mask, inpainted))
-
-
-def masks_over(like: Tensor, mask: Tensor | None, inpainted: Tensor | None) -> list[Tensor]:
-    """The masks of an edit of latents (b, ...): the node's own, resized, and the region that an inpainting run repaints."""
-    if mask is not None:
-        check_latent(like)
-        if mask.shape[0] not in (1, like.shape[0]):
-            raise ValueError(f"mask: got a batch of {mask.shape[0]} for {like.shape[0]} latents; connect one mask, or one for each.")
-        mask = comfy.utils.reshape_mask(mask, like.shape).to(like.device)
-    return [one for one in (mask, inpainted) if one is not None]
-
-
-def under_masks(x: Tensor, edited: Tensor, masks: list[Tensor]) -> Tensor:
-    """The edit inside all masks, x outside."""
-    for mask in masks:
-        edited = masked(x, edited, mask)
-    return edited
-
-
-def is_the_host_s(function: Callable[..., Tensor]) -> bool:
-    """Whether a sampler function, or the one inside of ours, is ComfyUI's own: how those evaluate the model is known by their names."""
-    while isinstance(function, AroundSampler):
-        function = function.inner
-    return getattr(function, "__module__", "").startswith("comfy.")
-
-
-def inner_function(sampler: Any) -> Callable[..., Tensor]:
-    """The function of a SAMPLER, to be wrapped; ValueError for one that is not built on the host's KSAMPLER."""
-    if not isinstance(sampler, KSAMPLER):
-        raise ValueError(
-            f"sampler: {type(sampler).__name__} is not built on the host's KSAMPLER, so nothing can be edited "
-            "inside it. Connect KSamplerSelect, or a sampler node of ComfyUI itself."
-        )
-    return sampler.sampler_function
-
-
-def with_function(sampler: KSAMPLER, function: Callable[..., Tensor]) -> KSAMPLER:
-    """The same SAMPLER with another function; what a pack's own kind of KSAMPLER adds stays."""
-    changed = copy.copy(sampler)
-    changed.sampler_function = function
-    return changed
+from ..core.sampling.steering import check_target
+from ..host.denoisers import picture_share
+from ..host.edits import check_no_asymmetric_edit
+from ..host.inversion import AlongPath, Inversion, InvertedNoise, check_schedule
+from ..host.runs import fitted, run
+from ..host.samplers import DDIM, EditedSampler, inner_function, with_function
+from .base import CATEGORY, checked
 
 
 class EditDuringSampling(io.ComfyNode):
@@ -182,4 +82,116 @@ class EditDuringSampling(io.ComfyNode):
         return io.NodeOutput(with_function(sampler, edited))
 
 
-NODES = [EditDuringSampling]
+class DDIMSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_DDIMSampler",
+            display_name="DDIM Sampler",
+            category=CATEGORY,
+            description="DDIM with an adjustable share of fresh noise, and fresh noise at the end of the run only, which sharpens edited "
+            "pictures (quality boosting). Equals the host's ddim as it stands.",
+            search_aliases=["ddim", "eta", "asyrp", "quality boosting", "stochastic", "sampler"],
+            inputs=[
+                io.Float.Input(
+                    "eta",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of fresh noise in every step: 0 is deterministic, 1 is ancestral.",
+                ),
+                io.Float.Input(
+                    "boost_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="From this part of the run on, every step takes fresh noise (eta 1): 0.8 is a good start, 1 turns it off.",
+                ),
+            ],
+            outputs=[
+                io.Sampler.Output(
+                    "sampler", tooltip="For SamplerCustom and SamplerCustomAdvanced; takes asymmetric edits of Apply Direction."
+                )
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, eta, boost_percent) -> io.NodeOutput:
+        return io.NodeOutput(KSAMPLER(DDIM(eta, boost_percent)))
+
+
+class Invert(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_Invert",
+            display_name="Invert",
+            category=CATEGORY,
+            description="Finds the noise from which a real picture would be drawn, so that it can be edited like a generated one.",
+            search_aliases=["inversion", "ddim inversion", "unsampler", "real image", "edit photo", "noise"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that you will draw with, without edits."),
+                io.Conditioning.Input("positive", tooltip="A prompt that describes the picture; use the same one for drawing it again."),
+                io.Latent.Input("latent", tooltip="The picture, from VAE Encode."),
+                io.Sigmas.Input(
+                    "sigmas", tooltip="From BasicScheduler, down to 0; use the same ones for drawing. More steps invert more exactly."
+                ),
+                io.Int.Input(
+                    "refinements",
+                    default=5,
+                    min=0,
+                    max=100,
+                    tooltip="How often each step is corrected at most; 0 is plain DDIM inversion. Each costs one more model call.",
+                ),
+                io.Float.Input(
+                    "tolerance",
+                    default=0.0001,
+                    min=0.0,
+                    max=0.1,
+                    step=0.00001,
+                    round=0.0000001,
+                    tooltip="A step is done when a correction changes less than this, in units of the noise.",
+                ),
+            ],
+            outputs=[
+                io.Noise.Output(
+                    "noise", tooltip="For SamplerCustomAdvanced, with the same sigmas and the latent that came in or an empty one."
+                ),
+                io.Latent.Output(
+                    "latent",
+                    tooltip="The same as a noisy latent, for KSampler (Advanced) with add_noise disabled; a flow model (SD3, "
+                    "Flux) takes it only from below its highest noise level.",
+                ),
+                io.Sampler.Output(
+                    "exact",
+                    tooltip="A sampler that returns to the picture exactly as long as nothing is edited; same sigmas, same prompt, cfg 1.",
+                ),
+                io.Float.Output(
+                    "error",
+                    tooltip="Root mean square difference of the picture drawn again by plain ddim, in units of the latent's own deviation.",
+                ),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, model, positive, latent, sigmas, refinements, tolerance) -> io.NodeOutput:
+        check_schedule(sigmas)
+        check_no_asymmetric_edit(model, "which has no way back")
+        latent = fitted(model, latent)
+        inverse = Inversion(refinements, tolerance)
+        back = run(model, positive, latent["samples"], sigmas, inverse)
+        levels, latent_format = model.get_model_object("model_sampling"), model.get_model_object("latent_format")
+        start, clean = inverse.path.trajectory[0].cpu(), inverse.path.trajectory[-1].cpu()
+        noise = InvertedNoise(start, float(sigmas[0]), levels, latent_format, latent)
+        exact = KSAMPLER(AlongPath(inverse.path.to(start), tuple(sigmas.tolist())))
+        drawn = latent_format.process_in(back.cpu())
+        error = (drawn - clean).square().mean().sqrt() / clean.std().clamp(min=1e-12)
+        noisy = start / (picture_share(levels, float(sigmas[0])) or 1.0)
+        return io.NodeOutput(noise, {**latent, "samples": latent_format.process_out(noisy)}, exact, float(error))
+
+
+NODES = [EditDuringSampling, DDIMSampler, Invert]

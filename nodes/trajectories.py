@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 import latent_preview
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.exploring import numbers_in, variants
 from ..core.latent import check_latent
-from ..core.plots import distance_figure, ranks_figure
-from ..core.steering import check_exposes_x_t, recorded
-from ..core.steps import first_step_from, is_descending
-from ..core.subspace import Trajectory, distance_matrix, followed, random_distance
-from .denoisers import levels_of, patcher_of, percent_of
-from .feedback import Bar, interruptible
-from .latents import fitted
-from .node import checked
-from .sampling import AroundSampler, inner_function, is_the_host_s, with_function
-from .types import CATEGORY, TRAJECTORY
+from ..core.pictures.figures import distance_figure, ranks_figure
+from ..core.sampling.recording import Trajectory, recorded
+from ..core.sampling.steering import check_exposes_x_t
+from ..core.sampling.steps import first_step_from, is_descending
+from ..core.svd.decomposition import variants
+from ..core.svd.subspaces import distance_matrix, followed, random_distance
+from ..host.denoisers import levels_of, patcher_of, percent_of
+from ..host.progress import Bar, interruptible
+from ..host.runs import guided_run
+from ..host.samplers import AroundSampler, draws_noise, inner_function, is_the_host_s, with_function
+from .base import CATEGORY, TRAJECTORY, checked
+
+
+def numbers_in(text: str, name: str, *, whole: bool) -> list[float] | list[int]:
+    """Numbers out of a text such as `1-4, 8` (whole numbers from 1) or `0, 0.5, 2`; ValueError that names the input."""
+    found: list = []
+    for part in filter(None, (part.strip() for part in re.split(r"[,;\s]+", text))):
+        match = re.fullmatch(r"(\d+)-(\d+)", part)
+        try:
+            if whole and match:
+                first, last = map(int, match.groups())
+                if not 1 <= first <= last <= 4096:
+                    raise ValueError
+                found.extend(range(first, last + 1))
+            else:
+                value = int(part) if whole else float(part)
+                if whole and not 1 <= value <= 4096 or not abs(value) < 1e6:
+                    raise ValueError
+                found.append(value)
+        except ValueError:
+            example = "1-4, 8" if whole else "0, 0.5, 2"
+            raise ValueError(
+                f"{name}: {part!r} cannot be read; write {'numbers from 1, or ranges' if whole else 'numbers'}, such as {example}."
+            ) from None
+    if not found:
+        raise ValueError(f"{name}: it is empty; write at least one number.")
+    return found
 
 
 def run_inputs() -> list[io.Input]:
@@ -37,24 +61,6 @@ def run_inputs() -> list[io.Input]:
         io.Sigmas.Input("sigmas", tooltip="From BasicScheduler."),
         io.Latent.Input("latent_image", tooltip="An Empty Latent Image, or a latent to start from."),
     ]
-
-
-def guided_run(
-    noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict[str, Any], callback: Callable[..., None] | None = None
-) -> dict[str, Any]:
-    """The LATENT of a run as core's SamplerCustomAdvanced makes it."""
-    given = fitted(guider.model_patcher, latent)
-    result = guider.sample(
-        noise.generate_noise(given),
-        given["samples"],
-        sampler,
-        sigmas,
-        denoise_mask=latent.get("noise_mask"),
-        callback=callback,
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=noise.seed,
-    )
-    return {**given, "samples": result.to(comfy.model_management.intermediate_device())}
 
 
 class SampleTrajectory(io.ComfyNode):
@@ -223,13 +229,6 @@ class Explorer(AroundSampler):
 
             finished.append(self.inner(model, chunk.clone(), sigmas[step:], callback=interruptible(on_step), **run))
         return torch.cat(finished)
-
-
-def draws_noise(function: Callable[..., Tensor]) -> bool:
-    """Whether a sampler function may add noise of its own: in a batch every latent would get another."""
-    while hasattr(function, "inner"):
-        function = function.inner
-    return getattr(function, "draws_noise", "noise_sampler" in inspect.signature(function).parameters)
 
 
 def fitting(model: Any, latent: Tensor, count: int) -> int:

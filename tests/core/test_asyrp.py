@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
-from pack.core.asyrp import asymmetric_gain, ddim_levels, matched_scale, sample_ddim
-from pack.core.inversion import Path, euler_step, invert, nearest, sample_along
+
+from pack.core.hspace.injection import asymmetric_gain, matched_scale
+from pack.core.sampling.ddim import ddim_levels, euler_step, sample_ddim
+from pack.core.sampling.inversion import Path, invert, nearest, sample_along
 
 SIGMAS = torch.tensor([14.6, 9.0, 5.0, 2.5, 1.0, 0.3, 0.03, 0.0], dtype=torch.float64)
 

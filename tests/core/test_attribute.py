@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from pack.core.attribute import Attribute, LatentKind, Mixture, Pair, Problem, Recipe, described, mean_change, scaled
-from pack.core.integration import LossWeights
-from pack.core.steering import Moment
-from pack.core.value_network import train
+
+from pack.core.avi.attribute import Attribute, LatentKind, Mixture, Pair, Problem, Recipe, described, mean_change, scaled
+from pack.core.avi.integration import LossWeights
+from pack.core.avi.network import train
+from pack.core.sampling.recording import Moment
 
 SHAPES = [(1, 4, 16, 16), (2, 4, 12, 20), (1, 16, 16, 16), (1, 16, 3, 10, 12), (1, 3, 9, 7)]
 DEFAULTS = Recipe()

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from pack.core.bulk import bulk_edge, noise_level, noise_spectrum
-from pack.core.latent import MatrixShape
+
+from pack.core.svd.matrices import MatrixShape
+from pack.core.svd.noise import bulk_edge, noise_level, noise_spectrum
 
 SHAPES = pytest.mark.parametrize("rows, cols", [(96, 96), (64, 128), (200, 60), (16, 1024)])
 

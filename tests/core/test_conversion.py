@@ -1,6 +1,7 @@
 """Workflows as the frontend saves them become the prompts that it would have sent."""
 
 import pytest
+
 from pack.dev.workflow import WorkflowError, to_prompt
 
 INFO = {

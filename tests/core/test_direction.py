@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from pack.core.direction import Direction, Family, check_same_family, combine
-from pack.core.discovery import Means, aligned, principal_components
-from pack.core.injection import mask_for, shifted
+
+from pack.core.hspace.direction import Direction, Family, check_same_family, combine
+from pack.core.hspace.discovery import Means, aligned, principal_components
+from pack.core.hspace.injection import mask_for, shifted
 
 FAMILY = Family("SD15", "EPS", 6)
 
@@ -133,7 +134,7 @@ def test_shift_under_masks_of_zeros_and_ones_bit_for_bit():
 
 
 def test_power_iteration_finds_the_singular_vectors_of_a_map_and_keeps_off_what_it_must():
-    from pack.core.jacobian import Jacobian, leading_right_vectors
+    from pack.core.hspace.discovery import Jacobian, leading_right_vectors
 
     generator = torch.Generator().manual_seed(3)
     u, v = (torch.linalg.qr(torch.randn(n, 6, generator=generator, dtype=torch.float64))[0] for n in (40, 12))

@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
-from pack.core.direction import Direction, Family
-from pack.core.direction_files import DEPTH, PARTS, direction_tensors, load_direction
-from pack.core.implicit import ImplicitNetwork, TrainedDirection, mixed
 from safetensors.torch import save_file
 from torch import nn
+
+from pack.core.hspace.direction import Direction, Family
+from pack.core.hspace.file import DEPTH, PARTS, direction_tensors, load_direction
+from pack.core.hspace.network import ImplicitNetwork
+from pack.core.hspace.trained import TrainedDirection, mixed
 
 FAMILY = Family("SD15", "EPS", 6)
 

@@ -1,9 +1,9 @@
-"""Variants of a latent with one singular value changed, and the texts that ask for them."""
+"""Variants of a latent with one singular value changed."""
 
 import pytest
 import torch
-from pack.core.exploring import numbers_in, variants
-from pack.core.spectrum import decompose
+
+from pack.core.svd.decomposition import decompose, variants
 
 X = torch.randn(1, 3, 10, 8, generator=torch.Generator().manual_seed(0))
 
@@ -30,24 +30,3 @@ def test_the_dtype_stays():
 def test_a_triplet_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="triplets: got 9, a latent of this size has 8"):
         variants(X, [1, 9], [2.0])
-
-
-@pytest.mark.parametrize("text, expected", [("1-4, 8", [1, 2, 3, 4, 8]), ("3", [3]), (" 2,5 7 ", [2, 5, 7]), ("2;2", [2, 2])])
-def test_whole_numbers_and_ranges_are_read(text, expected):
-    assert numbers_in(text, "triplets", whole=True) == expected
-
-
-def test_numbers_are_read_with_signs_and_points():
-    assert numbers_in("0, 0.5 -1; 2e1", "gains", whole=False) == [0, 0.5, -1, 20]
-
-
-@pytest.mark.parametrize("text", ["", " , ", "0", "4-2", "1-99999", "a", "1.5", "-3", "1--2", "5000"])
-def test_what_is_no_triplet_is_refused_by_name(text):
-    with pytest.raises(ValueError, match="triplets: "):
-        numbers_in(text, "triplets", whole=True)
-
-
-@pytest.mark.parametrize("text", ["", "nan", "inf", "1e9", "two"])
-def test_what_is_no_gain_is_refused_by_name(text):
-    with pytest.raises(ValueError, match="gains: "):
-        numbers_in(text, "gains", whole=False)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from pack.dev.host import own_requirements
 from pack.dev.parts import STAMP, Part, changed_file, digest, manifest
 

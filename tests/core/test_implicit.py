@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from pack.core.direction import Direction, Family, combine
-from pack.core.implicit import PERIODS, ImplicitNetwork, MixedDirection, TrainedDirection, in_form, mixed, noise_embedding
 from torch import nn
+
+from pack.core.hspace.direction import Direction, Family, combine
+from pack.core.hspace.network import PERIODS, ImplicitNetwork, noise_embedding
+from pack.core.hspace.trained import MixedDirection, TrainedDirection, in_form, mixed
 
 FAMILY = Family("SD15", "EPS", 6)
 

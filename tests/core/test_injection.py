@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from pack.core.injection import Place, mask_for, places_of
+
+from pack.core.hspace.injection import Place, mask_for, places_of
 
 
 def pictures(*shape, seed=0):

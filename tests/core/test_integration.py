@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from pack.core.integration import LossWeights, composed, integrate, objective
-from pack.core.latent import matricise
-from pack.core.spectrum import decompose
-from pack.core.value_network import train
+
+from pack.core.avi.integration import LossWeights, composed, integrate, objective
+from pack.core.avi.network import train
+from pack.core.svd.decomposition import decompose
+from pack.core.svd.matrices import matricise
 
 M, N = 3, 4
 WEIGHTS = [LossWeights(), LossWeights(1, 0.3), LossWeights(0.7, 0.5, 0.2, 0.1), LossWeights(1, 0, 0, 2)]

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from pack.core.latent import MatrixShape, check_latent, masked, matricise, matrix_shape, unmatricise
+
+from pack.core.latent import check_latent, masked
+from pack.core.svd.matrices import MatrixShape, matricise, matrix_shape, unmatricise
 
 
 @pytest.mark.parametrize("layout", ["channel", "joint"])

@@ -5,10 +5,12 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 import torch
-from pack.core.bulk import bulk_edge
-from pack.core.latent import matricise, matrix_shape, unmatricise
-from pack.core.operation import Band, CurveGain, Power, SpectrumOperation, Threshold, Truncate, apply_spectrum, rescale
-from pack.core.spectrum import compose, decompose
+
+from pack.core.svd.applying import apply_spectrum
+from pack.core.svd.decomposition import compose, decompose
+from pack.core.svd.matrices import matricise, matrix_shape, unmatricise
+from pack.core.svd.noise import bulk_edge
+from pack.core.svd.rescaling import Band, CurveGain, Power, SpectrumOperation, Threshold, Truncate, rescale
 
 LAYOUTS = pytest.mark.parametrize("layout", ["channel", "joint"])
 EDITS = {

@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from pack.core.operators import (
-    hard_threshold,
-    keep_energy,
-    scale_band,
-    scale_curve,
-    scale_power,
-    soft_threshold,
-    truncate,
-)
+
+from pack.core.svd.rescaling import hard_threshold, keep_energy, scale_band, scale_curve, scale_power, soft_threshold, truncate
 
 S = torch.tensor([[8.0, 4.0, 2.0, 1.0], [1.0, 1.0, 0.5, 0.0]])
 ZERO = torch.zeros(2, 4)

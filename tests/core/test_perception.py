@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pack.core.perception import feature_distance, rms, ssim, structural_distance
 from scipy.ndimage import gaussian_filter
+
+from pack.core.pictures.distances import feature_distance, rms, ssim, structural_distance
 
 DISTANCES = [rms, structural_distance]
 SIZES = [(1, 1), (2, 5), (6, 7), (8, 8), (15, 40), (17, 33), (64, 9)]

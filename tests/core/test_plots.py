@@ -4,9 +4,10 @@ import sys
 
 import pytest
 import torch
-from pack.core import plots
-from pack.core.plots import BULK, PAPER, spectrum_figure
-from pack.core.spectrum import decompose
+
+from pack.core.pictures import figures
+from pack.core.pictures.figures import BULK, PAPER, spectrum_figure
+from pack.core.svd.decomposition import decompose
 
 
 def share_of(image, colour):
@@ -50,11 +51,11 @@ def test_lines_of_many_channels_and_frames():
 
 FIGURES = {
     "spectrum": lambda: spectrum_figure(decompose(torch.randn(1, 4, 16, 16))),
-    "explained variance": lambda: plots.explained_variance_figure(torch.rand(3, 2), (4.0, 2.0, 1.0)),
-    "singular values": lambda: plots.singular_values_figure(torch.rand(4)),
-    "schedule": lambda: plots.schedule_figure((0.0, 0.5), {"a": (torch.rand(2, 3), 0.5, 0.5)}),
-    "distance": lambda: plots.distance_figure(torch.rand(3, 3), (0.0, 0.5, 1.0), 1.0),
-    "ranks": lambda: plots.ranks_figure((0.0, 0.5, 1.0), torch.ones(3, 2), torch.ones(3, 2)),
+    "explained variance": lambda: figures.explained_variance_figure(torch.rand(3, 2), (4.0, 2.0, 1.0)),
+    "singular values": lambda: figures.singular_values_figure(torch.rand(4)),
+    "schedule": lambda: figures.schedule_figure((0.0, 0.5), {"a": (torch.rand(2, 3), 0.5, 0.5)}),
+    "distance": lambda: figures.distance_figure(torch.rand(3, 3), (0.0, 0.5, 1.0), 1.0),
+    "ranks": lambda: figures.ranks_figure((0.0, 0.5, 1.0), torch.ones(3, 2), torch.ones(3, 2)),
 }
 
 
@@ -62,7 +63,7 @@ FIGURES = {
 @pytest.mark.parametrize("missing", ["matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"])
 def test_without_matplotlib_the_picture_says_what_to_install(draw, missing, monkeypatch):
     drawn, written = draw(), []
-    monkeypatch.setattr(plots, "_written", lambda text, write=plots._written: written.append(text) or write(text))
+    monkeypatch.setattr(figures, "_written", lambda text, write=figures._written: written.append(text) or write(text))
     for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] if missing == "matplotlib" else [missing]:
         monkeypatch.setitem(sys.modules, module, None)
     picture = draw()
@@ -71,6 +72,6 @@ def test_without_matplotlib_the_picture_says_what_to_install(draw, missing, monk
 
 
 def test_other_errors_of_a_plot_are_raised(monkeypatch):
-    monkeypatch.setattr(plots, "_chart", lambda *labels: 1 / 0)
+    monkeypatch.setattr(figures, "_chart", lambda *labels: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        plots.singular_values_figure(torch.rand(4))
+        figures.singular_values_figure(torch.rand(4))

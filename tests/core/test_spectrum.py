@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from pack.core.latent import matricise
-from pack.core.spectrum import LatentSVD, compose, decompose, exchange
+
+from pack.core.svd.decomposition import LatentSVD, compose, decompose, exchange
+from pack.core.svd.matrices import matricise
 
 LAYOUTS = pytest.mark.parametrize("layout", ["channel", "joint"])
 

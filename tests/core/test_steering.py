@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from pack.core.steering import (
+
+from pack.core.sampling.recording import recorded
+from pack.core.sampling.steering import (
     NOT_STEERABLE,
     SteeredDenoiser,
     SwitchedDenoiser,
     check_edited,
     check_target,
-    recorded,
     sample_steered,
     steps_in_window,
 )

@@ -1,7 +1,8 @@
 """Which steps of a run lie where, at and around the bounds."""
 
 import torch
-from pack.core.steps import Levels, at_or_below, first_step_from, is_ascending, is_descending
+
+from pack.core.sampling.steps import Levels, at_or_below, first_step_from, is_ascending, is_descending
 
 SIGMAS = [8.0, 4.0, 2.0, 1.0, 0.0]
 

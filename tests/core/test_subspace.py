@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from pack.core.spectrum import decompose
-from pack.core.subspace import distance_matrix, followed, geodesic, principal_angles, random_distance, triplet_likeness
+
+from pack.core.svd.decomposition import decompose
+from pack.core.svd.subspaces import distance_matrix, followed, geodesic, principal_angles, random_distance, triplet_likeness
 
 
 def generator(seed=0):

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from pack.core.implicit import ImplicitNetwork
-from pack.core.training import Training, change_loss, difference, directional_loss, matching_loss, reach_loss
 from torch.nn.utils import parameters_to_vector
+
+from pack.core.hspace.network import ImplicitNetwork
+from pack.core.hspace.training import Training, change_loss, difference, directional_loss, matching_loss, reach_loss
 
 AXIS = torch.eye(8)[0]
 SPOILT = {

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pack.core import triplets
-from pack.core.triplets import gram_triplets, krylov_triplets, left_triplets, working_copy
+
+from pack.core.svd import triplets
+from pack.core.svd.triplets import gram_triplets, krylov_triplets, left_triplets, working_copy
 
 RANK = 256
 INDEX = torch.arange(RANK).double()

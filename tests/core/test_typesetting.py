@@ -10,10 +10,11 @@ import pytest
 import torch
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from pack.core import fonts, typesetting
-from pack.core.fonts import BASIC, Fonts, system_fonts
-from pack.core.grid import PAPER, labelled_grid
-from pack.core.typesetting import MOST, Typeset, paragraphs_of
+
+from pack.core.pictures import fonts, typesetting
+from pack.core.pictures.fonts import BASIC, Fonts, system_fonts
+from pack.core.pictures.sheet import PAPER, labelled_grid
+from pack.core.pictures.typesetting import MOST, Typeset, paragraphs_of
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
 

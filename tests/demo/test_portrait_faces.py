@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+
 from pack.demo.portrait.captions import END, MAX_TOKENS, START, VOCABULARY, caption, prompt_for, said_in, told, unknown_words, words_to_ids
 from pack.demo.portrait.faces import CATEGORICAL, CONTINUOUS, IDENTITY, SIZE, Face, render, sample_face, visible
 

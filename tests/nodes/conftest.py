@@ -210,7 +210,8 @@ def shaped(pack_nodes):
 def folders(tmp_path, monkeypatch):
     """The host's output and models folders, empty."""
     import folder_paths
-    from pack.nodes.files import FOLDER, register_folder
+
+    from pack.host.folders import FOLDER, register_folder
 
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))

@@ -15,10 +15,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from pack.core.attribute import Attribute, LatentKind, Mixture, Recipe
-from pack.core.direction import Direction, Family
-from pack.core.direction_files import direction_tensors
-from pack.core.spectrum import decompose
+
+from pack.core.avi.attribute import Attribute, LatentKind, Mixture, Recipe
+from pack.core.hspace.direction import Direction, Family
+from pack.core.hspace.file import direction_tensors
+from pack.core.svd.decomposition import decompose
 from pack.tests.child import command
 
 LEVELS, CHANNELS = 8, 1024  # with 16 x 16 pixels 8 MB: a save takes long enough to be hit
@@ -146,7 +147,9 @@ FAULTS = {
 def obey(order, answer, ask):
     """Save what is ordered; the path. It may answer meanwhile, or ask for a word to go on."""
     import folder_paths
-    from pack.nodes.files import FOLDER, SaveAttribute, SaveDirection, register_folder, save_whole
+
+    from pack.host.folders import FOLDER, register_folder, save_whole
+    from pack.nodes.files import SaveAttribute, SaveDirection
 
     folder_paths.output_directory = order["folder"]
     folder_paths.folder_names_and_paths.pop(FOLDER, None)

@@ -77,7 +77,8 @@ def test_a_paired_edit_is_the_paper_s_two_runs_and_one_replacement(demo, run, sa
     """By hand: both runs from one noise to T_x, the codes integrated, the source's run finished from the edited code."""
     import comfy.k_diffusion.sampling as k
     import comfy.samplers
-    from pack.core.attribute import Pair, Problem
+
+    from pack.core.avi.attribute import Pair, Problem
 
     recipe, sigmas = attribute.parts[0][0].recipe, sigmas_of(demo)
     halfway = next(i for i, s in enumerate(sigmas) if s <= demo.model.get_model_object("model_sampling").percent_to_sigma(recipe.percent))
@@ -186,7 +187,7 @@ def test_a_budget_is_a_share_of_the_way_to_the_target(demo, run, sampler_of, att
     seen = []
 
     def edit_of(**use):
-        from pack.nodes import attributes
+        from pack.host import attributes
 
         original = attributes.check_edited
 
@@ -298,7 +299,7 @@ def test_a_target_with_models_of_its_own_is_refused(demo, run, sampler_of, attri
 
 
 def test_the_positive_prompt_s_control_is_used_in_both_runs(demo, run, sampler_of, attribute, monkeypatch):
-    from pack.nodes import denoisers
+    from pack.host import denoisers
 
     class Control:
         pass
@@ -356,7 +357,7 @@ def test_a_saved_attribute_loads_back_and_says_what_it_is(demo, folders, run, sa
 def test_the_prompts_are_found_in_the_running_graph(demo, run, sampler_of, pack_nodes):
     from types import SimpleNamespace
 
-    from pack.nodes.provenance import prompt_notes
+    from pack.host.provenance import prompt_notes
 
     graph = {
         "1": {"inputs": {"text": "a face"}},
@@ -371,7 +372,7 @@ def test_the_prompts_are_found_in_the_running_graph(demo, run, sampler_of, pack_
 
 
 def damaged(kind, path, mix):
-    from pack.core.attribute_files import attribute_tensors
+    from pack.core.avi.file import attribute_tensors
 
     tensors, metadata = attribute_tensors(mix)
     parts = json.loads(metadata["parts"])
@@ -443,7 +444,7 @@ def damaged(kind, path, mix):
     ],
 )
 def test_a_damaged_or_foreign_file_is_refused(tmp_path, attribute, kind):
-    from pack.core.attribute_files import load_attribute
+    from pack.core.avi.file import load_attribute
 
     damaged(kind, tmp_path / "x.safetensors", attribute)
     with pytest.raises(ValueError, match="file: x.safetensors|attribute:|weights:"):

@@ -62,7 +62,7 @@ def test_they_are_compared_as_rgb(demo, run, before, after, scored):
 
 @for_each
 def test_a_scorer_sees_them_as_rgb(run, channels):
-    from pack.nodes.scoring import ImageScorer
+    from pack.host.scorer import ImageScorer
 
     images = pictures(channels)
     with torch.inference_mode(False), torch.no_grad():
@@ -108,7 +108,8 @@ def test_a_schedule_is_measured_on_them(demo, run, channels, distance):
 @for_each
 def test_an_attribute_s_preview_shows_them(demo, run, sampler_of, channels):
     from comfy_extras.nodes_custom_sampler import BasicScheduler
-    from pack.nodes.attributes import TrainAttribute
+
+    from pack.nodes.avi import TrainAttribute
 
     ports = TrainAttribute.define_schema().inputs
     settings = {port.id: port.default for port in ports if getattr(port, "default", None) is not None}

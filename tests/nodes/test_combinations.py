@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from pack.core.direction import Direction
+
+from pack.core.hspace.direction import Direction
 from pack.tests.nodes.wiring import node, outputs, random
 
 pytestmark = pytest.mark.campaign
@@ -263,7 +264,8 @@ class Kit:
 
     def __init__(self, run, world, control_net):
         import comfy.samplers
-        from pack.nodes.families import family_of
+
+        from pack.host.families import family_of
 
         self.run, euler = run, comfy.samplers.sampler_object("euler")
         self.graph = Graph(world, world.model, world.encode("a face"), world.encode(""), world.empty(), euler, control_net=control_net)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from pack.tests.nodes.wiring import node, outputs, random
 
 pytestmark = pytest.mark.campaign
@@ -315,7 +316,8 @@ def test_a_picture_is_inverted_with_a_control_net_for_both_prompts(desk):
 @pytest.mark.parametrize("change", [change for change in PROMPTS if "LoRA" not in change and "ControlNet" not in change])
 def test_a_target_s_run_is_the_run_that_the_target_draws_as_a_prompt(desk, change):
     from comfy.samplers import KSAMPLER
-    from pack.nodes.attributes import OnlyTarget
+
+    from pack.host.attributes import OnlyTarget
 
     target = PROMPTS[change](desk, desk.world.encode("a hat, a beard"))
     other = drawn(desk, KSAMPLER(OnlyTarget(euler().sampler_function, target)), desk.world.encode("a face"))
@@ -414,7 +416,8 @@ def test_what_is_learned_is_learned_on_runs_with_the_model_s_own_guidance(desk, 
 @pytest.mark.parametrize("patch", [None, "perturbed attention guidance", "rescaled guidance", "normalized attention guidance"])
 def test_a_run_that_is_looked_at_is_the_host_s(desk, patch):
     from comfy.samplers import CFGGuider
-    from pack.nodes.observation import WatchedGuider
+
+    from pack.host.watching import WatchedGuider
 
     model, noise = PATCHES[patch](desk.model) if patch else desk.model, random(4, 1, 4, 16, 16)
     prompts = {"positive": desk.world.encode("a face"), "negative": desk.world.encode("")}

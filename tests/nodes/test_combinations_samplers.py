@@ -3,8 +3,9 @@
 import comfy.samplers
 import pytest
 import torch
-from pack.core.direction import Direction
-from pack.core.steering import NOT_STEERABLE
+
+from pack.core.hspace.direction import Direction
+from pack.core.sampling.steering import NOT_STEERABLE
 from pack.tests.nodes.wiring import node, random
 
 pytestmark = pytest.mark.campaign
@@ -32,7 +33,7 @@ class Run:
     """One run of the demo model, and the pack's edits of it."""
 
     def __init__(self, run, demo, attribute):
-        from pack.nodes.families import family_of
+        from pack.host.families import family_of
 
         self.run, self.demo, self.attribute = run, demo, attribute
         self.direction = Direction(10 * random(0, 1, 128, 2, 2), (1.0,), family_of(demo.model), "random")

@@ -44,6 +44,7 @@ def test_one_picture_before_serves_a_batch_after(run):
 
 def test_the_scorer_sees_the_attribute_appear(demo, run):
     import numpy as np
+
     from pack.demo import faces
 
     def drawn(**labels):

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from pack.core.direction import Direction
+
+from pack.core.hspace.direction import Direction
 from pack.tests.nodes.wiring import node, random
 
 STEPS = 3
@@ -42,7 +43,7 @@ def compiled(request):
 
 @pytest.fixture
 def moved(run, demo):
-    from pack.nodes.families import family_of
+    from pack.host.families import family_of
 
     direction = Direction(10 * random(0, 1, 128, 2, 2), (1.0,), family_of(demo.model), "random")
 

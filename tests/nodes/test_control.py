@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from pack.core.direction import Direction
+
+from pack.core.hspace.direction import Direction
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def sample(shaped, sampler_of, control_net):
 
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_a_direction_acts_beside_a_control_net(shaped, run, sample, asymmetric):
-    from pack.nodes.families import family_of
+    from pack.host.families import family_of
 
     world = shaped("SD15")
     family = family_of(world.model)

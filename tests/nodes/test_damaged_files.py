@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 
 import pytest
+
 from pack.tests.child import command
 from pack.tests.nodes.fuzz.cases import KINDS, KNOWN
 from pack.tests.nodes.fuzz.files import load, whole

@@ -109,6 +109,7 @@ def test_weights_are_small_safetensors_in_half_precision():
 
 def test_installing_twice_registers_once(demo):
     import comfy.supported_models
+
     from pack import demo as pack_demo
 
     pack_demo.install()
@@ -131,6 +132,7 @@ def test_the_example_pictures_are_offered_once_and_a_user_s_own_is_left_alone(tm
 
 def test_an_input_folder_that_cannot_be_written_stops_nothing(monkeypatch, caplog):
     import folder_paths
+
     from pack import demo
 
     def full(folder):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack.core.direction import Direction, Family
 from safetensors.torch import save_file
+
+from pack.core.hspace.direction import Direction, Family
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared/data/interpretdiffusion_sd14_h.pth"
 DEMO_FAMILY = Family("DemoFaces", "V_PREDICTION", 128)
@@ -34,7 +35,9 @@ def contrast(run, world, target="a face, blue hair", source="a face", **changes)
 def test_a_contrast_is_the_mean_difference_of_h_on_the_same_latent(world, run):
     """Against h read by hand, at the first noise level, where the running latent is the noise itself."""
     import comfy.sample
-    from pack.nodes.observation import Watch, schedule
+
+    from pack.host.runs import schedule
+    from pack.host.watching import Watch
 
     direction = contrast(run, world, images=2, steps=2, batch_size=1)
     watch, model = Watch({0: "source"}), world.model.clone()
@@ -136,7 +139,7 @@ def test_jacobian_directions_move_the_prediction_more_than_random_ones(world, ru
 
 def test_a_jacobian_s_singular_value_is_how_far_a_small_shift_moves_the_prediction(world, run, sampler_of):
     """By Apply Direction itself, in a run of one step, whose latent is the prediction."""
-    from pack.nodes.observation import schedule
+    from pack.host.runs import schedule
 
     (direction,), (label,), _ = discover(run, world, method="Jacobian", images=1, count=1, percent=0.0)
     calculate, sigma, none = (
@@ -253,7 +256,7 @@ def test_the_file_says_what_it_is(folders, run, random_direction):
 
 
 def damage(kind, path, random_direction):
-    from pack.core.direction_files import direction_tensors
+    from pack.core.hspace.file import direction_tensors
 
     tensors, metadata = direction_tensors(random_direction(1))
     changes = {
@@ -287,7 +290,7 @@ def damage(kind, path, random_direction):
     ["foreign", "newer", "channels", "notes", "nonsense", "shapes", "missing", "nan", "order", "truncated", "garbage", "header", "empty"],
 )
 def test_a_damaged_or_foreign_file_is_refused(tmp_path, random_direction, kind):
-    from pack.core.direction_files import load_direction
+    from pack.core.hspace.file import load_direction
 
     damage(kind, tmp_path / "x.safetensors", random_direction)
     with pytest.raises(ValueError, match="file: x.safetensors|direction:"):
@@ -296,7 +299,7 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path, random_direction, kind):
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published vectors are not at hand")
 def test_the_published_vectors_are_read():
-    from pack.core.direction_files import PUBLISHED_CONCEPTS, load_published
+    from pack.core.hspace.published import PUBLISHED_CONCEPTS, load_published
 
     found = [load_published(PUBLISHED, concept) for concept in PUBLISHED_CONCEPTS]
     assert {(d.family, d.size, d.sigmas) for d in found} == {(Family("SD15", "EPS", 1280), (8, 8), (1.0,))}
@@ -318,7 +321,7 @@ class Evil:
 
 
 def test_a_pickle_cannot_run_code(tmp_path):
-    from pack.core.direction_files import load_published
+    from pack.core.hspace.published import load_published
 
     path = tmp_path / "unet.pth"
     for content in ({"controlnet.fc1.weight": Evil()}, {"other": torch.zeros(3)}, [1, 2]):
@@ -329,7 +332,7 @@ def test_a_pickle_cannot_run_code(tmp_path):
 
 
 def test_a_published_file_that_is_too_large_is_not_opened(tmp_path):
-    from pack.core.direction_files import load_published
+    from pack.core.hspace.published import load_published
 
     with (tmp_path / "unet.pth").open("wb") as file:
         file.truncate(10**9)

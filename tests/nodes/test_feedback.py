@@ -18,13 +18,13 @@ def sent(monkeypatch):
 
 
 def bar_for(latent_format):
-    from pack.nodes.feedback import Bar
+    from pack.host.progress import Bar
 
     return Bar(1, SimpleNamespace(load_device=torch.device("cpu"), get_model_object=lambda name: latent_format))
 
 
 def test_latents_are_shown_in_rows(demo, sent):
-    from pack.nodes.feedback import Bar
+    from pack.host.progress import Bar
 
     latents = torch.full((6, 3, 10, 8), -10.0)
     latents[4] = 10.0
@@ -58,7 +58,8 @@ def test_latents_whose_colours_the_host_does_not_know_bring_progress_alone(sent)
 
 def test_a_tick_after_cancel_ends_the_node(demo):
     import comfy.model_management
-    from pack.nodes.feedback import Bar
+
+    from pack.host.progress import Bar
 
     bar = Bar(2, demo.model)
     bar.tick()
@@ -147,6 +148,6 @@ def shows(preview, picture):
 
 
 def pack_schema(name):
-    import pack.nodes.attributes
+    import pack.nodes.avi
 
-    return getattr(pack.nodes.attributes, name).define_schema().inputs
+    return getattr(pack.nodes.avi, name).define_schema().inputs

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack.core.attribute import Attribute, LatentKind, Mixture, Recipe
-from pack.core.direction import Direction, Family
-from pack.core.spectrum import compose, decompose
+
+from pack.core.avi.attribute import Attribute, LatentKind, Mixture, Recipe
+from pack.core.hspace.direction import Direction, Family
+from pack.core.svd.decomposition import compose, decompose
 
 from .wiring import random
 

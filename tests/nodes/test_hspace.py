@@ -4,14 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pack.core.direction import Direction, Family
-from pack.core.injection import Window
+
+from pack.core.hspace.direction import Direction, Family
+from pack.core.hspace.injection import Window
 from pack.tests.nodes.wiring import node
 
 
 @pytest.fixture
 def direction_for(pack_nodes):
-    from pack.nodes.families import family_of
+    from pack.host.families import family_of
 
     def make(world, *, scale=1.0, levels=(30.0, 1.0), size=(2, 2), seed=0):
         family = family_of(world.model)
@@ -152,7 +153,8 @@ def test_the_window_chooses_the_steps(demo, apply, direction_for, sampler_of):
 def reference(world, direction, strength, gains_matched=True):
     """The paper's process by two separate model calls a step: x' = D~ + sigma' (x - D) / sigma, no code of the pack's samplers."""
     import comfy.samplers
-    from pack.core.asyrp import matched_scale
+
+    from pack.core.hspace.injection import matched_scale
 
     def sampler(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
         levels = sigmas.tolist()
@@ -255,7 +257,7 @@ def test_half_precision_and_odd_sizes(shaped, apply, direction_for, sampler_of):
 
 
 def test_norm_guard_keeps_the_size_of_h():
-    from pack.core.injection import shifted
+    from pack.core.hspace.injection import shifted
 
     h, shift = torch.randn(3, 8, 4, 4), 5 * torch.randn(8, 4, 4)
     guarded = shifted(h, shift, keep_norm=True)
@@ -319,7 +321,7 @@ def test_the_prediction_type_in_force_decides_which_directions_fit(shaped, apply
 
 @pytest.mark.parametrize("way, expected", [("eps", "EPS"), ("lcm", "EPS"), ("x0", "X0"), ("v_prediction", "V_PREDICTION")])
 def test_the_names_of_prediction_types_are_the_host_s(demo, way, expected):
-    from pack.nodes.families import prediction_in_force
+    from pack.host.families import prediction_in_force
 
     assert prediction_in_force(node("model_advanced.ModelSamplingDiscrete", model=demo.model, sampling=way, zsnr=False)) == expected
     assert prediction_in_force(demo.model) == demo.model.model.model_type.name == "V_PREDICTION"
@@ -331,7 +333,10 @@ def test_one_encoder_pass_gives_what_two_full_passes_give_with_control_residuals
     """At the UNet itself: out + gain (edited - out) on the chunks of the branch, and not a bit elsewhere."""
     import comfy.model_sampling
     from comfy.patcher_extension import WrappersMP
-    from pack.nodes.hspace import KEY, PLAN, HEdit, RunPlan, run_unet, shift_h
+
+    from pack.host.edits import HEdit, RunPlan, run_unet, shift_h
+    from pack.host.options import EDITING as KEY
+    from pack.host.options import PLAN
 
     world = shaped(family)
     unet, generator = world.model.model.diffusion_model, torch.Generator().manual_seed(4)

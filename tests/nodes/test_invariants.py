@@ -126,8 +126,8 @@ class Here:
 
 def svd(here, x):
     """A decomposed latent, without Decompose's plot."""
-    from pack.core.spectrum import decompose
-    from pack.nodes.types import DecomposedLatent
+    from pack.core.svd.decomposition import decompose
+    from pack.nodes.base import DecomposedLatent
 
     return DecomposedLatent.of(decompose(x), {"samples": x})
 

@@ -519,9 +519,9 @@ def row(name, cells):
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """Plots are made and not painted, which takes longer than most cells."""
-    from pack.core import plots
+    from pack.core.pictures import figures
 
-    monkeypatch.setattr(plots, "_picture", lambda figure: torch.zeros(1, 8, 8, 3))
+    monkeypatch.setattr(figures, "_picture", lambda figure: torch.zeros(1, 8, 8, 3))
 
 
 @pytest.fixture(scope="module")
@@ -610,9 +610,9 @@ def test_fresh_noise_keeps_the_picture_s_share_in_a_flow_model(shaped, run, eta,
 @pytest.mark.parametrize("family", ["SD15", "SD3"])
 def test_a_stored_attribute_moves_the_picture_by_what_it_holds(shaped, run, sampler_of, family):
     """With a model that foresees the picture that x is made of, and one noise."""
-    from pack.core.attribute import Attribute, Mixture, Recipe
-    from pack.core.spectrum import decompose
-    from pack.nodes.pairing import kind_of
+    from pack.core.avi.attribute import Attribute, Mixture, Recipe
+    from pack.core.svd.decomposition import decompose
+    from pack.host.pairs import kind_of
 
     world = shaped(family)
     scaling, like = world.model.get_model_object("model_sampling").noise_scaling, world.empty()["samples"]
@@ -630,10 +630,10 @@ def test_a_stored_attribute_moves_the_picture_by_what_it_holds(shaped, run, samp
 
 
 def test_pullback_varies_the_latent_alone(shaped, run, monkeypatch):
-    from pack.nodes import sensitivity
+    from pack.host import jacobians
 
-    world, found, search = shaped("SD15 inpaint"), [], sensitivity.leading_right_vectors
-    monkeypatch.setattr(sensitivity, "leading_right_vectors", lambda *args, **more: found.append(search(*args, **more)) or found[-1])
+    world, found, search = shaped("SD15 inpaint"), [], jacobians.leading_right_vectors
+    monkeypatch.setattr(jacobians, "leading_right_vectors", lambda *args, **more: found.append(search(*args, **more)) or found[-1])
     run(
         "DiscoverDirections",
         model=world.model,

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from pack.core.direction import Direction
+
+from pack.core.hspace.direction import Direction
 from pack.tests.nodes.wiring import node, random
 
 CUTS = {  # a tile of (rows, columns) at a time, or some in one call; prompts within tiles, or tiles within prompts
@@ -78,7 +79,7 @@ def world(shaped):
 @pytest.fixture
 def moved(run, world):
     """`moved(branch="conditional")`: the model with an edit that is not the same everywhere."""
-    from pack.nodes.families import family_of
+    from pack.host.families import family_of
 
     direction = Direction(3.0 * random(0, 2, 64, 2, 2), (10.0, 1.0), family_of(world.model), "random")
 

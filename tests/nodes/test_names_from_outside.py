@@ -1,7 +1,8 @@
 """Names of files from the other end of a connection: loaders stay inside their folders, and savers inside theirs."""
 
 import pytest
-from pack.core.attribute import Mixture
+
+from pack.core.avi.attribute import Mixture
 from pack.tests.nodes.fuzz.files import attribute, load, table, whole
 
 LOADERS = {"LoadDirection": {"concept": "young"}, "LoadAttribute": {}}

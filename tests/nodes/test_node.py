@@ -8,7 +8,8 @@ import inspect
 import pytest
 import torch
 from comfy_api.latest import io
-from pack.nodes.node import bounds, check_numbers, checked, one_value_each
+
+from pack.nodes.base import bounds, check_numbers, checked, one_value_each
 
 RANGE = dict(minimum=0.0, maximum=1.0, count=2)
 

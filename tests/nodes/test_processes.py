@@ -87,8 +87,8 @@ def test_a_generated_picture_is_inverted_to_its_own_noise(demo, run, sampler_of)
 
 def test_an_edit_keeps_the_exact_way_back(demo, run, picture, sampler_of):
     """With the exact sampler, an edit of strength 0 returns to the picture, one of strength 1 does not."""
-    from pack.core.direction import Direction
-    from pack.nodes.families import family_of
+    from pack.core.hspace.direction import Direction
+    from pack.host.families import family_of
 
     latent, sigmas = picture(demo, size=32), sigmas_of(demo, 6)
     noise, _, exact, _ = inverted(run, demo, latent, sigmas, refinements=2)

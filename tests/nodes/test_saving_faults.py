@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack.core.direction_files import direction_tensors, load_direction
+
+from pack.core.hspace.file import direction_tensors, load_direction
 from pack.tests.nodes.saver import MOMENTS, Saver, direction
 
 
@@ -24,7 +25,7 @@ def is_same(path, other):
 
 
 def save(one, prefix="smile"):
-    from pack.nodes.files import save_whole
+    from pack.host.folders import save_whole
 
     return save_whole(*direction_tensors(one), prefix)
 

@@ -54,7 +54,7 @@ def test_the_ddim_sampler_draws_its_noise_from_the_largest(demo, run):
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 def test_torch_takes_the_largest_for_minus_one(device):
-    from pack.nodes.seeds import countable
+    from pack.host.seeds import countable
 
     states = [torch.Generator(device).manual_seed(seed).get_state() for seed in (LARGEST, countable(LARGEST))]
     assert torch.equal(*states) and countable(7) == 7 and countable(None) is None
@@ -70,7 +70,7 @@ def test_directions_are_discovered_from_the_largest(run, place, method):
 
 @pytest.mark.parametrize("solver", ["exact", "MLP"])
 def test_an_attribute_is_learned_from_the_largest_on(run, place, pack_nodes, solver):
-    from pack.core.spectrum import compose
+    from pack.core.svd.decomposition import compose
 
     model, pair, sampled, _ = place
 

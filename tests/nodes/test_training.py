@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from pack.core.implicit import TrainedDirection, in_form
+
+from pack.core.hspace.trained import TrainedDirection, in_form
 
 SETTINGS = dict(
     objective="prompt matching",
@@ -108,12 +109,12 @@ def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_p
     It does so under a patch that writes in place, too.
     """
     from comfy_extras.nodes_freelunch import FreeU_V2
-    from pack.core.implicit import ImplicitNetwork
-    from pack.core.training import Training
-    from pack.nodes.families import family_of
-    from pack.nodes.lessons import Course, Lesson, Matching, Trainer
-    from pack.nodes.observation import schedule
-    from pack.nodes.training import drawn
+
+    from pack.core.hspace.network import ImplicitNetwork
+    from pack.core.hspace.training import Training
+    from pack.host.families import family_of
+    from pack.host.runs import drawn, schedule
+    from pack.host.training import Course, Lesson, Matching, Trainer
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: 0.0)
     world = shaped("SD15") if in_place else demo
@@ -181,8 +182,9 @@ def test_the_clip_objective_moves_pictures_as_the_texts_differ(demo, train, scor
 def test_the_demo_scorer_and_the_checkpoint_s_text_encoder_are_a_pair(demo, run):
     """Drawn faces are nearest to their own prompt, by the host's own CLIP vision call."""
     import numpy as np
+
     from pack.demo import faces, prompts
-    from pack.nodes.scoring import ImageScorer, text_embedding
+    from pack.host.scorer import ImageScorer, text_embedding
 
     wanted = [
         dict(glasses="sunglasses"),
@@ -243,9 +245,9 @@ def test_bad_input_is_refused_by_name(demo, train, changes, message):
 
 
 def test_a_loss_that_is_no_number_stops_with_what_to_lower(demo, train, monkeypatch):
-    import pack.nodes.lessons as lessons
+    from pack.host import training
 
-    monkeypatch.setattr(lessons, "matching_loss", lambda edited, target, plain: edited.sum() * float("nan"))
+    monkeypatch.setattr(training, "matching_loss", lambda edited, target, plain: edited.sum() * float("nan"))
     with pytest.raises(ValueError, match="learning_rate: the loss became nan at update 1; lower learning_rate"):
         train(demo)
 
@@ -263,7 +265,7 @@ def test_a_scorer_without_its_text_tower_or_with_another_s_is_refused(demo, trai
 
     with pytest.raises(ValueError, match="clip: its text embeddings have 768 numbers, those of clip_vision 128"):
         train(demo, **{**scored, "clip": Wider()})
-    from pack.nodes.scoring import check_pair
+    from pack.host.scorer import check_pair
 
     with pytest.raises(ValueError, match="clip_vision: this model .* gives no image embedding"):
         check_pair(torch.zeros(1, 9, 128), torch.zeros(128))

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from pack.nodes.trajectories import numbers_in
+
 STEPS = 5
 
 
@@ -109,7 +111,7 @@ def test_variants_start_from_the_edited_step_in_grid_order(world, run, sampler_o
 
 
 def test_a_variant_is_what_an_edit_during_sampling_makes(demo, run, sampler_of):
-    from pack.core.exploring import variants
+    from pack.core.svd.decomposition import variants
 
     batch = explored(run, demo, sampler_of("euler"), triplets="2", gains="3")[0]["samples"]
     edit = run(
@@ -166,3 +168,24 @@ def test_cancel_stops_exploring_within_a_step(demo, run, sampler_of):
     management.interrupt_current_processing()
     with pytest.raises(management.InterruptProcessingException):
         explored(run, demo, sampler_of("euler"), triplets="1-16", gains="0 1 2 3")
+
+
+@pytest.mark.parametrize("text, expected", [("1-4, 8", [1, 2, 3, 4, 8]), ("3", [3]), (" 2,5 7 ", [2, 5, 7]), ("2;2", [2, 2])])
+def test_whole_numbers_and_ranges_are_read(text, expected):
+    assert numbers_in(text, "triplets", whole=True) == expected
+
+
+def test_numbers_are_read_with_signs_and_points():
+    assert numbers_in("0, 0.5 -1; 2e1", "gains", whole=False) == [0, 0.5, -1, 20]
+
+
+@pytest.mark.parametrize("text", ["", " , ", "0", "4-2", "1-99999", "a", "1.5", "-3", "1--2", "5000"])
+def test_what_is_no_triplet_is_refused_by_name(text):
+    with pytest.raises(ValueError, match="triplets: "):
+        numbers_in(text, "triplets", whole=True)
+
+
+@pytest.mark.parametrize("text", ["", "nan", "inf", "1e9", "two"])
+def test_what_is_no_gain_is_refused_by_name(text):
+    with pytest.raises(ValueError, match="gains: "):
+        numbers_in(text, "gains", whole=False)

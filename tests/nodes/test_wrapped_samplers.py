@@ -4,6 +4,7 @@ import comfy.k_diffusion.sampling as k
 import pytest
 import torch
 from comfy.samplers import KSAMPLER
+
 from pack.tests.nodes.test_attributes import SOURCE, TARGET, applied, train
 from pack.tests.nodes.wiring import node
 
@@ -220,8 +221,8 @@ def test_a_second_pass_that_starts_after_the_edit_s_place_is_edited_at_its_first
 
 
 def test_where_two_runs_have_not_parted_the_target_s_code_is_what_it_foresees_under_the_source_s_noise(demo, run, sampler_of):
-    from pack.core.attribute import Pair
-    from pack.core.steering import Moment
+    from pack.core.avi.attribute import Pair
+    from pack.core.sampling.recording import Moment
 
     x, before, after = (torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
     pair = Pair.foreseen(Moment(x, before), Moment(x, after), 0.25)
@@ -259,8 +260,8 @@ def test_a_run_outside_of_a_window_is_not_edited_and_the_log_says_so_once(demo, 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_a_direction_does_not_act_in_a_run_outside_of_its_window(demo, run, sampler_of, asymmetric, caplog):
-    from pack.core.direction import Direction
-    from pack.nodes.families import family_of
+    from pack.core.hspace.direction import Direction
+    from pack.host.families import family_of
 
     family = family_of(demo.model)
     direction = Direction(10 * torch.ones(1, family.channels, 2, 2), (1.0,), family, "ones")
@@ -275,8 +276,8 @@ def test_a_direction_does_not_act_in_a_run_outside_of_its_window(demo, run, samp
 
 
 def test_levels_that_go_up_are_edited_where_they_lie_or_refused(demo, run, sampler_of, attribute):
-    from pack.core.direction import Direction
-    from pack.nodes.families import family_of
+    from pack.core.hspace.direction import Direction
+    from pack.host.families import family_of
 
     picture, up = {"samples": draw(demo, sampler_of("euler"))}, node("custom_sampler.FlipSigmas", sigmas=schedule_of(demo, 1.0, 8))
     levels, level = demo.model.get_model_object("model_sampling"), []

@@ -4,9 +4,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safetensors.torch import load
+
 from pack.dev.server import PACK, HostError
 from pack.dev.workflow import default, is_widget
-from safetensors.torch import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PREFIX = "SemanticLatents_"

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from pack.dev.server import Host
 from pack.tests.workflows.graphs import DemoGraph, base_directory, outcome, saved, with_ours
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pack.dev.workflow import to_prompt
 from PIL import Image
+
+from pack.dev.workflow import to_prompt
 
 pytestmark = pytest.mark.timeout(1200)
 PACK = "semantic_latents"

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from pack.dev.server import Host
 from pack.dev.workflow import to_prompt
 from pack.tests.workflows import checkpoints
 from pack.tests.workflows.conftest import WORKFLOWS
 from pack.tests.workflows.graphs import base_directory, with_ours
-from PIL import Image
 
 pytestmark = pytest.mark.timeout(900)
 SIZE = 64  # stands for a model's usual size

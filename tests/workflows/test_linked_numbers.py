@@ -1,6 +1,7 @@
 """Numbers that come over a link, where the host checks no range: each input of each node takes them, or refuses them by its name."""
 
 import pytest
+
 from pack.tests.workflows.graphs import PREFIX, outcome
 from pack.tests.workflows.growing import Grower, inputs_of
 from pack.tests.workflows.test_random_graphs import check_end

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from pack.dev.server import Host, failed_import
 from pack.tests.workflows.graphs import PREFIX, ROOT, DemoGraph, base_directory, latents, with_ours
 

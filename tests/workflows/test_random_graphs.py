@@ -4,6 +4,7 @@ import collections
 import time
 
 import pytest
+
 from pack.tests.workflows.graphs import PREFIX, DemoGraph, latents, outcome
 from pack.tests.workflows.growing import Grower, inputs_of
 

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 
 import torch
+
 from pack.tests.nodes.fuzz import pickle_damage, tensor_damage
 from pack.tests.nodes.fuzz.files import ATTRIBUTES, MATRIX, pth, saved, whole
 from pack.tests.nodes.fuzz.pickle_damage import Call, packed, unpacked, with_pickle, with_two_directories

@@ -4,14 +4,17 @@ import functools
 import io
 
 import torch
-from pack.core.attribute import Attribute, LatentKind, Mixture, Recipe
-from pack.core.attribute_files import attribute_tensors, load_attribute
-from pack.core.direction import Direction, Family
-from pack.core.direction_files import direction_tensors, load_direction, load_published
-from pack.core.implicit import ImplicitNetwork, TrainedDirection, mixed
-from pack.core.spectrum import decompose
-from pack.core.value_network import ValueNetwork
 from safetensors.torch import save as saved
+
+from pack.core.avi.attribute import Attribute, LatentKind, Mixture, Recipe
+from pack.core.avi.file import attribute_tensors, load_attribute
+from pack.core.avi.network import ValueNetwork
+from pack.core.hspace.direction import Direction, Family
+from pack.core.hspace.file import direction_tensors, load_direction
+from pack.core.hspace.network import ImplicitNetwork
+from pack.core.hspace.published import load_published
+from pack.core.hspace.trained import TrainedDirection, mixed
+from pack.core.svd.decomposition import decompose
 
 MATRIX = "controlnet.fc1.weight"
 ATTRIBUTES = {"attribute", "attribute with network", "mix of attributes", "large attribute"}

@@ -8,6 +8,7 @@ import struct
 import zipfile
 
 import torch
+
 from pack.tests.nodes.fuzz.files import MATRIX, pth
 from pack.tests.nodes.fuzz.tensor_damage import blanked, cut, flipped, grown
 

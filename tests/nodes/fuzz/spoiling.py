@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from pack.tests.nodes.fuzz.files import load, suffix_of, tensors_of, whole
 
 BASES = ["large table", "large attribute", "published"]

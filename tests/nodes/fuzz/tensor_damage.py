@@ -7,7 +7,8 @@ import math
 import struct
 
 import torch
-from pack.core.direction_files import direction_tensors
+
+from pack.core.hspace.file import direction_tensors
 from pack.tests.nodes.fuzz.files import saved, trained
 
 DTYPES = {

@@ -14,8 +14,9 @@ import warnings
 from pathlib import Path
 
 import torch
-from pack.core.attribute import Pair, described
-from pack.core.spectrum import compose
+
+from pack.core.avi.attribute import Pair, described
+from pack.core.svd.decomposition import compose
 from pack.tests.nodes.fuzz.cases import KNOWN, NEVER_VALID, Case
 from pack.tests.nodes.fuzz.files import load, saved, suffix_of, tensors_of, whole
 from pack.tests.nodes.fuzz.watch import Opened, Watched, memory, ran_out_of_memory

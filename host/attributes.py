@@ -1,0 +1,225 @@
+"""Attributes in a run: what learns them from its running latents, and what edits these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.avi.attribute import Attribute, Mixture, Pair, Problem, Recipe, scaled
+from ..core.avi.network import train
+from ..core.latent import alike
+from ..core.sampling.steering import check_edited, sample_steered
+from ..core.sampling.steps import at_or_below, first_step_from
+from .denoisers import levels_of, patcher_of, picture_share, under_prompt
+from .pairs import Steps, check_goes_down, kind_of, paired, source_moments, target_moments
+from .progress import tell_once
+from .samplers import AroundSampler, is_the_host_s, masks_over, under_masks
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """How one Apply Attribute node uses its attribute: with a target prompt (paired), or with what the file holds (stored)."""
+
+    attribute: Mixture
+    strength: float
+    budget: float
+    target: Any | None
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class AttributeSampler(AroundSampler):
+    """The sampler function of a KSAMPLER with attributes inside. Uses of several nodes are added up, not nested."""
+
+    inner: Callable[..., Tensor]
+    uses: tuple[Use, ...]
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        extra_args = extra_args or {}
+        uses = [use for use in self.uses if use.strength != 0]
+        if len(sigmas) <= 1 or not uses:
+            return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
+        edits: dict[int, list[Callable[[Tensor], Tensor]]] = {}
+        for use in uses:
+            for planned in self._planned(use, model, x, sigmas, extra_args, options):
+                edits.setdefault(planned.steps.edited, []).append(planned.change)
+
+        def edited(latent: Tensor, step: int) -> Tensor:
+            return check_edited(latent, latent + sum(change(latent) for change in edits[step]).to(latent), "attribute")
+
+        return sample_steered(
+            self.inner,
+            model,
+            x,
+            sigmas,
+            edit=edited,
+            target="x_t",
+            steps=tuple(sorted(edits)),
+            known=is_the_host_s(self.inner),
+            extra_args=extra_args,
+            callback=callback,
+            disable=disable,
+            **options,
+        )
+
+    def _planned(
+        self, use: Use, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], options: dict[str, Any]
+    ) -> list[PlannedEdit]:
+        """The edits of a use in this run, one for each part of its attribute that has its place there."""
+        kind, levels = kind_of(patcher_of(model)), levels_of(model)
+        if use.attribute.kind != kind:
+            raise ValueError(
+                f"attribute: learned on {use.attribute.kind}, but this model works on {kind}. Latents of different "
+                "families have nothing in common; learn it again on this model, or load one that was."
+            )
+        check_goes_down(sigmas.tolist())
+        inpainted = extra_args.get("denoise_mask")
+        masks_over(x, use.mask, inpainted)  # a mask that does not fit is refused before anything is drawn
+        parts = [(attribute, weight) for attribute, weight in use.attribute.parts if in_this_run(use, attribute, levels, x, sigmas)]
+        plans = [(attribute, weight, Steps.of(attribute.recipe, levels, sigmas, learned=True)) for attribute, weight in parts]
+        run = dict(extra_args=extra_args, **options)
+        seen = (
+            {}
+            if use.target is None
+            else {
+                parted: target_moments(
+                    self.inner,
+                    model,
+                    use.target,
+                    x,
+                    sigmas,
+                    parted=parted,
+                    steps=[steps.taken for *_, steps in plans if steps.parted == parted],
+                    **run,
+                )
+                for parted in {steps.parted for *_, steps in plans}
+            }
+        )
+        at_once = {steps.edited for *_, steps in plans if use.target is not None and steps.pairs_at_once}
+        sources = source_moments(self.inner, model, x, sigmas, steps=at_once, **run) if at_once else {}
+
+        def pair_for(steps: Steps) -> Pair | None:
+            return None if use.target is None else paired(seen[steps.parted], steps, sigmas, sources.get(steps.edited), levels)
+
+        return [
+            PlannedEdit(use, attribute, weight, steps, inpainted, pair_for(steps), picture_share(levels, float(sigmas[steps.edited])))
+            for attribute, weight, steps in plans
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedEdit:
+    """A part of an attribute in one run: when it acts, and on what evidence.
+
+    pair: with a target prompt. share: the part of the picture that is in the latent of its step.
+    """
+
+    use: Use
+    attribute: Attribute
+    weight: float
+    steps: Steps
+    inpainted: Tensor | None
+    pair: Pair | None
+    share: float
+
+    def change(self, latent: Tensor) -> Tensor:
+        """What is added to the latent (b, c, ..., h, w) of its step."""
+        if self.pair is None:
+            change = whole = self.share * self.attribute.stored_change(latent)
+        else:
+            change, whole = self.attribute.change(latent, self.pair), self.pair.matched - latent
+        change = scaled(change, whole, strength=self.use.strength * self.weight, budget=self.use.budget * abs(self.weight))
+        return under_masks(latent, latent + change.to(latent), masks_over(latent, self.use.mask, self.inpainted)) - latent
+
+
+def in_this_run(use: Use, attribute: Attribute, levels: Any, x: Tensor, sigmas: Tensor) -> bool:
+    """Whether an attribute has its place in a run, which may be a part of the whole: told in the log if not.
+
+    It has none in a run that ends before its place, and none in one that starts after it with latents of another size than those whose
+    change it holds, as the tiles of upscalers are.
+    """
+    place, other_size = attribute.recipe.percent, tuple(x.shape[1:]) != tuple(attribute.stored.shape[1:])
+    level = levels.percent_to_sigma(place)
+    if float(sigmas[-1]) > 0 and first_step_from(sigmas.tolist(), level) is None:
+        tell_once(use, f"attribute: a run ends before {place:g} of the whole schedule, where it acts, so it is not edited.")
+    elif use.target is None and other_size and not at_or_below(level, float(sigmas[0])):
+        tell_once(
+            use, f"attribute: a run of another size than it was learned at starts after {place:g}, where it acts, so it is not edited."
+        )
+    else:
+        return True
+    return False
+
+
+class Learner(AroundSampler):
+    """A sampler function that draws nothing: it looks at the source's and the target's run from the same noise."""
+
+    def __init__(self, inner: Callable[..., Tensor], target: Any, recipe: Recipe, plan: Steps, tick: Callable[..., None]):
+        self.inner, self.target, self.recipe, self.plan, self.tick = inner, target, recipe, plan, tick
+        self.problems: list[Problem] = []
+        self.differences: list[Tensor] = []
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        plan, extra_args = self.plan, extra_args or {}
+        moments = source_moments(self.inner, model, x, sigmas, steps=(plan.edited,), extra_args=extra_args, tick=self.tick, **options)
+        source = moments[plan.edited]
+        target = target_moments(
+            self.inner,
+            model,
+            self.target,
+            x,
+            sigmas,
+            parted=plan.parted,
+            steps=(plan.edited, plan.taken),
+            extra_args=extra_args,
+            tick=lambda denoised: self.tick(torch.cat([source.denoised, denoised])),
+            **options,
+        )
+        if alike(target[plan.edited].denoised, source.denoised):
+            raise ValueError(
+                "target: it draws the same as the source; connect a prompt that differs, or lower branch, where the two runs part."
+            )
+        self.problems.append(Problem.of(source.x, paired(target, plan, sigmas, source, levels_of(model)), self.recipe))
+        self.differences.append((target[plan.edited].denoised - source.denoised).float().cpu())
+        return x
+
+    def solved(self, solver: str, steps: int, seed: int):
+        """The network, if the solver is one; the losses for a plot; the mean losses reached, as a share of that of no latent."""
+        total = sum(float(p.loss.c.sum()) for p in self.problems)
+
+        def mean(values: list[Tensor]) -> float:
+            return sum(float(p.loss(S).sum()) for p, S in zip(self.problems, values, strict=True)) / total
+
+        before, after = [p.both.S.to(p.loss.A) for p in self.problems], [p.loss.solution() for p in self.problems]
+        reached = {"concatenation": mean(before), "exact": mean(after)}
+        if solver == "exact":
+            return (
+                None,
+                [reached["concatenation"], *(float(p.loss(S).sum() / p.loss.c.sum()) for p, S in zip(self.problems, after, strict=True))],
+                reached,
+            )
+        network, curve = train(
+            [p.both.S for p in self.problems],
+            [p.loss for p in self.problems],
+            [p.both.shape for p in self.problems],
+            steps=steps,
+            seed=seed,
+            on_step=lambda loss: self.tick(),
+        )
+        return network, curve, {**reached, "MLP": mean([p.values(network) for p in self.problems])}
+
+
+@dataclass(frozen=True)
+class OnlyTarget(AroundSampler):
+    """A sampler function that draws under the target prompt."""
+
+    inner: Callable[..., Tensor]
+    target: Any
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, **options: Any) -> Tensor:
+        other = under_prompt(model, self.target, x, (extra_args or {}).get("denoise_mask"))
+        return self.inner(other, x, sigmas, extra_args=extra_args, **options)

@@ -1,0 +1,61 @@
+"""What a direction must have been found on to fit a model: its UNet, and the prediction type that is in force."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import comfy.model_sampling as sampling
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_patcher import ModelPatcher
+
+from ..core.hspace.direction import Family, check_same_family
+from .compiled import uncompiled
+
+# By the classes that a node puts in a model's place, the most particular ones first. LCM's is one of EPS.
+PREDICTIONS = (
+    ("EDM", sampling.EDM),
+    ("V_PREDICTION_EDM", sampling.V_PREDICTION, sampling.ModelSamplingContinuousEDM),
+    ("V_PREDICTION_CONTINUOUS", sampling.V_PREDICTION, sampling.ModelSamplingContinuousV),
+    ("V_PREDICTION", sampling.V_PREDICTION),
+    ("IMG_TO_IMG_FLOW", sampling.IMG_TO_IMG_FLOW),
+    ("FLOW", sampling.CONST),
+    ("IMG_TO_IMG", sampling.IMG_TO_IMG),
+    ("X0", sampling.X0),
+    ("EPS", sampling.EPS),
+)
+
+
+def unet_of(model: ModelPatcher) -> UNetModel:
+    """The model's UNet; ValueError for a model that has none, before anything is sampled."""
+    network = uncompiled(model.get_model_object("diffusion_model"))
+    if not isinstance(network, UNetModel):
+        raise ValueError(
+            f"model: {type(model.model).__name__} has no UNet with a middle block ({type(network).__name__} is a transformer "
+            "or another design), so it has no h-space. Connect an SD 1.x, SD 2.x or SDXL checkpoint, or the demo model; the "
+            "latent-space nodes (Spectrum Operation, Edit During Sampling) work on any family."
+        )
+    return network
+
+
+def family_of(model: ModelPatcher) -> Family:
+    """What a direction must have been found on to fit this model, by the prediction type that is in force."""
+    unet = unet_of(model)
+    return Family(type(model.model.model_config).__name__, prediction_in_force(model), unet.model_channels * unet.channel_mult[-1])
+
+
+def prediction_in_force(model: ModelPatcher) -> str:
+    """The prediction type by the host's names: the checkpoint's, or that of a node such as ModelSamplingDiscrete."""
+    in_force, checkpoint = model.get_model_object("model_sampling"), model.model.model_type.name
+    if in_force is model.model.model_sampling:
+        return checkpoint
+    return next((name for name, *classes in PREDICTIONS if all(isinstance(in_force, c) for c in classes)), checkpoint)
+
+
+def check_fits(model: ModelPatcher, found_on: Family, name: str) -> None:
+    """Raise ValueError for a direction of another family; name: its input.
+
+    Directions saved by earlier versions say what the checkpoint predicts, whatever was in force: that fits, too.
+    """
+    family = family_of(model)
+    if found_on != replace(family, prediction=model.model.model_type.name):
+        check_same_family(family, found_on, name)

@@ -1,0 +1,154 @@
+"""The inversion of given pictures: the noise from which a run returns to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..core.sampling.ddim import sample_ddim
+from ..core.sampling.inversion import Path, invert, nearest, sample_along
+from .denoisers import picture_share
+from .runs import check_set, run
+
+SAME = 0.02  # how far a value of two encodings of one picture may be apart, as a share of the picture's largest
+
+
+class InvertedNoise:
+    """A NOISE from which a run starts at given running latents (b, ...), whatever latents the sampler node is given.
+
+    inverted: the LATENT that they are of, by which a part of it is known again; None for a single one.
+    """
+
+    seed = 0
+
+    def __init__(self, start: Tensor, sigma: float, model_sampling: Any, latent_format: Any, inverted: dict[str, Any] | None = None):
+        self.start, self.sigma, self.model_sampling, self.latent_format = start, sigma, model_sampling, latent_format
+        self.pictures = None if inverted is None else inverted["samples"].cpu()
+        self.indices = None if inverted is None else inverted.get("batch_index")
+
+    def rows(self, latent: dict[str, Any]) -> list[int]:
+        """Which of the inverted pictures each latent is: the one that it equals up to rounding.
+
+        For other latents, such as empty ones, that of its batch_index, by which the host's own noise is found again, or of
+        its place. Raises ValueError for an index that no inverted picture had.
+        """
+        if len(self.start) == 1:
+            return [0] * len(latent["samples"])
+        asked = self._asked(latent)
+        found, apart = nearest(latent["samples"].cpu(), self.pictures, asked)
+        largest = self.pictures.flatten(1).abs().amax(1).tolist()
+        rows = [row if far <= SAME * largest[row] else told for row, far, told in zip(found, apart.tolist(), asked, strict=True)]
+        if None in rows:
+            index = latent["batch_index"][rows.index(None)]
+            raise ValueError(
+                f"latent_image: batch_index {index} is none of the {len(self.start)} pictures that were inverted; "
+                "connect the latent that went into Invert, or a part of it."
+            )
+        return rows
+
+    def _asked(self, latent: dict[str, Any]) -> list[int | None]:
+        count, indices = len(self.start), latent.get("batch_index")
+        if indices is None or indices == self.indices:
+            return [i % count for i in range(len(latent["samples"]))]
+        own = self.indices or list(range(count))
+        return [own.index(index) if index in own else None for index in indices]
+
+    def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
+        """Noise (b, c, h, w) that the host scales and adds to the latent; ValueError for a latent of another size."""
+        latent = input_latent["samples"].cpu()
+        if latent.shape[1:] != self.start.shape[1:]:
+            raise ValueError(
+                f"latent_image: got {tuple(latent.shape[1:])}, the inverted picture has {tuple(self.start.shape[1:])}; connect "
+                "the latent that went into Invert."
+            )
+        start = self.start[self.rows(input_latent)]
+        if latent.count_nonzero():
+            latent = self.latent_format.process_in(latent)
+        largest = float(self.model_sampling.sigma_max)
+        full = abs(self.sigma - largest) <= 1e-5 * max(self.sigma, largest) or self.sigma > largest
+        unit = self.model_sampling.noise_scaling(torch.tensor(self.sigma), torch.ones(1), torch.zeros(1), full)
+        return (start - picture_share(self.model_sampling, self.sigma) * latent) / unit
+
+
+@dataclass(frozen=True, eq=False)
+class AlongPath:
+    """The sampler function that leads an unedited run back to the inverted picture."""
+
+    path: Path
+    sigmas: tuple[float, ...]
+
+    __name__ = "sample_ddim"
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        if len(sigmas) != len(self.sigmas) or not torch.allclose(sigmas.cpu(), torch.tensor(self.sigmas), rtol=1e-4):
+            raise ValueError("sigmas: the exact sampler needs the sigmas that Invert was given; connect the same node to both.")
+        mask = (extra_args or {}).get("denoise_mask")
+        options = {**(extra_args or {}), "denoise_mask": None}  # with it, the model would see the picture with plain noise around the mask
+        return sample_along(model, x, sigmas, self.path.to(x), mask=mask, callback=callback, options=options)
+
+
+def check_schedule(sigmas: Tensor) -> None:
+    """Raise ValueError unless sigmas go down to 0 and have a step."""
+    if len(sigmas) < 2:
+        raise ValueError("sigmas: no step to invert; connect BasicScheduler with at least 1 step and denoise above 0.")
+    if float(sigmas[-1]) != 0 or not bool((sigmas[:-1] > sigmas[1:]).all()):
+        raise ValueError(
+            f"sigmas: must go down to 0, got {float(sigmas[0]):.4g} to {float(sigmas[-1]):.4g}; connect the whole schedule, "
+            "not a part of it."
+        )
+
+
+class Inversion:
+    """A sampler function that goes up instead of down, then once more down to see the error. Made for one run."""
+
+    __name__ = "invert"
+
+    def __init__(self, refinements: int, tolerance: float):
+        self.refinements, self.tolerance = refinements, tolerance
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        steps = len(sigmas) - 1
+        bar = comfy.utils.ProgressBar(3 * steps)
+
+        def denoised(x: Tensor, sigma: float) -> Tensor:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            return model(x, sigma * x.new_ones(len(x)), **(extra_args or {}))
+
+        trajectory = invert(
+            denoised,
+            model.latent_image.to(x),
+            sigmas,
+            refinements=self.refinements,
+            tolerance=self.tolerance,
+            on_step=lambda i, _: bar.update(1),
+        )
+        self.path = Path.along(denoised, trajectory, sigmas)
+        bar.update(steps)
+        back = sample_ddim(model, trajectory[0], sigmas, options=extra_args)
+        bar.update(steps)
+        return back
+
+
+def inverted(model: ModelPatcher, source: Any, pictures: list[dict[str, Any]], sigmas: Tensor) -> Tensor:
+    """The noise (n, c, h, w) from which the model draws given pictures under their prompt."""
+    sizes = {tuple(latent["samples"].shape[1:]) for latent in pictures}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"pictures: of {len(sizes)} sizes ({', '.join(map(str, sorted(sizes)))}); scale or crop them to one size before VAE Encode."
+        )
+    samples = comfy.sample.fix_empty_latent_channels(model, torch.cat([latent["samples"] for latent in pictures]))
+    check_set(samples)
+    levels, latent_format, noise = model.get_model_object("model_sampling"), model.get_model_object("latent_format"), []
+    for one in samples.split(1):
+        inversion = Inversion(3, 1e-3)
+        run(model, source, one, sigmas, inversion)
+        start = InvertedNoise(inversion.path.trajectory[0].cpu(), float(sigmas[0]), levels, latent_format)
+        noise.append(start.generate_noise({"samples": torch.zeros_like(one)}))
+    return torch.cat(noise)

@@ -1,0 +1,166 @@
+"""What one call of the model holds: which of its rows belong to which prompt, and where in the picture they lie.
+
+The host says which prompts a call is for, and other nodes' patches leave that as it is when they call the model on a tile, on several
+tiles at once, or on some of the latents. Rows then tell by themselves: those of all prompts are cut from the same latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.hspace.injection import Place, places_of
+
+Half = Literal["conditional", "unconditional"]
+WHOLE = "semantic_latents_whole"  # in transformer options: the latents (b, c, h, w) that the sampler asked about
+UNDIVIDED = (
+    "model: it is called on a part of the picture, or of the batch (a tiled or splitting patch, context windows); what is "
+    "seen there is of other "
+    "places and sizes. Connect the model without that patch here."
+)
+
+
+class Prompt(NamedTuple):
+    """What of a run a prompt is for: the half of the guided prediction, and its area in cells (height, width, top, left), if not all."""
+
+    half: Half | None
+    area: tuple[int, int, int, int] | None = None
+
+    def place(self, size: tuple[int, int]) -> Place | None:
+        """What the host cuts for it from latents of this height and width; None for all of them."""
+        if self.area is None:
+            return None
+        height, width, top, left = self.area
+        return Place(range(top, min(top + height, size[0])), range(left, min(left + width, size[1])), size)
+
+
+class Part(NamedTuple):
+    """Rows of a model call that belong together, as many in each part, and what they are of."""
+
+    half: Half | None
+    place: Place | None = None  # in the picture; None for all of it
+    latent: int | None = None  # the number of the one that they are of; None if they are of all in their order
+    prompt: int | None = None  # its position in cond_or_uncond; None if it cannot be told
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCall:
+    """A call on x (rows, c, h, w) for these prompts, while the sampler asks about latents of this shape (b, c, h, w).
+
+    whole: those latents, if they are known.
+    """
+
+    x: Tensor
+    prompts: list[Prompt]
+    shape: torch.Size
+    whole: Tensor | None = None
+
+    def parts(self, *, halves: bool, masks: int) -> list[Part]:
+        """What it holds, in the order of its rows. halves: whether those of the guidance matter. masks: how many there are.
+
+        Raises ValueError that names branch or mask if what matters cannot be told.
+        """
+        if (
+            len(self.x) == len(self.prompts) * self.shape[0]
+            and all(map(self._is_of_its_size, self.prompts))
+            and not (masks and self._is_turned())
+        ):
+            return [Part(prompt.half, prompt.place(self.size), prompt=i) for i, prompt in enumerate(self.prompts)]
+        if not halves and not masks:
+            return [Part(None)]
+        layout = self._layout()
+        if layout is None and halves:
+            raise ValueError(
+                f"branch: the model is called on {len(self.x)} rows for {len(self.prompts)} prompts and {self.shape[0]} "
+                "latents (a tiled or splitting "
+                "patch of another node does so), and which rows are of which half cannot be told. Choose both, or disconnect that patch."
+            )
+        blocks, size = layout or ([None] * len(self.x), 1)
+        if not masks:
+            return [Part(self._half(prompt), prompt=prompt) for prompt in blocks]
+        numbers = range(size) if size == self.shape[0] else [None] * size
+        rows = [(prompt, number) for prompt in blocks for number in numbers]
+        return [self._located(row, *found, masks) for row, found in zip(self.x, rows, strict=True)]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the latents."""
+        return tuple(self.shape[-2:])
+
+    def _is_of_its_size(self, prompt: Prompt) -> bool:
+        place = prompt.place(self.size)
+        return tuple(self.x.shape[-2:]) == (self.size if place is None else (len(place.rows), len(place.columns)))
+
+    def _is_turned(self) -> bool:
+        """Whether it is on all of the latents, but in another order: turned over the edge, or other latents first."""
+        if (
+            self.whole is None
+            or self.x.shape[1:] != self.whole.shape[1:]
+            or torch.equal(self.x[: len(self.whole)], self.whole.to(self.x.device))
+        ):
+            return False
+        return all(self._places_of(row, range(len(self.whole))) for row in self.x)  # a patch may ask about other latents at the same places
+
+    def _layout(self) -> tuple[list[int], int] | None:
+        """Blocks of rows by their prompts' positions, and how many rows each block has; None if it cannot be told.
+
+        Tiles come one after another, with a block for each prompt, of as many rows as there are latents; or there is one block for each
+        prompt, of all tiles or of some latents. Either way what follows in turn is cut from the same latents.
+        """
+        count = len(self.prompts)
+        for size in dict.fromkeys((self.shape[0], len(self.x) // count)):
+            if not size or len(self.x) % (count * size):
+                continue
+            turns = self.x.reshape(-1, count, size, *self.x.shape[1:])
+            if count == 1 or torch.equal(turns, turns[:, :1].expand_as(turns)):
+                return list(range(count)) * len(turns), size
+        return None
+
+    def _half(self, prompt: int | None) -> Half | None:
+        return None if prompt is None else self.prompts[prompt].half
+
+    def _located(self, row: Tensor, prompt: int | None, latent: int | None, masks: int) -> Part:
+        """A row with its place, and the number of its latent where it is known or must be found."""
+        places = self._places_of(row, range(self.shape[0]) if latent is None else [latent])
+        latents = {latent for latent, _ in places}
+        if len({(tuple(place.rows), tuple(place.columns)) for _, place in places}) != 1 or (masks > 1 and len(latents) > 1):
+            raise ValueError(
+                f"mask: the model is called on a part of the picture or of the batch, {row.shape[-2]} x {row.shape[-1]} of "
+                f"{self.size[0]} x {self.size[1]} "
+                "cells (a tiled patch or context windows do so), and which part it is cannot be told. Disconnect the mask, or that patch."
+            )
+        return Part(self._half(prompt), places[0][1], places[0][0], prompt)
+
+    def _places_of(self, row: Tensor, latents: Sequence[int]) -> list[tuple[int, Place]]:
+        """Where a row may be cut from, by its values: a latent's number and a place in it."""
+        if self.whole is None:
+            return []
+        whole = self.whole[list(latents)].to(row.device)
+        return [(latents[i], place) for i, place in places_of(row, whole)]
+
+
+def told(model_options: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
+    """Model options with further transformer options."""
+    return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), **further}}
+
+
+def undivided(model_options: dict[str, Any], x: Tensor) -> dict[str, Any]:
+    """Model options for a question about latents x whose calls must be on all of them.
+
+    Raises ValueError where the host's context windows would cut them.
+    """
+    windows = model_options.get("context_handler")
+    if windows is not None and x.shape[getattr(windows, "dim", 0)] > getattr(windows, "context_length", 0):
+        raise ValueError(UNDIVIDED)
+    return told(model_options, {WHOLE: x})
+
+
+def check_undivided(x: Tensor, options: dict[str, Any]) -> None:
+    """Raise ValueError for a call of the UNet on a part of what the sampler asked about, if its transformer options tell that."""
+    whole = options.get(WHOLE)
+    if whole is not None and (len(x) != len(options["cond_or_uncond"]) * len(whole) or x.shape[-2:] != whole.shape[-2:]):
+        raise ValueError(UNDIVIDED)

@@ -1,0 +1,20 @@
+"""The pack's own keys in the host's options, and what is read from those options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+EDITING = "semantic_latents"
+TOLD = EDITS, PLAN, ASKED, PARTS, EDITED_PASS, SIGMA_DOWN = tuple(
+    f"{EDITING}_{name}" for name in ("edits", "plan", "asked", "parts", "edited_pass", "sigma_down")
+)
+
+
+def sigma_of(options: dict[str, Any]) -> float:
+    """The noise level of a model call."""
+    return float(options["sigmas"].flatten()[0])
+
+
+UNCOMPILED = "semantic_latents_uncompiled"
+PROBING = "semantic_latents_probing"  # in the transformer options of calls that are no part of the run itself
+SHIFTED = f"{EDITING}_shifted"  # in the transformer options of calls whose h the network shifts

@@ -1,0 +1,171 @@
+"""Samplers as the host and other packs make them: what is inside one, and ours around it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.utils
+from comfy.k_diffusion.sampling import default_noise_sampler
+from comfy.samplers import KSAMPLER
+from torch import Tensor
+
+from ..core.latent import check_latent, masked
+from ..core.sampling.ddim import sample_ddim
+from ..core.sampling.steering import Edit, check_edited, check_exposes_x_t, sample_steered, steps_in_window
+from .denoisers import levels_of, picture_share
+from .options import SIGMA_DOWN
+from .progress import tell_once
+from .seeds import countable
+
+# By the names of the sampler functions: those whose step is x' = D + (sigma'/sigma) (x - D) and nothing else.
+FIRST_ORDER = {"sample_euler", "sample_ddim"}
+
+
+class AroundSampler:
+    """A sampler function around another, by whose name it is known: the host logs it, and an edit asks what it is in."""
+
+    inner: Callable[..., Tensor]
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.inner, "__name__", "sampler")
+
+
+@dataclass(frozen=True, eq=False)
+class EditedSampler(AroundSampler):
+    """The sampler function of a KSAMPLER with an edit inside. Frozen: two runs cannot influence each other."""
+
+    inner: Callable[..., Tensor]
+    operation: Callable[..., Tensor]
+    target: str
+    once: bool
+    start_percent: float
+    end_percent: float
+    mask: Tensor | None
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        extra_args = extra_args or {}
+        if len(sigmas) <= 1:
+            return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
+        levels = levels_of(model)
+        start, end = levels.percent_to_sigma(self.start_percent), levels.percent_to_sigma(self.end_percent)
+        steps = steps_in_window(sigmas, start, end, once=self.once)
+        if not steps:
+            window = f"{self.start_percent:g} to {self.end_percent:g}"
+            tell_once(self, f"start_percent, end_percent: a run lies outside of {window}, so Edit During Sampling does not act in it.")
+        masks_over(x, self.mask, None)  # a mask that does not fit is refused before anything is drawn
+        return sample_steered(
+            self.inner,
+            model,
+            x,
+            sigmas,
+            edit=self._edit(extra_args.get("denoise_mask")),
+            target=self.target,
+            steps=steps,
+            known=is_the_host_s(self.inner),
+            extra_args=extra_args,
+            callback=callback,
+            disable=disable,
+            **options,
+        )
+
+    def _edit(self, inpainted: Tensor | None) -> Edit:
+        """The operation under the mask, and inside the region that an inpainting run repaints."""
+        return lambda x, step: under_masks(x, check_edited(x, self.operation(latent=x)), masks_over(x, self.mask, inpainted))
+
+
+def masks_over(like: Tensor, mask: Tensor | None, inpainted: Tensor | None) -> list[Tensor]:
+    """The masks of an edit of latents (b, ...): the node's own, resized, and the region that an inpainting run repaints."""
+    if mask is not None:
+        check_latent(like)
+        if mask.shape[0] not in (1, like.shape[0]):
+            raise ValueError(f"mask: got a batch of {mask.shape[0]} for {like.shape[0]} latents; connect one mask, or one for each.")
+        mask = comfy.utils.reshape_mask(mask, like.shape).to(like.device)
+    return [one for one in (mask, inpainted) if one is not None]
+
+
+def under_masks(x: Tensor, edited: Tensor, masks: list[Tensor]) -> Tensor:
+    """The edit inside all masks, x outside."""
+    for mask in masks:
+        edited = masked(x, edited, mask)
+    return edited
+
+
+def is_the_host_s(function: Callable[..., Tensor]) -> bool:
+    """Whether a sampler function, or the one inside of ours, is ComfyUI's own: how those evaluate the model is known by their names."""
+    while isinstance(function, AroundSampler):
+        function = function.inner
+    return getattr(function, "__module__", "").startswith("comfy.")
+
+
+def inner_function(sampler: Any) -> Callable[..., Tensor]:
+    """The function of a SAMPLER, to be wrapped; ValueError for one that is not built on the host's KSAMPLER."""
+    if not isinstance(sampler, KSAMPLER):
+        raise ValueError(
+            f"sampler: {type(sampler).__name__} is not built on the host's KSAMPLER, so nothing can be edited "
+            "inside it. Connect KSamplerSelect, or a sampler node of ComfyUI itself."
+        )
+    return sampler.sampler_function
+
+
+def with_function(sampler: KSAMPLER, function: Callable[..., Tensor]) -> KSAMPLER:
+    """The same SAMPLER with another function; what a pack's own kind of KSAMPLER adds stays."""
+    changed = copy.copy(sampler)
+    changed.sampler_function = function
+    return changed
+
+
+def exposing_function(sampler: Any) -> Callable[..., Tensor]:
+    """The function of a SAMPLER that can be edited on x_t; ValueError for any other."""
+    inner = inner_function(sampler)
+    check_exposes_x_t(getattr(inner, "__name__", ""))
+    return inner
+
+
+def draws_noise(function: Callable[..., Tensor]) -> bool:
+    """Whether a sampler function may add noise of its own: in a batch every latent would get another."""
+    while hasattr(function, "inner"):
+        function = function.inner
+    return getattr(function, "draws_noise", "noise_sampler" in inspect.signature(function).parameters)
+
+
+@dataclass(frozen=True)
+class DDIM:
+    """The sampler function of DDIM Sampler."""
+
+    eta: float
+    boost_percent: float
+
+    __name__ = "sample_ddim"
+
+    @property
+    def draws_noise(self) -> bool:
+        return self.eta > 0 or self.boost_percent < 1
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+        extra_args = extra_args or {}
+        levels = levels_of(model)
+        boost = levels.percent_to_sigma(self.boost_percent) if self.boost_percent < 1 else 0.0
+        noise = default_noise_sampler(x, seed=countable(extra_args.get("seed")))
+        return sample_ddim(
+            model,
+            x,
+            sigmas,
+            eta=self.eta,
+            boost_below=boost,
+            flow=picture_share(levels, 0.5) < 1,
+            noise=noise,
+            callback=callback,
+            announce=lambda down: announced(extra_args, down),
+        )
+
+
+def announced(extra_args: dict[str, Any], down: float) -> dict[str, Any]:
+    """A model call's arguments with the level that the step's deterministic part goes down to."""
+    model_options = extra_args.get("model_options", {})
+    told = {**model_options.get("transformer_options", {}), SIGMA_DOWN: down}
+    return {**extra_args, "model_options": {**model_options, "transformer_options": told}}

@@ -1,0 +1,242 @@
+"""Runs of a model in which a network that shifts h is trained: what each step sees, and where gradients pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.samplers
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from comfy.samplers import KSAMPLER
+from torch import Tensor
+
+from ..core.hspace.discovery import Means
+from ..core.hspace.training import Training, change_loss, directional_loss, matching_loss, reach_loss
+from ..core.sampling.ddim import euler_step
+from .compiled import seen_by_patches
+from .copies import copies
+from .model_calls import check_undivided, told, undivided
+from .options import EDITING, SHIFTED
+from .other_patches import step_skipped
+from .unet import DECODER, Reached, Stop, UNetCall, recording, replaying, twin_of
+from .watching import NOT_IN_FORCE, same_size
+
+REACH = 0.5  # weight of the move's length beside its direction
+
+
+class Lesson:
+    """A model that carries a network, and what one call of it needs: the shift of h, and gradients through the decoder only."""
+
+    def __init__(self, model: ModelPatcher):
+        self.model = seen_by_patches(model)
+        self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"{EDITING}_training", self.run_unet)
+        self.model.set_model_middle_block_after_patch(self.shift_h)
+        self.network: Callable[[Tensor, float], Tensor] | None = None
+        self.size = 1.0  # root mean square of the last h that was not shifted
+        self.shape: torch.Size | None = None  # of the h that was shifted
+        self.shifts: list[Tensor] = []  # those of the last prediction
+        self.decoder: dict[str, torch.nn.Module] = {}
+
+    def shift_h(self, args: dict[str, Any]) -> dict[str, Tensor]:
+        """The middle block's patch."""
+        h, options = args["h"], args["transformer_options"]
+        if not options.get(SHIFTED):
+            self.size = float(h.float().square().mean().sqrt())
+            return {"h": h}
+        self.shape = same_size(self.shape, h)
+        shift = self.network(h.detach(), float(options["sigmas"].flatten()[0]))
+        self.shifts.append(shift.detach())
+        return {"h": h + shift.to(h.dtype)}
+
+    def run_unet(self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
+        """DIFFUSION_MODEL wrapper: where gradients are asked for, the encoder runs without, the decoder in a copy that passes them."""
+        check_undivided(x, transformer_options)
+        if not (transformer_options.get(SHIFTED) and torch.is_grad_enabled()):
+            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+        call, unet, tape = UNetCall(x, timesteps, context, y, control, with_backward(transformer_options), kwargs), executor.class_obj, []
+        with torch.no_grad():
+            blocks, middle = recording(unet, tape)
+            with suppress(Reached):
+                call.run(executor, twin_of(unet, blocks, [*middle[:-1], Stop(tape)]))
+        self.decoder = self.decoder or copies(unet, *DECODER, device=x.device)
+        twin = twin_of(unet, *replaying(unet, tape))
+        vars(twin).update(self.decoder)
+        return call.run(executor, twin)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The objective that needs no scorer: predict under the source prompt what the model predicts under the target prompt."""
+
+    keep_weight: float
+    needs_target = True
+
+    def __call__(self, edited: Tensor, plain: Tensor, target: Tensor) -> Tensor:
+        return matching_loss(edited, target, plain) + self.keep_weight * change_loss(edited, plain)
+
+
+@dataclass(frozen=True, eq=False)
+class Directional:
+    """CLIP's directional loss on the foreseen pictures, and the L1 term beside it."""
+
+    keep_weight: float
+    score: Callable[[Tensor], Tensor]
+    change: Tensor
+    likeness: float
+    needs_target = False
+
+    def __call__(self, edited: Tensor, plain: Tensor) -> Tensor:
+        with torch.no_grad():
+            before = self.score(plain)
+        after, change = self.score(edited), self.change.to(before)
+        moves = directional_loss(before, after, change) + REACH * reach_loss(before, after, change)
+        return moves + self.keep_weight * self.likeness * change_loss(edited, plain)
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What all runs of a training share: model, prompts, guidance, steps, and the noise level below which nothing is shifted."""
+
+    lesson: Lesson
+    prompts: dict[str, Any]
+    cfg: float
+    sigmas: Tensor
+    lowest: float
+
+    @property
+    def steps(self) -> int:
+        """Steps of a run that shift h."""
+        return int((self.sigmas[:-1] >= self.lowest * (1 - 1e-6)).sum())
+
+    def run(self, function: Any, noise: Tensor, model: ModelPatcher | None = None) -> Tensor:
+        """A sampler function's run under the host's guider with these prompts, from noise (b, c, h, w) of unit variance."""
+        guider = comfy.samplers.CFGGuider(model or self.lesson.model)
+        guider.inner_set_conds(self.prompts)
+        guider.set_cfg(self.cfg)
+        return guider.sample(noise, torch.zeros_like(noise), KSAMPLER(function), self.sigmas, disable_pbar=True)
+
+
+@dataclass(eq=False)
+class Following:
+    """A sampler function that goes along the edited process for as long as it shifts h."""
+
+    course: Course
+    tick: Callable[[], None]
+
+    __name__ = "follow_direction"
+
+    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback=None, disable=None) -> Tensor:
+        guider, options, steps = model.inner_model, extra_args["model_options"], self.course.steps
+        check_in_force(guider, sigmas[:steps].tolist())
+        freeze_controls(guider.conds)
+        with torch.inference_mode(False), torch.no_grad():
+            x, levels = x.clone(), sigmas.clone()
+            for sigma, after in zip(levels[:steps], levels[1:]):
+                edited = self.step(guider, options, x, sigma * x.new_ones(len(x)))
+                x = euler_step(x, edited, float(sigma), float(after))
+                self.tick()
+        return x
+
+    def edited(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+        """The prediction with h shifted; ValueError if the model is not called for it."""
+        self.course.lesson.shifts.clear()
+        edited = prediction(guider, options, x, sigma, "positive", shifted=True)
+        if not self.course.lesson.shifts:
+            raise step_skipped(options)
+        return edited
+
+    def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+        """The prediction that the run goes on with."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Trainer(Following):
+    """One update of the network at each step; x is detached between them. begin makes the training once the size of h is known."""
+
+    objective: Matching | Directional
+    begin: Callable[[float, torch.device], Training]
+    training: Training | None = None
+    last: tuple[Tensor, Tensor] | None = None  # predictions of the last step, plain and edited
+
+    def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+        names = ["positive", "target"] if self.objective.needs_target else ["positive"]
+        plain, *target = (prediction(guider, options, x, sigma, name, shifted=False) for name in names)
+        if self.training is None:
+            self.training = self.begin(self.course.lesson.size, x.device)
+            self.course.lesson.network = self.training.network
+        with torch.enable_grad():
+            edited = self.edited(guider, options, x, sigma)
+            self.training.update(self.objective(edited, plain, *target), edited)
+        self.last = plain, edited.detach()
+        return self.last[1]
+
+
+@dataclass(eq=False)
+class Averaging(Following):
+    """The means of the network's shifts over pictures and both halves of the guidance, for each noise level."""
+
+    means: Means
+
+    def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+        edited = self.edited(guider, options, x, sigma)
+        self.means.add(float(sigma[0]), torch.cat(self.course.lesson.shifts).cpu())
+        return edited
+
+
+def prediction(guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor, name: str, *, shifted: bool) -> Tensor:
+    """The denoised latent of x under this prompt, guided as the host does it in a run with these model options, with h shifted or not."""
+    options = told(undivided(options, x), {SHIFTED: shifted})
+    return comfy.samplers.sampling_function(guider.inner_model, x, sigma, guider.conds["negative"], guider.conds[name], guider.cfg, options)
+
+
+def check_in_force(guider: Any, sigmas: list[float]) -> None:
+    """Raise ValueError for a prompt of a run that is without effect at one of these noise levels."""
+    for name, parts in guider.conds.items():
+        spans = [(part.get("timestep_end", 0.0), part.get("timestep_start", float("inf"))) for part in parts]
+        if (name != "negative" or guider.cfg != 1.0) and not all(any(low <= sigma <= high for low, high in spans) for sigma in sigmas):
+            raise ValueError(NOT_IN_FORCE.format("source" if name == "positive" else name))
+
+
+class FrozenControl:
+    """A ControlNet that no gradient is asked of: its weights are inference tensors."""
+
+    def __init__(self, control: Any):
+        self.control = control
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.control, name)
+
+    @torch.no_grad()
+    def get_control(self, *args: Any) -> Any:
+        return self.control.get_control(*args)
+
+
+def freeze_controls(prompts: dict[str, list[dict[str, Any]]]) -> None:
+    """Freeze the ControlNets of a run's prompts; one that several share stays one, as the host evaluates those together."""
+    frozen: dict[int, FrozenControl] = {}
+    for part in (part for parts in prompts.values() for part in parts if "control" in part):
+        part["control"] = frozen.setdefault(id(part["control"]), FrozenControl(part["control"]))
+
+
+def with_backward(options: dict[str, Any]) -> dict[str, Any]:
+    """Transformer options under which attention has a gradient: the fast kernels that a user may have chosen have none."""
+    if not (comfy.model_management.sage_attention_enabled() or comfy.model_management.flash_attention_enabled()):
+        return options
+    return {**options, "optimized_attention_override": lambda function, *args, **kwargs: attention_pytorch(*args, **kwargs)}
+
+
+@contextmanager
+def in_training():
+    """Tells the host that gradients are needed."""
+    before, comfy.model_management.in_training = comfy.model_management.in_training, True
+    try:
+        yield
+    finally:
+        comfy.model_management.in_training = before

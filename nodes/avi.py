@@ -1,0 +1,295 @@
+"""Attributes learned from one pair of prompts (AVI, Wang et al. 2025, arXiv 2502.02225): learn, apply, mix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..core.avi.attribute import Attribute, Mixture, Recipe, mean_change
+from ..core.avi.integration import LossWeights
+from ..core.pictures.sheet import labelled_grid
+from ..host.attributes import AttributeSampler, Learner, OnlyTarget, Use
+from ..host.pairs import Steps, kind_of
+from ..host.progress import Bar
+from ..host.provenance import HIDDEN, prompt_notes
+from ..host.runs import fitted
+from ..host.samplers import exposing_function, with_function
+from ..host.seeds import seeds_from
+from .base import ATTRIBUTE, CATEGORY, checked, seed_input
+
+
+class TrainAttribute(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        weight = dict(default=0.0, min=0.0, max=100.0, step=0.01)
+        return io.Schema(
+            node_id="SemanticLatents_TrainAttribute",
+            display_name="Train Attribute",
+            category=CATEGORY,
+            description="Learns an attribute from a prompt without it and one with it: two runs from the same noise, whose noisy "
+            "latents are taken apart and put together (attribute vector integration, AVI). Seconds, not minutes.",
+            hidden=[*HIDDEN],
+            search_aliases=["avi", "concept slider", "learn attribute", "svd attribute", "attribute vector integration", "smile"],
+            inputs=[
+                io.Model.Input("model", tooltip="Any model; the attribute then fits models with the same kind of latents."),
+                io.Conditioning.Input("source", tooltip="The prompt without the attribute, saying nothing about it: a face."),
+                io.Conditioning.Input("target", tooltip="The same prompt with the attribute: a face, beard."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt of both runs; an empty one will do."),
+                io.Vae.Input("vae", tooltip="For the preview of source, target and edited picture."),
+                io.Sampler.Input("sampler", tooltip="The sampler that you will draw with, from KSamplerSelect."),
+                io.Sigmas.Input("sigmas", tooltip="The steps that you will draw with, from BasicScheduler."),
+                io.Latent.Input("latent", tooltip="An Empty Latent Image of the size that you will draw; only its size matters."),
+                io.Float.Input(
+                    "cfg", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the runs, as you will draw with."
+                ),
+                seed_input("The first seed; further ones follow it."),
+                io.Int.Input(
+                    "seeds",
+                    default=8,
+                    min=1,
+                    max=256,
+                    tooltip="How many pairs to learn from. One is enough for use with a target prompt; "
+                    "more make the stored form and the network less bound to one picture.",
+                ),
+                io.Float.Input(
+                    "percent",
+                    default=0.7,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    tooltip="T_x, the part of the run at which the latent will be edited. "
+                    "Later keeps more of the picture's layout; too late changes little.",
+                ),
+                io.Float.Input(
+                    "ahead",
+                    default=0.0,
+                    min=0.0,
+                    max=0.9,
+                    step=0.01,
+                    tooltip="dtau, how much further denoised the target's latent is taken than the source's.",
+                ),
+                io.Float.Input(
+                    "branch",
+                    default=0.25,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    tooltip="The part of the run at which the target's run leaves the "
+                    "source's. 0: from the same noise only, as in the paper. Later keeps more of the picture; too late shows no attribute.",
+                ),
+                io.Int.Input(
+                    "source_rank",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="m, how many leading triplets of the source take part in each channel; 0 for a fifth of them.",
+                ),
+                io.Int.Input(
+                    "target_rank",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="n, how many of the target; fewer carry over broad changes only. 0 for a fifth.",
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=["exact", "MLP"],
+                    default="exact",
+                    tooltip="exact: the best singular values for each pair, in milliseconds. "
+                    "MLP: the paper's small network, trained on the pairs.",
+                ),
+                io.Float.Input(
+                    "target_weight",
+                    **{**weight, "default": 1.0},
+                    tooltip="Pull of the edited latent to the target's; 0 shows no attribute.",
+                ),
+                io.Float.Input(
+                    "source_weight", **{**weight, "default": 0.25}, tooltip="Pull to the source's latent; more keeps more and shows less."
+                ),
+                io.Float.Input("target_values_weight", **weight, tooltip="Keeps the target's singular values near what they were."),
+                io.Float.Input("source_values_weight", **weight, tooltip="Keeps the source's singular values near what they were."),
+                io.Boolean.Input(
+                    "residual",
+                    default=True,
+                    tooltip="Carries over what the source's triplets leave out, its fine detail. Off: the paper's form.",
+                ),
+                io.Int.Input("steps", default=60, min=1, max=10000, tooltip="MLP: training steps."),
+            ],
+            outputs=[
+                ATTRIBUTE.Output("attribute", tooltip="For Apply Attribute and Save Attribute."),
+                io.Custom("LOSS_MAP").Output(
+                    "loss", tooltip="For Plot Loss Graph: exact, the mean before, then each pair's optimum; MLP, each training step."
+                ),
+                io.Image.Output("picture", tooltip="Source, target and edited picture of the first seed."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(
+        cls,
+        model,
+        source,
+        target,
+        negative,
+        vae,
+        sampler,
+        sigmas,
+        latent,
+        cfg,
+        seed,
+        seeds,
+        percent,
+        ahead,
+        branch,
+        source_rank,
+        target_rank,
+        solver,
+        target_weight,
+        source_weight,
+        target_values_weight,
+        source_values_weight,
+        residual,
+        steps,
+    ) -> io.NodeOutput:
+        weights = LossWeights(target_weight, source_weight, target_values_weight, source_values_weight)
+        recipe = Recipe(percent, ahead, branch, source_rank, target_rank, weights, residual)
+        inner = exposing_function(sampler)
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(source, negative)
+        guider.set_cfg(cfg)
+        empty = fitted(model, {**latent, "samples": torch.zeros_like(latent["samples"][:1])})["samples"]
+        plan = Steps.of(recipe, model.get_model_object("model_sampling"), sigmas)
+        whole = len(sigmas) - 1
+        bar = Bar(seeds * (plan.edited + plan.taken) + (steps if solver == "MLP" else 0) + 3 * whole, model)
+        finished: list[Tensor] = []
+
+        def draw(function: Any, seed: int) -> Tensor:
+            """The latents of a run; in the preview, it comes beside those finished before."""
+            foreseen: list[Tensor] = []
+
+            def on_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+                foreseen[:] = [denoised]
+                bar.tick(torch.cat([*finished, denoised]))
+
+            result = guider.sample(
+                comfy.sample.prepare_noise(empty, seed),
+                empty,
+                with_function(sampler, function),
+                sigmas,
+                callback=on_step,
+                disable_pbar=True,
+                seed=seed,
+            )
+            finished.extend(foreseen)
+            return result
+
+        learner = Learner(inner, target, recipe, plan, bar.tick)
+        numbers = seeds_from(seed, seeds)
+        for one in numbers:
+            draw(learner, one)
+        network, losses, reached = learner.solved(solver, steps, numbers[0])
+        n = recipe.ranks(learner.problems[0].source.matrix)[1]
+        notes = {
+            **prompt_notes(cls, "source", "target"),
+            "seeds": f"{numbers[0]} to {numbers[-1]}",
+            "cfg": f"{cfg:g}",
+            "steps": str(whole),
+            "solver": solver,
+        }
+        attribute = Mixture(((Attribute(recipe, mean_change(learner.differences, n), kind_of(model), network, reached, notes), 1.0),))
+        use = Use(attribute, 1.0, 0.0, target, None)
+        drawn = [draw(function, numbers[0]) for function in (inner, OnlyTarget(inner, target), AttributeSampler(inner, (use,)))]
+        picture = bar.end(labelled_grid([first_picture(vae.decode(x)) for x in drawn], ["source", "target", "edited"]))
+        return io.NodeOutput(attribute, {"loss": losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+def first_picture(pictures: Tensor) -> Tensor:
+    """The first picture (h, w, c) of a batch, of a video's first frame."""
+    return pictures[(0,) * (pictures.ndim - 3)]
+
+
+class ApplyAttribute(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SemanticLatents_ApplyAttribute",
+            display_name="Apply Attribute",
+            category=CATEGORY,
+            description="The slider of a learned attribute: edits the noisy latent once, inside the sampler, and lets the run go on under "
+            "its own prompt. Strength 0 changes nothing at all. Several can be chained.",
+            search_aliases=["avi", "slider", "attribute", "concept slider", "svd", "smile"],
+            inputs=[
+                io.Sampler.Input("sampler", tooltip="The sampler to edit inside of, from KSamplerSelect or another Apply Attribute."),
+                ATTRIBUTE.Input("attribute", tooltip="From Train Attribute, Load Attribute or Mix Attributes."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="How much of the attribute: 0 none, 1 as learned, above 1 exaggerates, below 0 does the opposite.",
+                ),
+                io.Float.Input(
+                    "budget",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Above 0: the size of the edit as a share of the way to the target, "
+                    "the same for every picture, in place of the strength, of which only the sign counts then.",
+                ),
+                io.Conditioning.Input(
+                    "target",
+                    optional=True,
+                    tooltip="The prompt with the attribute, in the words of this picture's own prompt. It is run too, "
+                    "so that the edit fits the new picture. Empty: the mean change of the seeds that it was learned on, which "
+                    "costs no second run.",
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Edits only where the mask is white; grey edits in part."),
+            ],
+            outputs=[io.Sampler.Output("sampler", tooltip="For SamplerCustom and SamplerCustomAdvanced, or another Apply Attribute.")],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, sampler, attribute, strength, budget, target=None, mask=None) -> io.NodeOutput:
+        inner, use = exposing_function(sampler), Use(attribute, strength, budget, target, mask)
+        chained = (
+            AttributeSampler(inner.inner, (*inner.uses, use)) if isinstance(inner, AttributeSampler) else AttributeSampler(inner, (use,))
+        )
+        return io.NodeOutput(with_function(sampler, chained))
+
+
+class MixAttributes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        weight = dict(default=1.0, min=-10.0, max=10.0, step=0.01)
+        return io.Schema(
+            node_id="SemanticLatents_MixAttributes",
+            display_name="Mix Attributes",
+            category=CATEGORY,
+            description="Two attributes in one, each with its weight, for one slider or one file. Their edits are added up.",
+            search_aliases=["avi", "combine attributes", "merge sliders", "blend"],
+            inputs=[
+                ATTRIBUTE.Input("first", tooltip="An attribute, or a mix."),
+                ATTRIBUTE.Input("second", tooltip="Another one of the same kind of latents."),
+                io.Float.Input("first_weight", **weight, tooltip="How much of the first; below 0 its opposite."),
+                io.Float.Input("second_weight", **weight, tooltip="How much of the second; below 0 its opposite."),
+            ],
+            outputs=[ATTRIBUTE.Output("attribute", tooltip="For Apply Attribute, Save Attribute or another mix.")],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, first, second, first_weight, second_weight) -> io.NodeOutput:
+        parts = [(part, weight * own) for mix, weight in ((first, first_weight), (second, second_weight)) for part, own in mix.parts]
+        return io.NodeOutput(Mixture(tuple(parts)))
+
+
+NODES = [TrainAttribute, ApplyAttribute, MixAttributes]
