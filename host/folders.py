@@ -10,8 +10,6 @@ from pathlib import Path
 import comfy.utils
 import folder_paths
 
-from ..demo import SLIDERS
-
 FOLDER = "semantic_latents"
 DEEPEST = 100  # folders in each other
 SUFFIXES = {".safetensors", ".pth"}
@@ -21,11 +19,12 @@ def output_folder() -> str:
     return os.path.join(folder_paths.get_output_directory(), FOLDER)
 
 
-def register_folder() -> None:
-    """Let the host list models/semantic_latents, output/semantic_latents and the demo's own; calling it twice changes nothing."""
+def register_folders(*more: Path) -> None:
+    """Let the host list models/semantic_latents, output/semantic_latents and more folders; calling it twice changes nothing."""
     folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
     folder_paths.add_model_folder_path(FOLDER, output_folder())
-    folder_paths.add_model_folder_path(FOLDER, str(SLIDERS))
+    for folder in more:
+        folder_paths.add_model_folder_path(FOLDER, str(folder))
     folder_paths.folder_names_and_paths[FOLDER][1].update(SUFFIXES)
 
 

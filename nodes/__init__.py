@@ -5,7 +5,7 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 from .. import demo
-from ..host.folders import register_folder
+from ..host.folders import register_folders
 from . import avi, directions, files, pictures, sampling, schedule, svd, train_direction, trajectories
 
 
@@ -13,7 +13,7 @@ class SemanticLatents(ComfyExtension):
     async def on_load(self) -> None:
         try:
             demo.install()
-            register_folder()
+            register_folders(demo.SLIDERS)
         except Exception:
             logging.exception("Semantic Latents could not be set up")  # ComfyUI itself prints one line only
             raise

@@ -211,13 +211,14 @@ def folders(tmp_path, monkeypatch):
     """The host's output and models folders, empty."""
     import folder_paths
 
-    from pack.host.folders import FOLDER, register_folder
+    from pack.demo import SLIDERS
+    from pack.host.folders import FOLDER, register_folders
 
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
     monkeypatch.delitem(folder_paths.folder_names_and_paths, FOLDER, raising=False)
     (tmp_path / "models" / FOLDER).mkdir(parents=True)
-    register_folder()
+    register_folders(SLIDERS)
     return tmp_path
 
 

@@ -148,12 +148,13 @@ def obey(order, answer, ask):
     """Save what is ordered; the path. It may answer meanwhile, or ask for a word to go on."""
     import folder_paths
 
-    from pack.host.folders import FOLDER, register_folder, save_whole
+    from pack.demo import SLIDERS
+    from pack.host.folders import FOLDER, register_folders, save_whole
     from pack.nodes.files import SaveAttribute, SaveDirection
 
     folder_paths.output_directory = order["folder"]
     folder_paths.folder_names_and_paths.pop(FOLDER, None)
-    register_folder()
+    register_folders(SLIDERS)
     one = direction(order["seed"], order["size"])
     mix = Mixture(((Attribute(Recipe(), decompose(torch.randn(1, 4, 8, 8)), LatentKind("SD15", 4)), 1.0),))
     tensors, metadata = direction_tensors(one)
