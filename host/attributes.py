@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ..core.avi.attribute import Attribute, Mixture, Pair, Problem, Recipe, scaled
 from ..core.avi.network import train
-from ..core.latent import alike
-from ..core.sampling.steering import check_edited, sample_steered
+from ..core.latent import alike, masked
+from ..core.sampling.steering import sample_steered
 from ..core.sampling.steps import at_or_below, first_step_from
 from .denoisers import levels_of, patcher_of, picture_share, under_prompt
 from .pairs import Steps, check_goes_down, kind_of, paired, source_moments, target_moments
 from .progress import tell_once
-from .samplers import AroundSampler, is_the_host_s, masks_over, under_masks
+from .samplers import AroundSampler, masks_over, traits_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,23 +43,19 @@ class AttributeSampler(AroundSampler):
         uses = [use for use in self.uses if use.strength != 0]
         if len(sigmas) <= 1 or not uses:
             return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
-        edits: dict[int, list[Callable[[Tensor], Tensor]]] = {}
-        for use in uses:
-            for planned in self._planned(use, model, x, sigmas, extra_args, options):
-                edits.setdefault(planned.steps.edited, []).append(planned.change)
-
-        def edited(latent: Tensor, step: int) -> Tensor:
-            return check_edited(latent, latent + sum(change(latent) for change in edits[step]).to(latent), "attribute")
-
+        edits = [planned for use in uses for planned in self._planned(use, model, x, sigmas, extra_args, options)]
+        inpainted = [extra_args["denoise_mask"]] if extra_args.get("denoise_mask") is not None else []
         return sample_steered(
             self.inner,
             model,
             x,
             sigmas,
-            edit=edited,
+            edit=lambda latent, step: latent + sum(planned.change(latent) for planned in edits if planned.steps.edited == step).to(latent),
+            masks=lambda latent: inpainted,
+            name="attribute",
             target="x_t",
-            steps=tuple(sorted(edits)),
-            known=is_the_host_s(self.inner),
+            steps=tuple(sorted({planned.steps.edited for planned in edits})),
+            traits=traits_of(self.inner),
             extra_args=extra_args,
             callback=callback,
             disable=disable,
@@ -77,8 +73,7 @@ class AttributeSampler(AroundSampler):
                 "families have nothing in common; learn it again on this model, or load one that was."
             )
         check_goes_down(sigmas.tolist())
-        inpainted = extra_args.get("denoise_mask")
-        masks_over(x, use.mask, inpainted)  # a mask that does not fit is refused before anything is drawn
+        masks_over(x, use.mask, None)  # a mask that does not fit is refused before anything is drawn
         parts = [(attribute, weight) for attribute, weight in use.attribute.parts if in_this_run(use, attribute, levels, x, sigmas)]
         plans = [(attribute, weight, Steps.of(attribute.recipe, levels, sigmas, learned=True)) for attribute, weight in parts]
         run = dict(extra_args=extra_args, **options)
@@ -106,7 +101,7 @@ class AttributeSampler(AroundSampler):
             return None if use.target is None else paired(seen[steps.parted], steps, sigmas, sources.get(steps.edited), levels)
 
         return [
-            PlannedEdit(use, attribute, weight, steps, inpainted, pair_for(steps), picture_share(levels, float(sigmas[steps.edited])))
+            PlannedEdit(use, attribute, weight, steps, pair_for(steps), picture_share(levels, float(sigmas[steps.edited])))
             for attribute, weight, steps in plans
         ]
 
@@ -122,7 +117,6 @@ class PlannedEdit:
     attribute: Attribute
     weight: float
     steps: Steps
-    inpainted: Tensor | None
     pair: Pair | None
     share: float
 
@@ -133,7 +127,9 @@ class PlannedEdit:
         else:
             change, whole = self.attribute.change(latent, self.pair), self.pair.matched - latent
         change = scaled(change, whole, strength=self.use.strength * self.weight, budget=self.use.budget * abs(self.weight))
-        return under_masks(latent, latent + change.to(latent), masks_over(latent, self.use.mask, self.inpainted)) - latent
+        for mask in masks_over(latent, self.use.mask, None):
+            change = masked(latent, latent + change.to(latent), mask) - latent
+        return change
 
 
 def in_this_run(use: Use, attribute: Attribute, levels: Any, x: Tensor, sigmas: Tensor) -> bool:

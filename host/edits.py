@@ -26,7 +26,7 @@ from .model_calls import WHOLE, ModelCall, Part, Prompt, told
 from .options import ASKED, EDITED_PASS, EDITING, EDITS, PARTS, PLAN, SIGMA_DOWN, TOLD, sigma_of
 from .other_patches import why_not_reached
 from .progress import tell_once
-from .samplers import FIRST_ORDER
+from .samplers import name_of, traits_of
 from .unet import Chunks, UNetCall, run_decoder_twice
 
 Branch = Literal["conditional", "unconditional", "both"]
@@ -282,8 +282,9 @@ def without_edits(options: dict[str, Any]) -> dict[str, Any]:
 
 def check_edit(edit: HEdit, guider: Any, sampler: Any, sigmas: list[float], batch: int) -> None:
     """Raise ValueError for an edit that this run could not honour."""
-    name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
-    if edit.asymmetric and name not in FIRST_ORDER:
+    function = getattr(sampler, "sampler_function", None)
+    if edit.asymmetric and not (function and traits_of(function).first_order):
+        name = name_of(function) or type(sampler).__name__
         raise ValueError(
             f"sampler: the asymmetric form needs a first-order sampler without noise of its own; {name.removeprefix('sample_')} is "
             "not one. Choose euler or ddim, DDIM Sampler (Semantic Latents), or turn asymmetric off."

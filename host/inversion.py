@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.sampling.ddim import sample_ddim
 from ..core.sampling.inversion import Path, invert, nearest, sample_along
+from ..core.sampling.steering import Traits
 from .denoisers import picture_share
 from .runs import check_set, run
 
@@ -84,7 +85,8 @@ class AlongPath:
     path: Path
     sigmas: tuple[float, ...]
 
-    __name__ = "sample_ddim"
+    __name__ = "semantic_latents_exact"
+    traits = Traits(first_order=True)
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
         if len(sigmas) != len(self.sigmas) or not torch.allclose(sigmas.cpu(), torch.tensor(self.sigmas), rtol=1e-4):

@@ -17,7 +17,7 @@ from ..core.sampling.steering import SwitchedDenoiser
 from ..core.sampling.steps import first_step_from, is_descending
 from .denoisers import picture_share, under_prompt
 from .progress import interruptible
-from .samplers import is_the_host_s
+from .samplers import traits_of
 
 
 def kind_of(model: ModelPatcher) -> LatentKind:
@@ -98,7 +98,7 @@ def source_moments(
             extra_args=extra_args,
             callback=interruptible(tick),
             disable=True,
-            known=is_the_host_s(inner),
+            traits=traits_of(inner),
             **options,
         )
 

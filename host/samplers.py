@@ -5,24 +5,45 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import comfy.utils
 from comfy.k_diffusion.sampling import default_noise_sampler
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ..core.latent import check_latent, masked
+from ..core.latent import check_latent
 from ..core.sampling.ddim import sample_ddim
-from ..core.sampling.steering import Edit, check_edited, check_exposes_x_t, sample_steered, steps_in_window
+from ..core.sampling.steering import Target, Traits, sample_steered, steps_in_window
 from .denoisers import levels_of, picture_share
 from .options import SIGMA_DOWN
 from .progress import tell_once
 from .seeds import countable
 
-# By the names of the sampler functions: those whose step is x' = D + (sigma'/sigma) (x - D) and nothing else.
-FIRST_ORDER = {"sample_euler", "sample_ddim"}
+NOT_AT_X_T = Traits(exposes_x_t=False)  # it evaluates a prediction or a copy of its latent, or steps of its own
+# ComfyUI's sampler functions by their names, where they are not like most: one call of the model at each step's running latent.
+KNOWN = {
+    "sample_euler": Traits(first_order=True),
+    "sample_heun": Traits(2),
+    "sample_heunpp2": Traits(3, fewer_at_end=True),  # its last step is one of euler, and that before one of heun
+    "sample_exp_heun_2_x0": Traits(2),
+    "sample_exp_heun_2_x0_sde": Traits(2),
+    "sample_dpm_2": Traits(2),
+    "sample_dpm_2_ancestral": Traits(2),
+    "sample_dpmpp_2s_ancestral": Traits(2),
+    "sample_dpmpp_2s_ancestral_cfg_pp": Traits(2),
+    "sample_dpmpp_sde": Traits(2),
+    "sample_dpmpp_sde_gpu": Traits(2),
+    "sample_seeds_2": Traits(2),
+    "sample_seeds_3": Traits(3),
+    "sample_sa_solver": NOT_AT_X_T,
+    "sample_sa_solver_pece": NOT_AT_X_T,
+    "sample_unipc": NOT_AT_X_T,
+    "sample_unipc_bh2": NOT_AT_X_T,
+    "dpm_fast_function": NOT_AT_X_T,
+    "dpm_adaptive_function": NOT_AT_X_T,
+}
 
 
 class AroundSampler:
@@ -63,19 +84,16 @@ class EditedSampler(AroundSampler):
             model,
             x,
             sigmas,
-            edit=self._edit(extra_args.get("denoise_mask")),
+            edit=lambda latent, step: self.operation(latent=latent),
+            masks=lambda latent: masks_over(latent, self.mask, extra_args.get("denoise_mask")),
             target=self.target,
             steps=steps,
-            known=is_the_host_s(self.inner),
+            traits=traits_of(self.inner),
             extra_args=extra_args,
             callback=callback,
             disable=disable,
             **options,
         )
-
-    def _edit(self, inpainted: Tensor | None) -> Edit:
-        """The operation under the mask, and inside the region that an inpainting run repaints."""
-        return lambda x, step: under_masks(x, check_edited(x, self.operation(latent=x)), masks_over(x, self.mask, inpainted))
 
 
 def masks_over(like: Tensor, mask: Tensor | None, inpainted: Tensor | None) -> list[Tensor]:
@@ -88,18 +106,38 @@ def masks_over(like: Tensor, mask: Tensor | None, inpainted: Tensor | None) -> l
     return [one for one in (mask, inpainted) if one is not None]
 
 
-def under_masks(x: Tensor, edited: Tensor, masks: list[Tensor]) -> Tensor:
-    """The edit inside all masks, x outside."""
-    for mask in masks:
-        edited = masked(x, edited, mask)
-    return edited
+def traits_of(function: Callable[..., Tensor]) -> Traits:
+    """How a sampler function, or the one inside of ours, calls the model: what it says of itself, or the table for its name.
 
-
-def is_the_host_s(function: Callable[..., Tensor]) -> bool:
-    """Whether a sampler function, or the one inside of ours, is ComfyUI's own: how those evaluate the model is known by their names."""
+    Only of ComfyUI's own functions and ours is that known; another pack's may go by the name of one of them.
+    """
     while isinstance(function, AroundSampler):
         function = function.inner
-    return getattr(function, "__module__", "").startswith("comfy.")
+    if isinstance(getattr(function, "traits", None), Traits):
+        return function.traits
+    known = getattr(function, "__module__", "").startswith("comfy.")
+    return replace(KNOWN.get(name_of(function), Traits()), known=known)
+
+
+def name_of(function: Callable[..., Tensor]) -> str:
+    return getattr(function, "__name__", "")
+
+
+def check_exposes_x_t(function: Callable[..., Tensor], advice: str = "Choose") -> None:
+    """Raise ValueError for a sampler function that does not expose x_t at its steps."""
+    if not traits_of(function).exposes_x_t:
+        raise ValueError(
+            f"sampler: {name_of(function).removeprefix('sample_')} evaluates the model away from its running latent, so x_t "
+            f"cannot be edited inside it. {advice} a sampler such as euler, ddim, dpmpp_2m, dpmpp_2m_sde, lms, heun or euler_ancestral."
+        )
+
+
+def check_target(target: str, function: Callable[..., Tensor]) -> None:
+    """Raise ValueError if the target is unknown, or if this sampler function does not expose x_t at its steps."""
+    if target not in get_args(Target):
+        raise ValueError(f"target: got {target!r}; choose one of {', '.join(get_args(Target))}.")
+    if target == "x_t":
+        check_exposes_x_t(function, "Choose target x0, which works with every sampler, or")
 
 
 def inner_function(sampler: Any) -> Callable[..., Tensor]:
@@ -122,7 +160,7 @@ def with_function(sampler: KSAMPLER, function: Callable[..., Tensor]) -> KSAMPLE
 def exposing_function(sampler: Any) -> Callable[..., Tensor]:
     """The function of a SAMPLER that can be edited on x_t; ValueError for any other."""
     inner = inner_function(sampler)
-    check_exposes_x_t(getattr(inner, "__name__", ""))
+    check_exposes_x_t(inner)
     return inner
 
 
@@ -140,7 +178,8 @@ class DDIM:
     eta: float
     boost_percent: float
 
-    __name__ = "sample_ddim"
+    __name__ = "semantic_latents_ddim"
+    traits = Traits(first_order=True)
 
     @property
     def draws_noise(self) -> bool:

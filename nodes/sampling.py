@@ -5,12 +5,11 @@ from __future__ import annotations
 from comfy.samplers import KSAMPLER
 from comfy_api.latest import io
 
-from ..core.sampling.steering import check_target
 from ..host.denoisers import picture_share
 from ..host.edits import check_no_asymmetric_edit
 from ..host.inversion import AlongPath, Inversion, InvertedNoise, check_schedule
 from ..host.runs import fitted, run
-from ..host.samplers import DDIM, EditedSampler, inner_function, with_function
+from ..host.samplers import DDIM, EditedSampler, check_target, inner_function, with_function
 from .base import CATEGORY, checked
 
 
@@ -78,7 +77,7 @@ class EditDuringSampling(io.ComfyNode):
         if start_percent > end_percent:
             raise ValueError(f"start_percent: got {start_percent}, which is after end_percent {end_percent}; exchange them.")
         edited = EditedSampler(inner, operation, target, steps == "first in range", start_percent, end_percent, mask)
-        check_target(target, edited.__name__)
+        check_target(target, inner)
         return io.NodeOutput(with_function(sampler, edited))
 
 

@@ -15,14 +15,13 @@ from torch import Tensor
 from ..core.latent import check_latent
 from ..core.pictures.figures import distance_figure, ranks_figure
 from ..core.sampling.recording import Trajectory, recorded
-from ..core.sampling.steering import check_exposes_x_t
 from ..core.sampling.steps import first_step_from, is_descending
 from ..core.svd.decomposition import variants
 from ..core.svd.subspaces import distance_matrix, followed, random_distance
 from ..host.denoisers import levels_of, patcher_of, percent_of
 from ..host.progress import Bar, interruptible
 from ..host.runs import guided_run
-from ..host.samplers import AroundSampler, draws_noise, inner_function, is_the_host_s, with_function
+from ..host.samplers import AroundSampler, check_exposes_x_t, draws_noise, inner_function, traits_of, with_function
 from .base import CATEGORY, TRAJECTORY, checked
 
 
@@ -217,7 +216,7 @@ class Explorer(AroundSampler):
         size = 1 if draws_noise(self.inner) else self.batch or fitting(patcher, x, count)
         bar, run = Bar(step + -(-count // size) * (len(sigmas) - 1 - step), patcher), dict(extra_args=extra_args, disable=True, **options)
         moment = recorded(
-            self.inner, model, x, sigmas, steps=(step,), callback=interruptible(bar.tick), known=is_the_host_s(self.inner), **run
+            self.inner, model, x, sigmas, steps=(step,), callback=interruptible(bar.tick), traits=traits_of(self.inner), **run
         )[step]
         latents, shown = variants(moment.x, self.triplets, self.gains), moment.denoised.repeat(count, *[1] * (x.ndim - 1))
         finished = []
@@ -294,7 +293,7 @@ class ExploreSingularVectors(io.ComfyNode):
             numbers_in(triplets, "triplets", whole=True),
             numbers_in(gains, "gains", whole=False),
         )
-        check_exposes_x_t(getattr(inner, "__name__", ""))
+        check_exposes_x_t(inner)
         explorer = with_function(sampler, Explorer(inner, columns, rows, percent, batch_size))
         latent = guided_run(noise, guider, explorer, sigmas, latent_image)
         if "batch_index" in latent:  # from which a node after it draws each latent's noise: all variants are of one

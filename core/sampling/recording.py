@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from .steering import Denoiser, WrappedDenoiser, check_at_step, check_reported, first_calls, not_at_its_steps
+from .steering import UNKNOWN, Denoiser, Traits, WrappedDenoiser, check_at_step, check_reported, not_at_its_steps
 
 Seen = Literal["x_t", "x0"]
 
@@ -45,10 +45,10 @@ class _Seen(Exception):
 class _Recorder(WrappedDenoiser):
     """The denoiser of a run that is only looked at, at the first evaluation of the chosen steps."""
 
-    def __init__(self, denoiser: Denoiser, sigmas: Tensor, steps: tuple[int, ...], sampler_name: str, known: bool):
+    def __init__(self, denoiser: Denoiser, sigmas: Tensor, steps: tuple[int, ...], traits: Traits):
         super().__init__(denoiser)
-        self._known = known
-        self._firsts = first_calls(sampler_name, len(sigmas) - 1)
+        self._known = traits.known
+        self._firsts = traits.first_calls(len(sigmas) - 1)
         self._schedule, self._steps, self._calls = sigmas.tolist(), steps, 0
         self._seen: dict[int, Moment] = {}
         self._unconfirmed: dict[int, Tensor] = {}
@@ -99,16 +99,15 @@ def recorded(
     sigmas: Tensor,
     *,
     steps: Iterable[int],
+    traits: Traits = UNKNOWN,
     callback: Callable[[dict], None] = lambda state: None,
-    known: bool = False,
     **options: Any,
 ) -> dict[int, Moment]:
     """The moments of sampler(model, x, sigmas, callback=callback, **options) at these steps; the run ends at the last of them.
 
-    x: (b, ...) noise at sigmas[0]; it is not modified. known: as for `sample_steered`. Raises ValueError if the sampler does not expose
-    its steps.
+    x: (b, ...) noise at sigmas[0]; it is not modified. Raises ValueError if the sampler does not expose its steps.
     """
-    recorder = _Recorder(model, sigmas, tuple(set(steps)), getattr(sampler, "__name__", ""), known)
+    recorder = _Recorder(model, sigmas, tuple(set(steps)), traits)
     with suppress(_Seen):
         sampler(recorder, x.clone(), sigmas, callback=recorder.confirming(callback), **options)
     return recorder.result()

@@ -7,68 +7,44 @@ sampler goes on from the edited latent with its multistep history, noise and cal
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ..latent import masked
 from .steps import Levels, at_or_below, is_ascending, is_descending
 
 Target = Literal["x_t", "x0"]
-Edit = Callable[[Tensor, int], Tensor]  # of a latent, at a step
+StepEdit = Callable[[Tensor, int], Tensor]  # of a latent, at a step
 Denoiser = Callable[..., Tensor]
-# By the names of the sampler functions: how often a step but the last evaluates the model, where that is more than once.
-# The first evaluation of a step is of the running latent; a later one may fall on the next step's sigma.
-EVALUATIONS = {
-    "sample_heun": 2,
-    "sample_heunpp2": 3,
-    "sample_exp_heun_2_x0": 2,
-    "sample_exp_heun_2_x0_sde": 2,
-    "sample_dpm_2": 2,
-    "sample_dpm_2_ancestral": 2,
-    "sample_dpmpp_2s_ancestral": 2,
-    "sample_dpmpp_2s_ancestral_cfg_pp": 2,
-    "sample_dpmpp_sde": 2,
-    "sample_dpmpp_sde_gpu": 2,
-    "sample_seeds_2": 2,
-    "sample_seeds_3": 3,
-}
-# These evaluate a prediction or a copy of their latent, or steps of their own.
-NOT_STEERABLE = {
-    "sample_sa_solver",
-    "sample_sa_solver_pece",
-    "sample_unipc",
-    "sample_unipc_bh2",
-    "dpm_fast_function",
-    "dpm_adaptive_function",
-}
 
 
-def first_calls(sampler_name: str, steps: int) -> dict[int, int]:
-    """The steps of a run by the number, from 0, of the model call that begins each."""
-    each = EVALUATIONS.get(sampler_name, 1)
-    counts = [
-        min(each, steps - i) if sampler_name == "sample_heunpp2" else each for i in range(steps)
-    ]  # it ends with a step of heun, and one of euler
-    return {sum(counts[:i]): i for i in range(steps)}
+@dataclass(frozen=True)
+class Traits:
+    """How a sampler function calls its denoiser.
+
+    evaluations: the calls of a step. The first is of the running latent; a later one may fall on the next step's noise level.
+    fewer_at_end: a step makes no more calls than there are steps left, itself among them. exposes_x_t: the first call of each step is of
+    the running latent itself, so that it can be edited there. first_order: a step is x' = D + (sigma'/sigma) (x - D) and nothing else.
+    known: all this is sure; else what the sampler reports to its callback has to confirm it.
+    """
+
+    evaluations: int = 1
+    fewer_at_end: bool = False
+    exposes_x_t: bool = True
+    first_order: bool = False
+    known: bool = True
+
+    def first_calls(self, steps: int) -> dict[int, int]:
+        """The steps of a run by the number, from 0, of the model call that begins each."""
+        counts = [min(self.evaluations, steps - i) if self.fewer_at_end else self.evaluations for i in range(steps)]
+        return {sum(counts[:i]): i for i in range(steps)}
 
 
-def check_target(target: str, sampler_name: str) -> None:
-    """Raise ValueError if the target is unknown, or if this sampler does not expose x_t at its steps."""
-    if target not in get_args(Target):
-        raise ValueError(f"target: got {target!r}; choose one of {', '.join(get_args(Target))}.")
-    if target == "x_t":
-        check_exposes_x_t(sampler_name, "Choose target x0, which works with every sampler, or")
-
-
-def check_exposes_x_t(sampler_name: str, advice: str = "Choose") -> None:
-    """Raise ValueError for a sampler, by its function's name, that does not expose x_t at its steps."""
-    if sampler_name in NOT_STEERABLE:
-        raise ValueError(
-            f"sampler: {sampler_name.removeprefix('sample_')} evaluates the model away from its running latent, so x_t "
-            f"cannot be edited inside it. {advice} a sampler such as euler, ddim, dpmpp_2m, dpmpp_2m_sde, lms, heun or euler_ancestral."
-        )
+UNKNOWN = Traits(known=False)
 
 
 def steps_in_window(sigmas: Tensor, start: float, end: float, *, once: bool = False) -> tuple[int, ...]:
@@ -108,12 +84,13 @@ class WrappedDenoiser:
 
 class SteeredDenoiser(WrappedDenoiser):
     """The denoiser of one run, with an edit at the chosen steps."""
-
-    def __init__(self, denoiser: Denoiser, edit: Edit, sigmas: Tensor, steps: tuple[int, ...], target: Target, sampler_name: str = ""):
+    def __init__(
+        self, denoiser: Denoiser, edit: StepEdit, sigmas: Tensor, steps: tuple[int, ...], target: Target, traits: Traits = UNKNOWN
+    ):
         super().__init__(denoiser)
-        self._edit, self._target, self._sampler_name = edit, target, sampler_name
+        self._edit, self._target, self._traits = edit, target, traits
         self._schedule, self._steps, self._calls = sigmas.tolist(), steps, 0
-        self._firsts = first_calls(sampler_name, len(sigmas) - 1)
+        self._firsts = traits.first_calls(len(sigmas) - 1)
         self._reported, self._unconfirmed = False, {}  # whether the run reports its steps; what was edited and not yet reported
         self._up = is_ascending(self._schedule)
         if target == "x0" and steps and not (self._up or is_descending(self._schedule)):
@@ -161,7 +138,7 @@ class SteeredDenoiser(WrappedDenoiser):
 
     def on(self, denoiser: Denoiser) -> SteeredDenoiser:
         """The same edits of another denoiser, for a run of its own."""
-        return SteeredDenoiser(denoiser, self._edit, torch.tensor(self._schedule), self._steps, self._target, self._sampler_name)
+        return SteeredDenoiser(denoiser, self._edit, torch.tensor(self._schedule), self._steps, self._target, self._traits)
 
     def check_finished(self) -> None:
         """Raise ValueError if the run ended before a step whose x_t was to be edited, or should have reported one and did not."""
@@ -185,7 +162,7 @@ def check_reported(state: dict, x: Tensor | None) -> None:
 def not_at_its_steps() -> ValueError:
     return ValueError(
         "sampler: it does not evaluate the model once at each step of its schedule, at its running latent, so x_t cannot be edited inside "
-        "it. Choose a sampler such as euler, ddim or dpmpp_2m; Edit During Sampling can also edit x0 in its place."
+        "it. Choose a sampler such as euler, ddim or dpmpp_2m, or edit x0 in its place where there is the choice."
     )
 
 
@@ -195,19 +172,28 @@ def sample_steered(
     x: Tensor,
     sigmas: Tensor,
     *,
-    edit: Edit,
+    edit: StepEdit,
     steps: tuple[int, ...],
     target: Target,
-    known: bool = False,
+    traits: Traits = UNKNOWN,
+    masks: Callable[[Tensor], Sequence[Tensor]] = lambda latent: (),
+    name: str = "operation",
     **options: Any,
 ) -> Tensor:
     """Run sampler(model, x, sigmas, **options) with an edit of x_t or of the predicted x0 at the chosen steps.
 
-    x: (b, ...) noise at sigmas[0]; it is not modified. known: how the sampler evaluates the model is known by its name; else its callback
-    has to report each edited latent as its running one. Raises ValueError if the sampler cannot be steered.
+    x: (b, ...) noise at sigmas[0]; it is not modified. masks: for a latent, those that the edit stays inside of, (b, ...) in 0..1.
+    name: the input that errors about the edit's result name. Raises ValueError if the sampler cannot be steered.
     """
-    denoiser = SteeredDenoiser(model, edit, sigmas, steps, target, getattr(sampler, "__name__", ""))
-    if "callback" in options and not known and target == "x_t":
+
+    def applied(latent: Tensor, step: int) -> Tensor:
+        edited = check_edited(latent, edit(latent, step), name)
+        for mask in masks(latent):
+            edited = masked(latent, edited, mask)
+        return edited
+
+    denoiser = SteeredDenoiser(model, applied, sigmas, steps, target, traits)
+    if "callback" in options and not traits.known and target == "x_t":
         options["callback"] = denoiser.confirming(options["callback"])
     result = sampler(denoiser, x.clone(), sigmas, **options)
     denoiser.check_finished()

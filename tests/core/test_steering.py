@@ -5,11 +5,9 @@ import torch
 
 from pack.core.sampling.recording import recorded
 from pack.core.sampling.steering import (
-    NOT_STEERABLE,
     SteeredDenoiser,
     SwitchedDenoiser,
-    check_edited,
-    check_target,
+    Traits,
     sample_steered,
     steps_in_window,
 )
@@ -188,22 +186,19 @@ def test_edits_of_x0_find_their_steps_on_a_way_up_and_are_refused_on_one_up_and_
         sample_steered(euler, denoise, NOISE, torch.tensor([8.0, 2.0, 4.0, 0.0]), edit=double, steps=(1,), target="x0")
 
 
-def test_targets_and_known_samplers_are_checked():
-    check_target("x0", "sample_unipc")
-    check_target("x_t", "sample_euler")
-    for name in NOT_STEERABLE:
-        with pytest.raises(ValueError, match="Choose target x0"):
-            check_target("x_t", name)
-    with pytest.raises(ValueError, match="target: got 'eps'"):
-        check_target("eps", "sample_euler")
+def test_an_edit_stays_inside_its_masks_and_its_result_is_looked_at():
+    left, top = torch.zeros(1, 1, 4, 5), torch.zeros(1, 1, 4, 5)
+    left[..., :2], top[..., :3, :] = 1.0, 1.0
+    inside = (left * top).bool().expand(NOISE.shape)
+    for target in ("x_t", "x0"):
+        steered = sample_steered(euler, denoise, NOISE, SIGMAS, edit=double, masks=lambda x: (left, top), steps=(3,), target=target)
+        whole = sample_steered(euler, denoise, NOISE, SIGMAS, edit=double, steps=(3,), target=target)
+        assert torch.equal(steered, torch.where(inside, whole, euler(denoise, NOISE, SIGMAS)))
+    with pytest.raises(ValueError, match="attribute: its result contains NaN"):
+        sample_steered(euler, denoise, NOISE, SIGMAS, edit=lambda x, step: x / 0, steps=(1,), target="x_t", name="attribute")
 
 
-def test_an_edit_must_keep_shape_and_stay_finite():
-    x = torch.zeros(1, 2, 3, 3, dtype=torch.float16)
-    assert check_edited(x, x.float() + 1).dtype == torch.float16
-    with pytest.raises(ValueError, match="shape must stay"):
-        check_edited(x, x[..., :2])
-    with pytest.raises(ValueError, match="NaN or Inf"):
-        check_edited(x, x + float("inf"))
-    with pytest.raises(ValueError, match="NaN or Inf"):
-        check_edited(x, torch.full_like(x, 1e6, dtype=torch.float32))
+def test_the_first_call_of_each_step_follows_from_the_traits():
+    assert Traits().first_calls(3) == {0: 0, 1: 1, 2: 2}
+    assert Traits(2).first_calls(3) == {0: 0, 2: 1, 4: 2}
+    assert Traits(3, fewer_at_end=True).first_calls(4) == {0: 0, 3: 1, 6: 2, 8: 3}

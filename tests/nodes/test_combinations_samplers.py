@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pack.core.hspace.direction import Direction
-from pack.core.sampling.steering import NOT_STEERABLE
+from pack.host.samplers import traits_of
 from pack.tests.nodes.wiring import node, random
 
 pytestmark = pytest.mark.campaign
@@ -146,7 +146,7 @@ def refused(act, words):
 
 
 def test_the_samplers_that_hide_x_t_are_known_by_the_host_s_functions():
-    found = {name for name in SAMPLERS if comfy.samplers.sampler_object(name).sampler_function.__name__ in NOT_STEERABLE}
+    found = {name for name in SAMPLERS if not traits_of(comfy.samplers.sampler_object(name).sampler_function).exposes_x_t}
     assert found == HIDES_X_T
 
 
