@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..core.avi.attribute import Attribute, Mixture, Pair, Problem, Recipe, scaled
-from ..core.avi.network import train
+from ..core.avi.attribute import Attribute, Mixture, Pair, Problem, Recipe, mean_change, scaled
+from ..core.avi.network import ValueNetwork, train
 from ..core.latent import alike, masked
+from ..core.sampling.recording import Moment
 from ..core.sampling.steering import sample_steered
 from ..core.sampling.steps import at_or_below, first_step_from
 from .denoisers import levels_of, patcher_of, picture_share, under_prompt
 from .pairs import Steps, check_goes_down, kind_of, paired, source_moments, target_moments
 from .progress import tell_once
-from .samplers import AroundSampler, masks_over, traits_of
+from .samplers import AroundSampler, SamplerFunction, masks_over, traits_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Use:
 class AttributeSampler(AroundSampler):
     """The sampler function of a KSAMPLER with attributes inside. Uses of several nodes are added up, not nested."""
 
-    inner: Callable[..., Tensor]
+    inner: SamplerFunction
     uses: tuple[Use, ...]
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
@@ -43,7 +44,8 @@ class AttributeSampler(AroundSampler):
         uses = [use for use in self.uses if use.strength != 0]
         if len(sigmas) <= 1 or not uses:
             return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
-        edits = [planned for use in uses for planned in self._planned(use, model, x, sigmas, extra_args, options)]
+        run = Run(model, x, sigmas, dict(extra_args=extra_args, **options))
+        edits = [planned for use in uses for planned in self._planned(use, run)]
         inpainted = [extra_args["denoise_mask"]] if extra_args.get("denoise_mask") is not None else []
         return sample_steered(
             self.inner,
@@ -62,48 +64,56 @@ class AttributeSampler(AroundSampler):
             **options,
         )
 
-    def _planned(
-        self, use: Use, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], options: dict[str, Any]
-    ) -> list[PlannedEdit]:
+    def _planned(self, use: Use, run: Run) -> list[PlannedEdit]:
         """The edits of a use in this run, one for each part of its attribute that has its place there."""
-        kind, levels = kind_of(patcher_of(model)), levels_of(model)
-        if use.attribute.kind != kind:
-            raise ValueError(
-                f"attribute: learned on {use.attribute.kind}, but this model works on {kind}. Latents of different "
-                "families have nothing in common; learn it again on this model, or load one that was."
-            )
-        check_goes_down(sigmas.tolist())
-        masks_over(x, use.mask, None)  # a mask that does not fit is refused before anything is drawn
-        parts = [(attribute, weight) for attribute, weight in use.attribute.parts if in_this_run(use, attribute, levels, x, sigmas)]
-        plans = [(attribute, weight, Steps.of(attribute.recipe, levels, sigmas, learned=True)) for attribute, weight in parts]
-        run = dict(extra_args=extra_args, **options)
-        seen = (
-            {}
-            if use.target is None
-            else {
-                parted: target_moments(
-                    self.inner,
-                    model,
-                    use.target,
-                    x,
-                    sigmas,
-                    parted=parted,
-                    steps=[steps.taken for *_, steps in plans if steps.parted == parted],
-                    **run,
-                )
-                for parted in {steps.parted for *_, steps in plans}
-            }
+        check_fits(use, run)
+        parts = [(attribute, weight) for attribute, weight in use.attribute.parts if in_this_run(use, attribute, run)]
+        plans = [(attribute, weight, Steps.of(attribute.recipe, run.levels, run.sigmas, learned=True)) for attribute, weight in parts]
+        pair_for = run.pairs(self.inner, use.target, [steps for *_, steps in plans]) if use.target is not None else lambda steps: None
+        return [PlannedEdit(use, attribute, weight, steps, pair_for(steps), run.share(steps)) for attribute, weight, steps in plans]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a sampler function is called with. x: (b, ...) noise at sigmas[0]."""
+
+    model: Any
+    x: Tensor
+    sigmas: Tensor
+    options: dict[str, Any]
+
+    @property
+    def levels(self) -> Any:
+        """The model's sampling object."""
+        return levels_of(self.model)
+
+    def share(self, steps: Steps) -> float:
+        """The part of the picture that is in the latent where it is edited."""
+        return picture_share(self.levels, float(self.sigmas[steps.edited]))
+
+    def pairs(self, inner: SamplerFunction, target: Any, plans: list[Steps]) -> Callable[[Steps], Pair]:
+        """The pair for each plan, from runs under the target prompt, one for each place where they leave the source's."""
+
+        def moments(parted: int) -> dict[int, Moment]:
+            steps = [steps.taken for steps in plans if steps.parted == parted]
+            return target_moments(inner, self.model, target, self.x, self.sigmas, parted=parted, steps=steps, **self.options)
+
+        seen = {parted: moments(parted) for parted in {steps.parted for steps in plans}}
+        at_once = {steps.edited for steps in plans if steps.pairs_at_once}
+        sources = source_moments(inner, self.model, self.x, self.sigmas, steps=at_once, **self.options) if at_once else {}
+        return lambda steps: paired(seen[steps.parted], steps, self.sigmas, sources.get(steps.edited), self.levels)
+
+
+def check_fits(use: Use, run: Run) -> None:
+    """Raise ValueError for an attribute of another kind of latents, a run that goes up, and a mask of another batch."""
+    kind = kind_of(patcher_of(run.model))
+    if use.attribute.kind != kind:
+        raise ValueError(
+            f"attribute: learned on {use.attribute.kind}, but this model works on {kind}. Latents of different "
+            "families have nothing in common; learn it again on this model, or load one that was."
         )
-        at_once = {steps.edited for *_, steps in plans if use.target is not None and steps.pairs_at_once}
-        sources = source_moments(self.inner, model, x, sigmas, steps=at_once, **run) if at_once else {}
-
-        def pair_for(steps: Steps) -> Pair | None:
-            return None if use.target is None else paired(seen[steps.parted], steps, sigmas, sources.get(steps.edited), levels)
-
-        return [
-            PlannedEdit(use, attribute, weight, steps, pair_for(steps), picture_share(levels, float(sigmas[steps.edited])))
-            for attribute, weight, steps in plans
-        ]
+    check_goes_down(run.sigmas.tolist())
+    masks_over(run.x, use.mask, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,14 +142,14 @@ class PlannedEdit:
         return change
 
 
-def in_this_run(use: Use, attribute: Attribute, levels: Any, x: Tensor, sigmas: Tensor) -> bool:
+def in_this_run(use: Use, attribute: Attribute, run: Run) -> bool:
     """Whether an attribute has its place in a run, which may be a part of the whole: told in the log if not.
 
     It has none in a run that ends before its place, and none in one that starts after it with latents of another size than those whose
     change it holds, as the tiles of upscalers are.
     """
-    place, other_size = attribute.recipe.percent, tuple(x.shape[1:]) != tuple(attribute.stored.shape[1:])
-    level = levels.percent_to_sigma(place)
+    place, other_size = attribute.recipe.percent, tuple(run.x.shape[1:]) != tuple(attribute.stored.shape[1:])
+    level, sigmas = run.levels.percent_to_sigma(place), run.sigmas
     if float(sigmas[-1]) > 0 and first_step_from(sigmas.tolist(), level) is None:
         tell_once(use, f"attribute: a run ends before {place:g} of the whole schedule, where it acts, so it is not edited.")
     elif use.target is None and other_size and not at_or_below(level, float(sigmas[0])):
@@ -154,7 +164,7 @@ def in_this_run(use: Use, attribute: Attribute, levels: Any, x: Tensor, sigmas: 
 class Learner(AroundSampler):
     """A sampler function that draws nothing: it looks at the source's and the target's run from the same noise."""
 
-    def __init__(self, inner: Callable[..., Tensor], target: Any, recipe: Recipe, plan: Steps, tick: Callable[..., None]):
+    def __init__(self, inner: SamplerFunction, target: Any, recipe: Recipe, plan: Steps, tick: Callable[..., None]):
         self.inner, self.target, self.recipe, self.plan, self.tick = inner, target, recipe, plan, tick
         self.problems: list[Problem] = []
         self.differences: list[Tensor] = []
@@ -183,21 +193,17 @@ class Learner(AroundSampler):
         self.differences.append((target[plan.edited].denoised - source.denoised).float().cpu())
         return x
 
-    def solved(self, solver: str, steps: int, seed: int):
-        """The network, if the solver is one; the losses for a plot; the mean losses reached, as a share of that of no latent."""
-        total = sum(float(p.loss.c.sum()) for p in self.problems)
+    def mean_change(self) -> Tensor:
+        """The mean of what the target foresees more than the source, of the target's rank."""
+        return mean_change(self.differences, self.recipe.ranks(self.problems[0].source.matrix)[1])
 
-        def mean(values: list[Tensor]) -> float:
-            return sum(float(p.loss(S).sum()) for p, S in zip(self.problems, values, strict=True)) / total
-
+    def solved(self, solver: str, steps: int, seed: int) -> Solved:
+        """What the solver makes of the pairs. steps, seed: of the network's training."""
         before, after = [p.both.S.to(p.loss.A) for p in self.problems], [p.loss.solution() for p in self.problems]
-        reached = {"concatenation": mean(before), "exact": mean(after)}
+        reached = {"concatenation": self._mean_loss(before), "exact": self._mean_loss(after)}
         if solver == "exact":
-            return (
-                None,
-                [reached["concatenation"], *(float(p.loss(S).sum() / p.loss.c.sum()) for p, S in zip(self.problems, after, strict=True))],
-                reached,
-            )
+            optima = [float(p.loss(S).sum() / p.loss.c.sum()) for p, S in zip(self.problems, after, strict=True)]
+            return Solved(None, [reached["concatenation"], *optima], reached)
         network, curve = train(
             [p.both.S for p in self.problems],
             [p.loss for p in self.problems],
@@ -206,14 +212,27 @@ class Learner(AroundSampler):
             seed=seed,
             on_step=lambda loss: self.tick(),
         )
-        return network, curve, {**reached, "MLP": mean([p.values(network) for p in self.problems])}
+        return Solved(network, curve, {**reached, "MLP": self._mean_loss([p.values(network) for p in self.problems])})
+
+    def _mean_loss(self, values: list[Tensor]) -> float:
+        """The mean loss of singular values for all pairs, as a share of that of no latent."""
+        total = sum(float(p.loss.c.sum()) for p in self.problems)
+        return sum(float(p.loss(S).sum()) for p, S in zip(self.problems, values, strict=True)) / total
+
+
+class Solved(NamedTuple):
+    """The network, if the solver is one; the losses for a plot; the mean losses reached, as a share of that of no latent."""
+
+    network: ValueNetwork | None
+    losses: list[float]
+    reached: dict[str, float]
 
 
 @dataclass(frozen=True)
 class OnlyTarget(AroundSampler):
     """A sampler function that draws under the target prompt."""
 
-    inner: Callable[..., Tensor]
+    inner: SamplerFunction
     target: Any
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, **options: Any) -> Tensor:

@@ -28,6 +28,16 @@ def register_folders(*more: Path) -> None:
     folder_paths.folder_names_and_paths[FOLDER][1].update(SUFFIXES)
 
 
+def file_names() -> list[str]:
+    """The names of all files in these folders, for a list to choose from."""
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def path_of(name: str) -> Path:
+    """Where a file of the list lies; FileNotFoundError if it is gone."""
+    return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+
+
 def save_whole(tensors, metadata: dict[str, str], prefix: str) -> Path:
     """Write to the next name of this prefix that no folder has; the file appears when it is whole, and never in another's place.
 

@@ -16,7 +16,7 @@ from ..core.sampling.ddim import sample_ddim
 from ..core.sampling.inversion import Path, invert, nearest, sample_along
 from ..core.sampling.steering import Traits
 from .denoisers import picture_share
-from .runs import check_set, run
+from .runs import check_set, guided, run
 
 SAME = 0.02  # how far a value of two encodings of one picture may be apart, as a share of the picture's largest
 
@@ -150,7 +150,7 @@ def inverted(model: ModelPatcher, source: Any, pictures: list[dict[str, Any]], s
     levels, latent_format, noise = model.get_model_object("model_sampling"), model.get_model_object("latent_format"), []
     for one in samples.split(1):
         inversion = Inversion(3, 1e-3)
-        run(model, source, one, sigmas, inversion)
+        run(guided(model, {"positive": source}), torch.zeros_like(one), inversion, sigmas, latent=one)
         start = InvertedNoise(inversion.path.trajectory[0].cpu(), float(sigmas[0]), levels, latent_format)
         noise.append(start.generate_noise({"samples": torch.zeros_like(one)}))
     return torch.cat(noise)

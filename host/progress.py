@@ -73,6 +73,11 @@ def previewer_for(model: ModelPatcher) -> latent_preview.LatentPreviewer | None:
     return chosen
 
 
+def preview_of_run(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
+    """The callback with which the host's own sampler nodes show a run."""
+    return latent_preview.prepare_callback(model, steps)
+
+
 def interruptible(tick: Callable[[Tensor], None] = lambda denoised: None) -> Callable[[Any], None]:
     """A sampler's callback in runs that the user does not see: Cancel works at every step; tick gets the foreseen latents."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
@@ -11,10 +12,12 @@ import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import KSAMPLER
+from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 
 from .families import unet_of
+from .progress import Bar
+from .samplers import SamplerFunction, with_function
 from .seeds import noise_of, seeds_from
 
 # Told by Empty Latent Image and its like: how many pixels, or frames, its cells stand for.
@@ -28,10 +31,15 @@ def fitted(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "samples": comfy.sample.fix_empty_latent_channels(model, latent["samples"], **told)}
 
 
-def checked_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:
-    """One latent (1, c, h, w) of the LATENT's size, empty, in the model's own format."""
-    unet_of(model)
+def empty_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:
+    """One latent (1, c, ..., h, w) of the LATENT's size, empty, in the model's own format."""
     return fitted(model, {**latent, "samples": torch.zeros_like(latent["samples"][:1])})["samples"]
+
+
+def checked_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:
+    """The empty latent (1, c, h, w) for a model with an h-space; ValueError for another."""
+    unet_of(model)
+    return empty_latent(model, latent)
 
 
 def schedule(model: ModelPatcher, steps: int) -> Tensor:
@@ -39,10 +47,42 @@ def schedule(model: ModelPatcher, steps: int) -> Tensor:
     return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", steps)
 
 
-def guided_run(
+def euler() -> KSAMPLER:
+    """The sampler of the pack's own runs."""
+    return comfy.samplers.sampler_object("euler")
+
+
+def guided(model: ModelPatcher, prompts: dict[str, Any], cfg: float = 1.0) -> CFGGuider:
+    """The host's guidance. prompts: CONDITIONING by role, "positive" and others."""
+    guider = CFGGuider(model)
+    guider.inner_set_conds(prompts)
+    guider.set_cfg(cfg)
+    return guider
+
+
+def run(
+    guider: CFGGuider,
+    noise: Tensor,
+    sampler: KSAMPLER | SamplerFunction,
+    sigmas: Tensor,
+    *,
+    latent: Tensor | None = None,
+    callback: Callable[..., None] | None = None,
+    seed: int | None = None,
+) -> Tensor:
+    """The latents (b, ...) that a guider's run ends at, without a progress bar of its own.
+
+    noise: (b, ...) of unit variance. latent: (b or 1, ...), what the run starts from beside it; an empty one if None.
+    """
+    start = torch.zeros_like(noise) if latent is None else latent.expand_as(noise)
+    whole = sampler if isinstance(sampler, KSAMPLER) else KSAMPLER(sampler)
+    return guider.sample(noise, start, whole, sigmas, callback=callback, disable_pbar=True, seed=seed)
+
+
+def run_as_wired(
     noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict[str, Any], callback: Callable[..., None] | None = None
 ) -> dict[str, Any]:
-    """The LATENT of a run as core's SamplerCustomAdvanced makes it."""
+    """The LATENT of a run as core's SamplerCustomAdvanced makes it of the same inputs."""
     given = fitted(guider.model_patcher, latent)
     result = guider.sample(
         noise.generate_noise(given),
@@ -57,11 +97,28 @@ def guided_run(
     return {**given, "samples": result.to(comfy.model_management.intermediate_device())}
 
 
-def run(model: Any, positive: Any, samples: Tensor, sigmas: Tensor, function: Any) -> Tensor:
-    """The host's guidance at cfg 1 around a sampler function that starts from the latent itself."""
-    guider = comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": positive})
-    return guider.sample(torch.zeros_like(samples), samples, KSAMPLER(function), sigmas, disable_pbar=True)
+@dataclass(eq=False)
+class PreviewedRuns:
+    """Runs from one empty latent (1, ...) that differ in sampler function and seed. The preview shows each beside those before it."""
+
+    guider: CFGGuider
+    sampler: KSAMPLER
+    sigmas: Tensor
+    latent: Tensor
+    bar: Bar
+    finished: list[Tensor] = field(default_factory=list)
+    running: list[Tensor] = field(default_factory=list)
+
+    def draw(self, function: SamplerFunction, seed: int) -> Tensor:
+        """The latents of a run by a sampler function, in the place of the sampler's own."""
+        sampler, noise = with_function(self.sampler, function), noise_of(self.latent, [seed])
+        latents = run(self.guider, noise, sampler, self.sigmas, latent=self.latent, callback=self._show, seed=seed)
+        self.finished, self.running = [*self.finished, *self.running], []
+        return latents
+
+    def _show(self, step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+        self.running = [denoised]
+        self.bar.tick(torch.cat([*self.finished, denoised]))
 
 
 def drawn(model: ModelPatcher, latent: dict[str, Any], count: int, seed: int) -> Tensor:

@@ -21,6 +21,7 @@ from .options import SIGMA_DOWN
 from .progress import tell_once
 from .seeds import countable
 
+SamplerFunction = Callable[..., Tensor]  # (model, x, sigmas, extra_args=, callback=, disable=, **options) -> latents
 NOT_AT_X_T = Traits(exposes_x_t=False)  # it evaluates a prediction or a copy of its latent, or steps of its own
 # ComfyUI's sampler functions by their names, where they are not like most: one call of the model at each step's running latent.
 KNOWN = {
@@ -49,7 +50,7 @@ KNOWN = {
 class AroundSampler:
     """A sampler function around another, by whose name it is known: the host logs it, and an edit asks what it is in."""
 
-    inner: Callable[..., Tensor]
+    inner: SamplerFunction
 
     @property
     def __name__(self) -> str:
@@ -60,7 +61,7 @@ class AroundSampler:
 class EditedSampler(AroundSampler):
     """The sampler function of a KSAMPLER with an edit inside. Frozen: two runs cannot influence each other."""
 
-    inner: Callable[..., Tensor]
+    inner: SamplerFunction
     operation: Callable[..., Tensor]
     target: str
     once: bool
@@ -106,7 +107,7 @@ def masks_over(like: Tensor, mask: Tensor | None, inpainted: Tensor | None) -> l
     return [one for one in (mask, inpainted) if one is not None]
 
 
-def traits_of(function: Callable[..., Tensor]) -> Traits:
+def traits_of(function: SamplerFunction) -> Traits:
     """How a sampler function, or the one inside of ours, calls the model: what it says of itself, or the table for its name.
 
     Only of ComfyUI's own functions and ours is that known; another pack's may go by the name of one of them.
@@ -119,11 +120,11 @@ def traits_of(function: Callable[..., Tensor]) -> Traits:
     return replace(KNOWN.get(name_of(function), Traits()), known=known)
 
 
-def name_of(function: Callable[..., Tensor]) -> str:
+def name_of(function: SamplerFunction) -> str:
     return getattr(function, "__name__", "")
 
 
-def check_exposes_x_t(function: Callable[..., Tensor], advice: str = "Choose") -> None:
+def check_exposes_x_t(function: SamplerFunction, advice: str = "Choose") -> None:
     """Raise ValueError for a sampler function that does not expose x_t at its steps."""
     if not traits_of(function).exposes_x_t:
         raise ValueError(
@@ -132,7 +133,7 @@ def check_exposes_x_t(function: Callable[..., Tensor], advice: str = "Choose") -
         )
 
 
-def check_target(target: str, function: Callable[..., Tensor]) -> None:
+def check_target(target: str, function: SamplerFunction) -> None:
     """Raise ValueError if the target is unknown, or if this sampler function does not expose x_t at its steps."""
     if target not in get_args(Target):
         raise ValueError(f"target: got {target!r}; choose one of {', '.join(get_args(Target))}.")
@@ -140,7 +141,7 @@ def check_target(target: str, function: Callable[..., Tensor]) -> None:
         check_exposes_x_t(function, "Choose target x0, which works with every sampler, or")
 
 
-def inner_function(sampler: Any) -> Callable[..., Tensor]:
+def inner_function(sampler: Any) -> SamplerFunction:
     """The function of a SAMPLER, to be wrapped; ValueError for one that is not built on the host's KSAMPLER."""
     if not isinstance(sampler, KSAMPLER):
         raise ValueError(
@@ -150,21 +151,26 @@ def inner_function(sampler: Any) -> Callable[..., Tensor]:
     return sampler.sampler_function
 
 
-def with_function(sampler: KSAMPLER, function: Callable[..., Tensor]) -> KSAMPLER:
+def sampler_of(function: SamplerFunction) -> KSAMPLER:
+    """The SAMPLER of a function."""
+    return KSAMPLER(function)
+
+
+def with_function(sampler: KSAMPLER, function: SamplerFunction) -> KSAMPLER:
     """The same SAMPLER with another function; what a pack's own kind of KSAMPLER adds stays."""
     changed = copy.copy(sampler)
     changed.sampler_function = function
     return changed
 
 
-def exposing_function(sampler: Any) -> Callable[..., Tensor]:
+def exposing_function(sampler: Any) -> SamplerFunction:
     """The function of a SAMPLER that can be edited on x_t; ValueError for any other."""
     inner = inner_function(sampler)
     check_exposes_x_t(inner)
     return inner
 
 
-def draws_noise(function: Callable[..., Tensor]) -> bool:
+def draws_noise(function: SamplerFunction) -> bool:
     """Whether a sampler function may add noise of its own: in a batch every latent would get another."""
     while hasattr(function, "inner"):
         function = function.inner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import comfy.model_management
 import comfy.samplers
 import torch
+from comfy.hooks import EnumHookType
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -24,13 +25,15 @@ from .copies import copies
 from .model_calls import check_undivided, told, undivided
 from .options import EDITING, SHIFTED
 from .other_patches import step_skipped
+from .runs import guided, run
+from .samplers import SamplerFunction
 from .unet import DECODER, Reached, Stop, UNetCall, recording, replaying, twin_of
 from .watching import NOT_IN_FORCE, same_size
 
 REACH = 0.5  # weight of the move's length beside its direction
 
 
-class Lesson:
+class ModelInTraining:
     """A model that carries a network, and what one call of it needs: the shift of h, and gradients through the decoder only."""
 
     def __init__(self, model: ModelPatcher):
@@ -100,10 +103,10 @@ class Directional:
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class TrainingRuns:
     """What all runs of a training share: model, prompts, guidance, steps, and the noise level below which nothing is shifted."""
 
-    lesson: Lesson
+    trained: ModelInTraining
     prompts: dict[str, Any]
     cfg: float
     sigmas: Tensor
@@ -114,25 +117,22 @@ class Course:
         """Steps of a run that shift h."""
         return int((self.sigmas[:-1] >= self.lowest * (1 - 1e-6)).sum())
 
-    def run(self, function: Any, noise: Tensor, model: ModelPatcher | None = None) -> Tensor:
-        """A sampler function's run under the host's guider with these prompts, from noise (b, c, h, w) of unit variance."""
-        guider = comfy.samplers.CFGGuider(model or self.lesson.model)
-        guider.inner_set_conds(self.prompts)
-        guider.set_cfg(self.cfg)
-        return guider.sample(noise, torch.zeros_like(noise), KSAMPLER(function), self.sigmas, disable_pbar=True)
+    def run(self, sampler: KSAMPLER | SamplerFunction, noise: Tensor, model: ModelPatcher | None = None) -> Tensor:
+        """A run under the host's guider with these prompts, from noise (b, c, h, w) of unit variance."""
+        return run(guided(model or self.trained.model, self.prompts, self.cfg), noise, sampler, self.sigmas)
 
 
 @dataclass(eq=False)
-class Following:
+class EditedRun:
     """A sampler function that goes along the edited process for as long as it shifts h."""
 
-    course: Course
+    runs: TrainingRuns
     tick: Callable[[], None]
 
     __name__ = "follow_direction"
 
     def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback=None, disable=None) -> Tensor:
-        guider, options, steps = model.inner_model, extra_args["model_options"], self.course.steps
+        guider, options, steps = model.inner_model, extra_args["model_options"], self.runs.steps
         check_in_force(guider, sigmas[:steps].tolist())
         freeze_controls(guider.conds)
         with torch.inference_mode(False), torch.no_grad():
@@ -145,9 +145,9 @@ class Following:
 
     def edited(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
         """The prediction with h shifted; ValueError if the model is not called for it."""
-        self.course.lesson.shifts.clear()
+        self.runs.trained.shifts.clear()
         edited = prediction(guider, options, x, sigma, "positive", shifted=True)
-        if not self.course.lesson.shifts:
+        if not self.runs.trained.shifts:
             raise step_skipped(options)
         return edited
 
@@ -157,7 +157,7 @@ class Following:
 
 
 @dataclass(eq=False)
-class Trainer(Following):
+class Trainer(EditedRun):
     """One update of the network at each step; x is detached between them. begin makes the training once the size of h is known."""
 
     objective: Matching | Directional
@@ -169,8 +169,8 @@ class Trainer(Following):
         names = ["positive", "target"] if self.objective.needs_target else ["positive"]
         plain, *target = (prediction(guider, options, x, sigma, name, shifted=False) for name in names)
         if self.training is None:
-            self.training = self.begin(self.course.lesson.size, x.device)
-            self.course.lesson.network = self.training.network
+            self.training = self.begin(self.runs.trained.size, x.device)
+            self.runs.trained.network = self.training.network
         with torch.enable_grad():
             edited = self.edited(guider, options, x, sigma)
             self.training.update(self.objective(edited, plain, *target), edited)
@@ -179,15 +179,35 @@ class Trainer(Following):
 
 
 @dataclass(eq=False)
-class Averaging(Following):
+class Averaging(EditedRun):
     """The means of the network's shifts over pictures and both halves of the guidance, for each noise level."""
 
     means: Means
 
     def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
         edited = self.edited(guider, options, x, sigma)
-        self.means.add(float(sigma[0]), torch.cat(self.course.lesson.shifts).cpu())
+        self.means.add(float(sigma[0]), torch.cat(self.runs.trained.shifts).cpu())
         return edited
+
+
+def trained(trainer: Trainer, batches: Sequence[Tensor], epochs: int, show: Callable[[tuple[Tensor, Tensor]], None]) -> Training:
+    """The training after so many passes over batches (b, c, h, w) of noise; show gets each batch's last predictions, plain and edited."""
+    with in_training():
+        for _ in range(epochs):
+            for batch in batches:
+                trainer.runs.run(trainer, batch)
+                show(trainer.last)
+    return trainer.training
+
+
+def averaged(
+    runs: TrainingRuns, network: Callable[[Tensor, float], Tensor], batches: Sequence[Tensor], tick: Callable[[], None]
+) -> tuple[Tensor, tuple[float, ...]]:
+    """The mean shifts (levels, c, h, w) of a trained network over batches (b, c, h, w) of noise, and their noise levels."""
+    runs.trained.network, averaging = network, Averaging(runs, tick, Means())
+    for batch in batches:
+        runs.run(averaging, batch)
+    return averaging.means.result()
 
 
 def prediction(guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor, name: str, *, shifted: bool) -> Tensor:
@@ -202,6 +222,15 @@ def check_in_force(guider: Any, sigmas: list[float]) -> None:
         spans = [(part.get("timestep_end", 0.0), part.get("timestep_start", float("inf"))) for part in parts]
         if (name != "negative" or guider.cfg != 1.0) and not all(any(low <= sigma <= high for low, high in spans) for sigma in sigmas):
             raise ValueError(NOT_IN_FORCE.format("source" if name == "positive" else name))
+
+
+def check_weights(**prompts: Any) -> None:
+    """Raise ValueError for a prompt that changes the model's weights: one copy of the decoder serves all prompts. None passes."""
+    for name, prompt in prompts.items():
+        if any(extras.get("hooks") and extras["hooks"].get_type(EnumHookType.Weight) for _, extras in prompt or []):
+            raise ValueError(
+                f"{name}: it carries a LoRA of its own (a hook), which training cannot follow. Load the LoRA on the model instead."
+            )
 
 
 class FrozenControl:

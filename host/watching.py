@@ -15,7 +15,7 @@ from .model_calls import check_undivided, told, undivided
 from .options import PROBING
 from .other_patches import options_of, step_skipped
 from .progress import Bar
-from .runs import schedule
+from .runs import euler, run, schedule
 from .seeds import noise_of, seeds_from
 
 SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; the host's own for the first two
@@ -136,7 +136,7 @@ def watched_runs(
 
         noise = noise_of(latent, chunk)
         guider = WatchedGuider(model, prompts, cfg, on_step, looked_at=looked_at)
-        guider.sample(noise, latent.expand_as(noise), comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=chunk[0])
+        run(guider, noise, euler(), sigmas, latent=latent, seed=chunk[0])
         if looked_at and len(seen) != steps:
             raise step_skipped(options_of(model))
         yield from seen

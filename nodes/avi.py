@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import comfy.sample
-import comfy.samplers
-import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.avi.attribute import Attribute, Mixture, Recipe, mean_change
+from ..core.avi.attribute import Attribute, Mixture, Recipe
 from ..core.avi.integration import LossWeights
 from ..core.pictures.sheet import labelled_grid
 from ..host.attributes import AttributeSampler, Learner, OnlyTarget, Use
 from ..host.pairs import Steps, kind_of
 from ..host.progress import Bar
 from ..host.provenance import HIDDEN, prompt_notes
-from ..host.runs import fitted
+from ..host.runs import PreviewedRuns, empty_latent, guided
 from ..host.samplers import exposing_function, with_function
 from ..host.seeds import seeds_from
 from .base import ATTRIBUTE, CATEGORY, checked, seed_input
@@ -159,52 +154,21 @@ class TrainAttribute(io.ComfyNode):
     ) -> io.NodeOutput:
         weights = LossWeights(target_weight, source_weight, target_values_weight, source_values_weight)
         recipe = Recipe(percent, ahead, branch, source_rank, target_rank, weights, residual)
-        inner = exposing_function(sampler)
-        guider = comfy.samplers.CFGGuider(model)
-        guider.set_conds(source, negative)
-        guider.set_cfg(cfg)
-        empty = fitted(model, {**latent, "samples": torch.zeros_like(latent["samples"][:1])})["samples"]
+        inner, whole, numbers = exposing_function(sampler), len(sigmas) - 1, seeds_from(seed, seeds)
+        guider = guided(model, {"positive": source, "negative": negative}, cfg)
         plan = Steps.of(recipe, model.get_model_object("model_sampling"), sigmas)
-        whole = len(sigmas) - 1
         bar = Bar(seeds * (plan.edited + plan.taken) + (steps if solver == "MLP" else 0) + 3 * whole, model)
-        finished: list[Tensor] = []
-
-        def draw(function: Any, seed: int) -> Tensor:
-            """The latents of a run; in the preview, it comes beside those finished before."""
-            foreseen: list[Tensor] = []
-
-            def on_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
-                foreseen[:] = [denoised]
-                bar.tick(torch.cat([*finished, denoised]))
-
-            result = guider.sample(
-                comfy.sample.prepare_noise(empty, seed),
-                empty,
-                with_function(sampler, function),
-                sigmas,
-                callback=on_step,
-                disable_pbar=True,
-                seed=seed,
-            )
-            finished.extend(foreseen)
-            return result
-
+        runs = PreviewedRuns(guider, sampler, sigmas, empty_latent(model, latent), bar)
         learner = Learner(inner, target, recipe, plan, bar.tick)
-        numbers = seeds_from(seed, seeds)
         for one in numbers:
-            draw(learner, one)
+            runs.draw(learner, one)
+        about = dict(seeds=f"{numbers[0]} to {numbers[-1]}", cfg=f"{cfg:g}", steps=str(whole), solver=solver)
+        notes = {**prompt_notes(cls, "source", "target"), **about}
         network, losses, reached = learner.solved(solver, steps, numbers[0])
-        n = recipe.ranks(learner.problems[0].source.matrix)[1]
-        notes = {
-            **prompt_notes(cls, "source", "target"),
-            "seeds": f"{numbers[0]} to {numbers[-1]}",
-            "cfg": f"{cfg:g}",
-            "steps": str(whole),
-            "solver": solver,
-        }
-        attribute = Mixture(((Attribute(recipe, mean_change(learner.differences, n), kind_of(model), network, reached, notes), 1.0),))
-        use = Use(attribute, 1.0, 0.0, target, None)
-        drawn = [draw(function, numbers[0]) for function in (inner, OnlyTarget(inner, target), AttributeSampler(inner, (use,)))]
+        learned = Attribute(recipe, learner.mean_change(), kind_of(model), network, reached, notes)
+        attribute = Mixture(((learned, 1.0),))
+        edited = AttributeSampler(inner, (Use(attribute, 1.0, 0.0, target, None),))
+        drawn = [runs.draw(function, numbers[0]) for function in (inner, OnlyTarget(inner, target), edited)]
         picture = bar.end(labelled_grid([first_picture(vae.decode(x)) for x in drawn], ["source", "target", "edited"]))
         return io.NodeOutput(attribute, {"loss": losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
 

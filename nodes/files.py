@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import folder_paths
 from comfy_api.latest import io
 
 from ..core.avi.attribute import described
 from ..core.avi.file import attribute_tensors, load_attribute
 from ..core.hspace.file import direction_tensors, load_direction
 from ..core.hspace.published import PUBLISHED_CONCEPTS, load_published
-from ..host.folders import FOLDER, fingerprint, listed_name, save_whole
+from ..host.folders import file_names, fingerprint, listed_name, path_of, save_whole
 from .base import ATTRIBUTE, CATEGORY, DIRECTION, checked
 
 
@@ -55,7 +52,7 @@ class LoadDirection(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=folder_paths.get_filename_list(FOLDER),
+                    options=file_names(),
                     tooltip="A file in models/semantic_latents or output/semantic_latents.",
                 ),
                 io.Combo.Input(
@@ -79,7 +76,7 @@ class LoadDirection(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, file, concept) -> io.NodeOutput:
-        path = Path(folder_paths.get_full_path_or_raise(FOLDER, file))
+        path = path_of(file)
         return io.NodeOutput(load_published(path, concept) if path.suffix == ".pth" else load_direction(path))
 
 
@@ -124,7 +121,7 @@ class LoadAttribute(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=folder_paths.get_filename_list(FOLDER),
+                    options=file_names(),
                     tooltip="A file in models/semantic_latents or output/semantic_latents.",
                 ),
             ],
@@ -141,7 +138,7 @@ class LoadAttribute(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, file) -> io.NodeOutput:
-        attribute = load_attribute(Path(folder_paths.get_full_path_or_raise(FOLDER, file)))
+        attribute = load_attribute(path_of(file))
         info = described(attribute)
         return io.NodeOutput(attribute, info)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from comfy.samplers import KSAMPLER
+import torch
 from comfy_api.latest import io
 
 from ..host.denoisers import picture_share
 from ..host.edits import check_no_asymmetric_edit
 from ..host.inversion import AlongPath, Inversion, InvertedNoise, check_schedule
-from ..host.runs import fitted, run
-from ..host.samplers import DDIM, EditedSampler, check_target, inner_function, with_function
+from ..host.runs import fitted, guided, run
+from ..host.samplers import DDIM, EditedSampler, check_target, inner_function, sampler_of, with_function
 from .base import CATEGORY, checked
 
 
@@ -119,7 +119,7 @@ class DDIMSampler(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, eta, boost_percent) -> io.NodeOutput:
-        return io.NodeOutput(KSAMPLER(DDIM(eta, boost_percent)))
+        return io.NodeOutput(sampler_of(DDIM(eta, boost_percent)))
 
 
 class Invert(io.ComfyNode):
@@ -182,11 +182,12 @@ class Invert(io.ComfyNode):
         check_no_asymmetric_edit(model, "which has no way back")
         latent = fitted(model, latent)
         inverse = Inversion(refinements, tolerance)
-        back = run(model, positive, latent["samples"], sigmas, inverse)
+        samples = latent["samples"]
+        back = run(guided(model, {"positive": positive}), torch.zeros_like(samples), inverse, sigmas, latent=samples)
         levels, latent_format = model.get_model_object("model_sampling"), model.get_model_object("latent_format")
         start, clean = inverse.path.trajectory[0].cpu(), inverse.path.trajectory[-1].cpu()
         noise = InvertedNoise(start, float(sigmas[0]), levels, latent_format, latent)
-        exact = KSAMPLER(AlongPath(inverse.path.to(start), tuple(sigmas.tolist())))
+        exact = sampler_of(AlongPath(inverse.path.to(start), tuple(sigmas.tolist())))
         drawn = latent_format.process_in(back.cpu())
         error = (drawn - clean).square().mean().sqrt() / clean.std().clamp(min=1e-12)
         noisy = start / (picture_share(levels, float(sigmas[0])) or 1.0)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import comfy.samplers
 import torch
 import torch.nn.functional as F
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -20,7 +18,7 @@ from ..host.denoisers import percent_of
 from ..host.families import unet_of
 from ..host.inversion import inverted
 from ..host.progress import Bar
-from ..host.runs import drawn, schedule
+from ..host.runs import drawn, euler, guided, run, schedule
 from ..host.scorer import ImageScorer, text_embedding
 from .base import CATEGORY, checked, seed_input
 
@@ -133,7 +131,8 @@ class EditingSchedule(io.ComfyNode):
         sigmas = schedule(model, steps)
         noise = drawn(model, latent, images, seed) if pictures is None else inverted(model, positive, [pictures], sigmas)
         bar = Bar(3 * (len(sigmas) - 1) * len(noise), model)
-        strengths, deficiencies = measured(model, positive, negative, cfg, vae, noise, sigmas, apart, bar)
+        guider = guided(model, {"positive": positive, "negative": negative}, cfg)
+        strengths, deficiencies = measured(guider, vae, noise, sigmas, apart, bar)
         levels = model.get_model_object("model_sampling")
         percents = [percent_of(levels, sigma) for sigma in sigmas[:-1].tolist()]
         phases = Phases.of(percents, strengths, deficiencies, edit_at, boost_at)
@@ -164,37 +163,36 @@ def distance_of(name: str, clip_vision: Any) -> Distance:
     return apart
 
 
-def measured(
-    model: ModelPatcher, positive: Any, negative: Any, cfg: float, vae: Any, noise: Tensor, sigmas: Tensor, apart: Distance, bar: Bar
-) -> tuple[Tensor, Tensor]:
+def followed(guider: Any, noise: Tensor, sigmas: Tensor, bar: Bar) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """A run by euler from noise (1, c, h, w): the finished latent, and at each step the foreseen and the noisy one, of unit variance."""
+    foreseen, noisy = [], []
+
+    def on_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+        bar.tick(denoised)
+        foreseen.append(denoised)
+        noisy.append(x / (1 + float(sigmas[step]) ** 2) ** 0.5)
+
+    return run(guider, noise, euler(), sigmas, callback=on_step), foreseen, noisy
+
+
+def measured(guider: Any, vae: Any, noise: Tensor, sigmas: Tensor, apart: Distance, bar: Bar) -> tuple[Tensor, Tensor]:
     """Distances (steps, pictures) from the finished picture of the foreseen and of the noisy one, over runs by euler."""
-    latent_format, strengths, deficiencies = model.get_model_object("latent_format"), [], []
+    process_out = guider.model_patcher.get_model_object("latent_format").process_out
+    strengths: list[list[float]] = []
+    deficiencies: list[list[float]] = []
 
     def decoded(latent: Tensor) -> Tensor:
         return as_rgb(vae.decode(latent), "vae").movedim(-1, 1).float() * 2 - 1
 
-    def seen(latent: Tensor) -> Tensor:
-        return decoded(latent_format.process_out(latent))
+    def distance(finished: Tensor, latent: Tensor) -> float:
+        bar.tick()
+        return float(apart(finished, decoded(process_out(latent))))
 
     for one in noise.split(1):
-        moments: list[tuple[Tensor, Tensor]] = []
-
-        def on_step(step: int, denoised: Tensor, x: Tensor, total: int, moments: list[tuple[Tensor, Tensor]] = moments) -> None:
-            bar.tick(denoised)
-            moments.append((denoised, x / (1 + float(sigmas[step]) ** 2) ** 0.5))
-
-        guider = comfy.samplers.CFGGuider(model)
-        guider.set_conds(positive, negative)
-        guider.set_cfg(cfg)
-        result = guider.sample(
-            one, torch.zeros_like(one), comfy.samplers.sampler_object("euler"), sigmas, callback=on_step, disable_pbar=True
-        )
-        finished = decoded(result)
-        for distances, latents in zip((strengths, deficiencies), zip(*moments)):
-            distances.append([])
-            for latent in latents:
-                distances[-1].append(float(apart(finished, seen(latent))))
-                bar.tick()
+        latent, *steps = followed(guider, one, sigmas, bar)
+        finished = decoded(latent)
+        for distances, latents in zip((strengths, deficiencies), steps):
+            distances.append([distance(finished, latent) for latent in latents])
     return torch.tensor(strengths).T, torch.tensor(deficiencies).T
 
 

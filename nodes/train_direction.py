@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
-import comfy.samplers
 import torch
 import torch.nn.functional as F
-from comfy.hooks import EnumHookType
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..core.hspace.direction import Direction
-from ..core.hspace.discovery import Means
 from ..core.hspace.injection import Window
 from ..core.hspace.network import ImplicitNetwork
 from ..core.hspace.trained import AnyDirection, TrainedDirection
@@ -25,10 +22,11 @@ from ..host.families import check_fits, family_of
 from ..host.inversion import inverted
 from ..host.progress import Bar
 from ..host.provenance import HIDDEN, prompt_notes
-from ..host.runs import check_set, drawn, schedule
+from ..host.runs import check_set, drawn, euler, schedule
 from ..host.scorer import ImageScorer, PictureDecoder, check_pair, text_embedding
 from ..host.seeds import seeds_from
-from ..host.training import Averaging, Course, Directional, Lesson, Matching, Trainer, in_training
+from ..host.training import Directional, Matching, ModelInTraining, Trainer, TrainingRuns, averaged, check_weights, trained
+from ..host.types import ModelPatcher
 from ..host.watching import check_whole
 from .base import CATEGORY, DIRECTION, checked, one_value_each, seed_input
 
@@ -44,8 +42,7 @@ class TrainDirection(io.ComfyNode):
             display_name="Train Direction",
             category=CATEGORY,
             description="Trains a small network that finds, for each picture and noise level, the shift of the UNet's inside "
-            "that changes one "
-            "attribute (Asyrp). Minutes, not seconds; the direction looks at each picture that it edits.",
+            "that changes one attribute (Asyrp). Minutes, not seconds; the direction looks at each picture that it edits.",
             hidden=[*HIDDEN],
             is_input_list=True,  # pictures that come one by one are one training set
             search_aliases=["asyrp", "h-space", "train slider", "clip direction", "concept slider", "smile"],
@@ -166,49 +163,57 @@ class TrainDirection(io.ComfyNode):
         family = family_of(model)
         check_no_asymmetric_edit(model, "through which no direction is trained")
         check_resumed(resume, model)
-        goal = goal_of(objective, keep_weight, model, vae, target, clip_vision, clip, source_text, target_text)
+        scorer = Scorer(clip_vision, clip, source_text, target_text)
+        goal = goal_of(objective, keep_weight, target, scorer, vae, model)
         sigmas = schedule(model, steps)
         for check in (check_whole, check_weights):
             check(source=source, negative=negative, target=target)
-        prompts = {"positive": source, "negative": negative, **({"target": target} if objective == MATCHING else {})}
+        prompts = {"positive": source, "negative": negative, **({"target": target} if goal.needs_target else {})}
         lowest = model.get_model_object("model_sampling").percent_to_sigma(end_percent)
-        course = Course(Lesson(model), prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
+        runs = TrainingRuns(ModelInTraining(model), prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
         noise = inverted(model, source, pictures, sigmas) if pictures else drawn(model, latent, images, seed)
         check_set(noise)
-        updates = epochs * course.steps * -(-len(noise) // batch_size)
+        batches = noise.split(batch_size)
+        updates = epochs * runs.steps * len(batches)
         bar = Bar(updates + updates // epochs + 2)
-
-        def begin(size: float, device: torch.device) -> Training:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(*seeds_from(seed, 1))
-                network = copy.deepcopy(resume.network) if resume else ImplicitNetwork(family.channels, size)
-            return Training(network.to(device), learning_rate, updates)
-
-        trainer, averaging = Trainer(course, bar.tick, goal, begin), Averaging(course, bar.tick, Means())
-        with in_training():
-            for _ in range(epochs):
-                for batch in noise.split(batch_size):
-                    course.run(trainer, batch)
-                    bar.show(
-                        [vae.decode(latents[:SHOWN]) for latents in map(model.get_model_object("latent_format").process_out, trainer.last)]
-                    )
-        course.lesson.network = network = trainer.training.average
-        for batch in noise.split(batch_size):
-            course.run(averaging, batch)
-        notes = {
-            **prompt_notes(cls, "source", "target"),
-            "objective": objective,
-            "images": str(len(noise)),
-            "steps": str(steps),
-            "seed": str(seed),
-            "updates": str(updates + int(resume.notes.get("updates", 0) if resume else 0)),
-            "end_percent": f"{end_percent:g}",
-        }
+        begin = Beginning(family.channels, seed, learning_rate, updates, resume)
+        training = trained(Trainer(runs, bar.tick, goal, begin), batches, epochs, lambda latents: show(bar, model, vae, latents))
+        about = dict(objective=objective, images=str(len(noise)), steps=str(steps), seed=str(seed), end_percent=f"{end_percent:g}")
+        notes = {**prompt_notes(cls, "source", "target"), **about, "updates": str(updates + begin.updates_before)}
         if objective == DIRECTIONAL:
             notes |= {"source": source_text, "target": target_text}
-        direction = TrainedDirection(network.cpu(), Direction(*averaging.means.result(), family, "training", notes))
-        picture = before_and_after(course, model, vae, direction, noise[:SHOWN], end_percent, bar)
-        return io.NodeOutput(direction, {"loss": trainer.training.losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
+        means = Direction(*averaged(runs, training.average, batches, bar.tick), family, "training", notes)
+        direction = TrainedDirection(training.average.cpu(), means)
+        picture = bar.end(before_and_after(runs, model, vae, direction, noise[:SHOWN], end_percent, bar))
+        return io.NodeOutput(direction, {"loss": training.losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """How a training begins, once the size of h is known: with a fresh network, or with that of a direction to go on with."""
+
+    channels: int
+    seed: int
+    learning_rate: float
+    updates: int
+    resume: TrainedDirection | None
+
+    def __call__(self, size: float, device: torch.device) -> Training:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(*seeds_from(self.seed, 1))
+            network = copy.deepcopy(self.resume.network) if self.resume else ImplicitNetwork(self.channels, size)
+        return Training(network.to(device), self.learning_rate, self.updates)
+
+    @property
+    def updates_before(self) -> int:
+        """Those of the direction that training goes on with."""
+        return int(self.resume.notes.get("updates", 0)) if self.resume else 0
+
+
+def show(bar: Bar, model: ModelPatcher, vae: Any, latents: tuple[Tensor, ...]) -> None:
+    """The pictures of a few predicted latents (b, c, h, w), a row each, on the node."""
+    process_out = model.get_model_object("latent_format").process_out
+    bar.show([vae.decode(process_out(row)[:SHOWN]) for row in latents])
 
 
 def check_resumed(resume: AnyDirection | None, model: ModelPatcher) -> None:
@@ -222,49 +227,59 @@ def check_resumed(resume: AnyDirection | None, model: ModelPatcher) -> None:
     check_fits(model, resume.family, "resume")
 
 
-def goal_of(
-    objective: str, keep: float, model: ModelPatcher, vae: Any, target: Any, clip_vision: Any, clip: Any, before: str, after: str
-) -> Matching | Directional:
-    """The objective; ValueError that names what is missing for it."""
-    if objective == MATCHING:
-        if target is None:
-            raise ValueError("target: prompt matching needs the prompt with the attribute; connect it, or choose CLIP directional.")
-        return Matching(keep)
-    if clip_vision is None or clip is None:
-        raise ValueError(
-            f"{'clip_vision' if clip_vision is None else 'clip'}: CLIP directional needs a scorer, both its image and its text "
-            "tower; connect Load CLIP "
-            "Vision and Load CLIP (Load Demo Scorer for the demo model), or choose prompt matching."
-        )
-    with torch.inference_mode(False), torch.no_grad():
-        texts = [text_embedding(clip, text).clone() for text in (before, after)]
-        scorer, decoder, process_out = ImageScorer(clip_vision), PictureDecoder(vae), model.get_model_object("latent_format").process_out
-        check_pair(scorer.embed(torch.zeros(1, 3, 64, 64)), texts[0])
-        change = difference(*texts)
-    if float(change.norm()) < 1e-4:
-        raise ValueError("target_text: it says the same as source_text to the scorer; describe the attribute.")
-    return Directional(keep, lambda latents: scorer.embed(decoder(process_out(latents))), change, float(F.cosine_similarity(*texts, dim=0)))
+@dataclass(frozen=True)
+class Scorer:
+    """A CLIP model's towers, None where they are not connected, and the words of the attribute."""
 
+    clip_vision: Any | None
+    clip: Any | None
+    source_text: str
+    target_text: str
 
-def check_weights(**prompts: Any) -> None:
-    """Raise ValueError for a prompt that changes the model's weights: one copy of the decoder serves all prompts. None passes."""
-    for name, prompt in prompts.items():
-        if any(extras.get("hooks") and extras["hooks"].get_type(EnumHookType.Weight) for _, extras in prompt or []):
+    def check(self) -> None:
+        """Raise ValueError that names the tower that is missing."""
+        if self.clip_vision is None or self.clip is None:
             raise ValueError(
-                f"{name}: it carries a LoRA of its own (a hook), which training cannot follow. Load the LoRA on the model instead."
+                f"{'clip_vision' if self.clip_vision is None else 'clip'}: CLIP directional needs a scorer, both its image and its text "
+                "tower; connect Load CLIP Vision and Load CLIP (Load Demo Scorer for the demo model), or choose prompt matching."
             )
 
 
-def before_and_after(course: Course, model: ModelPatcher, vae: Any, direction: AnyDirection, noise: Tensor, end: float, bar: Bar) -> Tensor:
+def goal_of(objective: str, keep_weight: float, target: Any, scorer: Scorer, vae: Any, model: ModelPatcher) -> Matching | Directional:
+    """The objective; ValueError that names what is missing for it."""
+    if objective == DIRECTIONAL:
+        return directional(keep_weight, scorer, vae, model)
+    if target is None:
+        raise ValueError("target: prompt matching needs the prompt with the attribute; connect it, or choose CLIP directional.")
+    return Matching(keep_weight)
+
+
+def directional(keep_weight: float, scorer: Scorer, vae: Any, model: ModelPatcher) -> Directional:
+    """The objective of a scorer; ValueError for one that cannot serve, and for words that are the same to it."""
+    scorer.check()
+    process_out = model.get_model_object("latent_format").process_out
+    with torch.inference_mode(False), torch.no_grad():
+        texts = [text_embedding(scorer.clip, text).clone() for text in (scorer.source_text, scorer.target_text)]
+        images, decoder = ImageScorer(scorer.clip_vision), PictureDecoder(vae)
+        check_pair(images.embed(torch.zeros(1, 3, 64, 64)), texts[0])
+        change = difference(*texts)
+    if float(change.norm()) < 1e-4:
+        raise ValueError("target_text: it says the same as source_text to the scorer; describe the attribute.")
+    likeness = float(F.cosine_similarity(*texts, dim=0))
+    return Directional(keep_weight, lambda latents: images.embed(decoder(process_out(latents))), change, likeness)
+
+
+def before_and_after(
+    runs: TrainingRuns, model: ModelPatcher, vae: Any, direction: AnyDirection, noise: Tensor, end: float, bar: Bar
+) -> Tensor:
     """A sheet of whole runs without and with the direction."""
     edited = with_edit(model, HEdit(direction, 1.0, Window(0.0, end), "both", False, False, None))
     rows = []
     for patched in (model, edited):
-        rows.append(vae.decode(course.run(comfy.samplers.sampler_object("euler").sampler_function, noise, patched)))
+        rows.append(vae.decode(runs.run(euler(), noise, patched)))
         bar.tick()
-    return bar.end(
-        labelled_grid([picture for row in rows for picture in row], ["before"] * len(noise) + ["after"] * len(noise), columns=len(noise))
-    )
+    labels = ["before"] * len(noise) + ["after"] * len(noise)
+    return labelled_grid([picture for row in rows for picture in row], labels, columns=len(noise))
 
 
 NODES = [TrainDirection]

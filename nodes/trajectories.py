@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import latent_preview
-import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..core.latent import check_latent
 from ..core.pictures.figures import distance_figure, ranks_figure
-from ..core.sampling.recording import Trajectory, recorded
-from ..core.sampling.steps import first_step_from, is_descending
-from ..core.svd.decomposition import variants
+from ..core.sampling.recording import Trajectory
 from ..core.svd.subspaces import distance_matrix, followed, random_distance
-from ..host.denoisers import levels_of, patcher_of, percent_of
-from ..host.progress import Bar, interruptible
-from ..host.runs import guided_run
-from ..host.samplers import AroundSampler, check_exposes_x_t, draws_noise, inner_function, traits_of, with_function
+from ..host.denoisers import percent_of
+from ..host.exploring import Explorer
+from ..host.progress import preview_of_run
+from ..host.runs import run_as_wired
+from ..host.samplers import check_exposes_x_t, inner_function, with_function
 from .base import CATEGORY, TRAJECTORY, checked
 
 
@@ -86,13 +80,13 @@ class SampleTrajectory(io.ComfyNode):
         steps, moments = len(sigmas) - 1, []
         if steps < 1:
             raise ValueError("sigmas: no step to follow; connect BasicScheduler with at least 1 step and denoise above 0.")
-        preview = latent_preview.prepare_callback(guider.model_patcher, steps)
+        preview = preview_of_run(guider.model_patcher, steps)
 
         def on_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
             moments.append((x.detach().float().cpu().clone(), denoised.detach().float().cpu().clone()))
             preview(step, denoised, x, total)
 
-        latent = guided_run(noise, guider, sampler, sigmas, latent_image, on_step)
+        latent = run_as_wired(noise, guider, sampler, sigmas, latent_image, on_step)
         if len(moments) != steps:
             raise ValueError(
                 f"sampler: it reported {len(moments)} of {steps} steps, so the run cannot be followed; choose another, such as euler."
@@ -195,49 +189,6 @@ class VectorMobility(io.ComfyNode):
         return io.NodeOutput(picture, paths.mobility, ui=ui.PreviewImage(picture, cls=cls))
 
 
-@dataclass(frozen=True, eq=False)
-class Explorer(AroundSampler):
-    """A sampler function that finishes a run once for each variant of its latent at a step: all from that step, not from noise."""
-
-    inner: Callable[..., Tensor]
-    triplets: list[int]
-    gains: list[float]
-    percent: float
-    batch: int
-
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
-        patcher = patcher_of(model)
-        if not is_descending(sigmas.tolist()):
-            raise ValueError("sigmas: they go up (FlipSigmas makes them so); singular vectors are explored in a run that goes down.")
-        step = first_step_from(sigmas.tolist(), levels_of(model).percent_to_sigma(self.percent))
-        if step is None:
-            raise ValueError(f"percent: this run ends before {self.percent:g} of the schedule; lower percent, or sample down to 0.")
-        count = len(self.triplets) * len(self.gains)
-        size = 1 if draws_noise(self.inner) else self.batch or fitting(patcher, x, count)
-        bar, run = Bar(step + -(-count // size) * (len(sigmas) - 1 - step), patcher), dict(extra_args=extra_args, disable=True, **options)
-        moment = recorded(
-            self.inner, model, x, sigmas, steps=(step,), callback=interruptible(bar.tick), traits=traits_of(self.inner), **run
-        )[step]
-        latents, shown = variants(moment.x, self.triplets, self.gains), moment.denoised.repeat(count, *[1] * (x.ndim - 1))
-        finished = []
-        for chunk, cells in zip(latents.split(size), shown.split(size)):
-
-            def on_step(denoised: Tensor, cells: Tensor = cells) -> None:
-                cells.copy_(denoised)
-                bar.tick(shown, len(self.triplets))
-
-            finished.append(self.inner(model, chunk.clone(), sigmas[step:], callback=interruptible(on_step), **run))
-        return torch.cat(finished)
-
-
-def fitting(model: Any, latent: Tensor, count: int) -> int:
-    """How many latents of a size, count at the most, the host expects to fit into memory at once, both halves of the guidance together."""
-    free = model.get_free_memory(model.load_device)
-    while count > 1 and model.memory_required([2 * count, *latent.shape[1:]]) > free:
-        count = (count + 1) // 2
-    return count
-
-
 class ExploreSingularVectors(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -295,7 +246,7 @@ class ExploreSingularVectors(io.ComfyNode):
         )
         check_exposes_x_t(inner)
         explorer = with_function(sampler, Explorer(inner, columns, rows, percent, batch_size))
-        latent = guided_run(noise, guider, explorer, sigmas, latent_image)
+        latent = run_as_wired(noise, guider, explorer, sigmas, latent_image)
         if "batch_index" in latent:  # from which a node after it draws each latent's noise: all variants are of one
             latent["batch_index"] = latent["batch_index"] * len(latent["samples"])
         row_labels, column_labels = [f"x {gain:g}" for gain in rows], [f"triplet {i}" for i in columns]

@@ -84,6 +84,7 @@ class WrappedDenoiser:
 
 class SteeredDenoiser(WrappedDenoiser):
     """The denoiser of one run, with an edit at the chosen steps."""
+
     def __init__(
         self, denoiser: Denoiser, edit: StepEdit, sigmas: Tensor, steps: tuple[int, ...], target: Target, traits: Traits = UNKNOWN
     ):

@@ -114,7 +114,7 @@ def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_p
     from pack.core.hspace.training import Training
     from pack.host.families import family_of
     from pack.host.runs import drawn, schedule
-    from pack.host.training import Course, Lesson, Matching, Trainer
+    from pack.host.training import Matching, ModelInTraining, Trainer, TrainingRuns
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: 0.0)
     world = shaped("SD15") if in_place else demo
@@ -128,8 +128,8 @@ def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_p
             network.leave.bias.data += bias
             return Training(network, 0.0, 1)
 
-        trainer = Trainer(Course(Lesson(model), prompts, 2.0, sigmas, float(sigmas[0])), lambda: None, Matching(0.0), begin)
-        trainer.course.run(trainer, noise)
+        trainer = Trainer(TrainingRuns(ModelInTraining(model), prompts, 2.0, sigmas, float(sigmas[0])), lambda: None, Matching(0.0), begin)
+        trainer.runs.run(trainer, noise)
         return trainer.training
 
     with torch.inference_mode(False):
