@@ -121,9 +121,11 @@ def test_runs_to_its_end(run_smallest, program):
 def test_a_page_has_the_sections_and_pictures_of_the_one_in_docs(run_smallest, name):
     out = run_smallest(f"bench/{name}.py")[2]
     page, kept = ((folder / f"{name}.md").read_text() for folder in (out, ROOT / "docs"))
-    assert re.findall(r"^## .*", page, re.M) and set(re.findall(r"^## .*", page, re.M)) == set(re.findall(r"^## .*", kept, re.M))
+    assert re.findall(r"^## .*", page, re.M)
+    assert set(re.findall(r"^## .*", page, re.M)) == set(re.findall(r"^## .*", kept, re.M))
     pictures = set(re.findall(r"\]\((\w+\.(?:jpg|png))\)", page))
-    assert pictures and pictures == {path.name for path in out.iterdir()} - {f"{name}.md"}
+    assert pictures
+    assert pictures == {path.name for path in out.iterdir()} - {f"{name}.md"}
 
 
 def test_the_page_of_evidence_has_all_its_sections_and_a_row_for_each_way(run_smallest):
@@ -132,7 +134,8 @@ def test_the_page_of_evidence_has_all_its_sections_and_a_row_for_each_way(run_sm
     assert re.findall(r"^## .*", page, re.M) == re.findall(r"^## .*", kept, re.M)
     frontiers = [text.split("\n## ")[1] for text in (page, kept)]
     ways = [re.findall(r"^\| (.*?)(?:, by .*?)? \| (?:[\d.]+: )?\d+% / ", text, re.M) for text in frontiers]
-    assert len(ways[0]) == 13 and ways[0] == ways[1]
+    assert len(ways[0]) == 13
+    assert ways[0] == ways[1]
     said = [[re.sub(r"[\d.]+", "", part) for part in text.split("\n\n") if not part.startswith("|")] for text in frontiers]
     assert said[0] == said[1], "what a reader of the figures has to know is written with them"
 
@@ -162,7 +165,8 @@ def test_the_files_of_the_demo_are_made_again(run_smallest):
 def test_the_smallest_size_does_not_go_where_real_figures_are(words, problem):
     code = "import argparse, sys; sys.path.insert(0, 'bench'); import sizes; sizes.parsed(argparse.ArgumentParser(), sizes.DOCS)"
     run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 2 and problem in run.stderr
+    assert run.returncode == 2
+    assert problem in run.stderr
 
 
 def test_every_program_is_run_here():
@@ -171,7 +175,8 @@ def test_every_program_is_run_here():
     targets -= {"-m dev.demo", "-m dev.server"}
     benches = {f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py") if "__main__" in path.read_text()}
     here = {re.match(r"-m \S+|\S+", program)[0] for program in EVERY}
-    assert targets and targets | benches <= here
+    assert targets
+    assert targets | benches <= here
 
 
 def test_help_names_every_target_of_the_makefile():

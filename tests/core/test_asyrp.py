@@ -49,8 +49,10 @@ def test_ddim_levels_are_those_of_the_paper():
         down, up = ddim_levels(before, after, eta)
         a, b = 1 / (1 + before**2), 1 / (1 + after**2)
         paper = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
-        assert up == pytest.approx(paper / math.sqrt(b)) and down == pytest.approx(math.sqrt((1 - b - paper**2) / b))
-    assert ddim_levels(1.0, 0.0, 1.0) == (0.0, 0.0) and ddim_levels(2.0, 1.0, 0.0) == (1.0, 0.0)
+        assert up == pytest.approx(paper / math.sqrt(b))
+        assert down == pytest.approx(math.sqrt((1 - b - paper**2) / b))
+    assert ddim_levels(1.0, 0.0, 1.0) == (0.0, 0.0)
+    assert ddim_levels(2.0, 1.0, 0.0) == (1.0, 0.0)
 
 
 def test_ddim_keeps_the_variance_of_gaussian_data_at_any_eta():
@@ -79,7 +81,8 @@ def test_ddim_tells_each_call_where_its_deterministic_part_goes():
 def test_refined_inversion_solves_the_step_that_sampling_takes():
     picture = noise(3, 4, 8, 8)
     trajectory = invert(gaussian, picture, SIGMAS, refinements=500, tolerance=1e-13)
-    assert len(trajectory) == len(SIGMAS) and trajectory[-1] is picture
+    assert len(trajectory) == len(SIGMAS)
+    assert trajectory[-1] is picture
     for x, after, sigma, sigma_next in zip(trajectory, trajectory[1:], SIGMAS.tolist(), SIGMAS.tolist()[1:]):
         torch.testing.assert_close(euler_step(x, gaussian(x, sigma), sigma, sigma_next), after, rtol=1e-8, atol=1e-8)
 
@@ -142,7 +145,8 @@ def test_a_latent_that_starts_elsewhere_has_the_path_of_its_place():
     start = path.trajectory[0].clone()
     start[1] += shift
     moved = sample_along(gaussian, start, SIGMAS, path)
-    assert torch.equal(moved[[0, 2]], picture[[0, 2]]) and 0 < (moved[1] - picture[1]).abs().max() < shift
+    assert torch.equal(moved[[0, 2]], picture[[0, 2]])
+    assert 0 < (moved[1] - picture[1]).abs().max() < shift
     with pytest.raises(ValueError, match="same latents"):
         sample_along(gaussian, start[:2], SIGMAS, path)
 
@@ -151,4 +155,6 @@ def test_the_nearest_picture_is_found_and_the_one_asked_for_kept_among_equals():
     pictures = torch.stack([noise(4, 8, 8), 1 + noise(4, 8, 8)])[[0, 1, 0]]
     latents = torch.cat([pictures, pictures[1:2] + 1e-3])
     rows, apart = nearest(latents, pictures, [2, 0, None, None])
-    assert rows == [2, 1, 0, 1] and apart[:3].tolist() == [0, 0, 0] and apart[3].item() == pytest.approx(1e-3, rel=1e-3)
+    assert rows == [2, 1, 0, 1]
+    assert apart[:3].tolist() == [0, 0, 0]
+    assert apart[3].item() == pytest.approx(1e-3, rel=1e-3)

@@ -33,7 +33,9 @@ def test_a_change_fits_its_latent_and_each_sample_by_itself(shape, solver):
         network, _ = train([problem.both.S], [problem.loss], [problem.both.shape], steps=3, seed=0)
     learned = attribute(shape, network=network)
     change = learned.change(x, Pair(z, z))
-    assert change.shape == x.shape and change.dtype == x.dtype and torch.isfinite(change).all()
+    assert change.shape == x.shape
+    assert change.dtype == x.dtype
+    assert torch.isfinite(change).all()
     assert torch.allclose(change[:1], learned.change(x[:1], Pair(z[:1], z[:1])), atol=1e-5)
     assert learned.stored_change(x).shape == x.shape
 
@@ -55,7 +57,8 @@ def test_the_residual_keeps_what_the_triplets_leave_out():
 def test_a_target_further_on_is_brought_to_the_source_s_noise():
     clean, noise = pair((1, 4, 8, 8))
     further = Pair.at(Moment(clean + 2 * noise, clean), 2.0, 5.0)
-    assert torch.equal(further.code, clean + 2 * noise) and torch.allclose(further.matched, clean + 5 * noise, atol=1e-5)
+    assert torch.equal(further.code, clean + 2 * noise)
+    assert torch.allclose(further.matched, clean + 5 * noise, atol=1e-5)
     same = Pair.at(Moment(clean + 2 * noise, clean), 2.0, 2.0)
     assert same.code is same.matched
 
@@ -92,7 +95,9 @@ def test_a_mix_needs_one_kind_and_finite_weights_and_is_described():
     with pytest.raises(ValueError, match="none"):
         Mixture(())
     text = described(Mixture(((one, 1.0), (one, -0.5))))
-    assert "Any (4 channels)" in text and "part 2, weight -0.5: latent 8 x 8" in text and "ranks 2 and 2" in text
+    assert "Any (4 channels)" in text
+    assert "part 2, weight -0.5: latent 8 x 8" in text
+    assert "ranks 2 and 2" in text
 
 
 def test_another_size_is_refused_without_a_target():

@@ -65,7 +65,8 @@ def test_a_direction_with_networks_loads_back_bit_for_bit(tmp_path, direction):
     tensors, metadata = direction_tensors(direction)
     back = loaded(tmp_path, tensors, metadata)
     assert_same(back, direction)
-    assert metadata["version"] == "2" and type(back) is type(direction)
+    assert metadata["version"] == "2"
+    assert type(back) is type(direction)
     assert not any(
         w.requires_grad for part in getattr(back, "parts", [back]) if isinstance(part, TrainedDirection) for w in part.network.parameters()
     )
@@ -74,7 +75,9 @@ def test_a_direction_with_networks_loads_back_bit_for_bit(tmp_path, direction):
 def test_what_a_loaded_direction_saves_is_the_same_file(tmp_path):
     tensors, metadata = direction_tensors(nested())
     again, same = direction_tensors(loaded(tmp_path, tensors, metadata))
-    assert same == metadata and again.keys() == tensors.keys() and all(torch.equal(again[key], tensors[key]) for key in tensors)
+    assert same == metadata
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[key], tensors[key]) for key in tensors)
 
 
 def test_a_direction_twice_in_a_mix_loads_back(tmp_path):
@@ -94,7 +97,9 @@ def test_a_mix_too_large_to_be_read_back_is_not_written(direction):
 @pytest.mark.parametrize("direction", [table(1), mixed([table(1), table(2)], [1.0, 2.0])], ids=["table", "mixed"])
 def test_tables_alone_still_write_version_1(tmp_path, direction):
     tensors, metadata = direction_tensors(direction)
-    assert metadata["version"] == "1" and "tree" not in metadata and set(tensors) == {"shifts", "sigmas"}
+    assert metadata["version"] == "1"
+    assert "tree" not in metadata
+    assert set(tensors) == {"shifts", "sigmas"}
     assert_same(loaded(tmp_path, tensors, metadata), direction)
 
 

@@ -41,7 +41,8 @@ def part(tmp_path, builder):
 
 def test_a_whole_part_is_left_alone(part, builder):
     part.ensure()
-    assert part.damage() is None and builder.builds == 1
+    assert part.damage() is None
+    assert builder.builds == 1
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -50,7 +51,8 @@ def test_a_damaged_file_is_noticed_and_restored(part, builder, name, harm):
     harm(part.folder / name)
     assert name in part.damage()
     part.ensure()
-    assert part.damage() is None and builder.builds == 2
+    assert part.damage() is None
+    assert builder.builds == 2
     assert (part.folder / name).read_text() == FILES[name]
 
 
@@ -58,7 +60,8 @@ def test_other_inputs_are_noticed(part, builder):
     newer = Part(part.folder, digest("torch==2"), builder)
     assert newer.damage() == "made from other versions"
     newer.ensure()
-    assert newer.damage() is None and builder.builds == 2
+    assert newer.damage() is None
+    assert builder.builds == 2
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"inputs": 1}'])

@@ -52,21 +52,24 @@ def test_it_is_as_large_as_it_says_and_its_shapes_cost_nothing(channels, million
     before = torch.random.get_rng_state()
     weights = list(ImplicitNetwork.empty(channels).parameters())
     assert sum(weight.numel() for weight in weights) == pytest.approx(millions * 1e6, rel=0.01)
-    assert all(weight.is_meta for weight in weights) and torch.equal(torch.random.get_rng_state(), before)
+    assert all(weight.is_meta for weight in weights)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 3), (16, 1)])
 def test_any_size_of_h_has_a_shift_and_a_batch_equals_its_singles(size):
     net, h = network(0), some_h(3, 6, *size)
     together = net(h, 2.0)
-    assert together.shape == h.shape and together.abs().max() > 0
+    assert together.shape == h.shape
+    assert together.abs().max() > 0
     torch.testing.assert_close(together, torch.cat([net(one, 2.0) for one in h.split(1)]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_dtype_of_h_does_not_matter(dtype):
     net, h = network(0), some_h().to(dtype)
-    assert net(h, 2.0).dtype == torch.float32 and torch.equal(net(h, 2.0), net(h.float(), 2.0))
+    assert net(h, 2.0).dtype == torch.float32
+    assert torch.equal(net(h, 2.0), net(h.float(), 2.0))
 
 
 def test_the_network_written_out():
@@ -83,7 +86,8 @@ def test_the_network_written_out():
 def test_the_noise_embedding_is_continuous_in_ln_sigma():
     for width in (1, 7, 64):
         points = torch.stack([noise_embedding(math.exp(0.01 * i), width) for i in range(-400, 400)])
-        assert points.shape == (800, width) and (points.abs() <= 1).all()
+        assert points.shape == (800, width)
+        assert (points.abs() <= 1).all()
         assert points.diff(dim=0).abs().max() <= 1.01 * 2 * math.pi / PERIODS[0] * 0.01
 
 
@@ -116,24 +120,24 @@ def test_orthogonalised_the_second_part_shares_nothing_with_the_first_in_any_pic
 def test_a_mix_of_tables_is_a_table():
     settings = dict(orthogonalise=True, keep_size=True)
     mix, expected = (way([table(1), table(2, (5.0,))], [1.0, -0.5], **settings) for way in (mixed, combine))
-    assert (
-        isinstance(mix, Direction)
-        and torch.equal(mix.shifts, expected.shifts)
-        and (mix.sigmas, mix.notes) == (expected.sigmas, expected.notes)
-    )
+    assert isinstance(mix, Direction)
+    assert torch.equal(mix.shifts, expected.shifts)
+    assert (mix.sigmas, mix.notes) == (expected.sigmas, expected.notes)
 
 
 @pytest.mark.parametrize("settings", [{}, {"orthogonalise": True}, {"keep_size": True}])
 def test_the_mean_of_a_mix_is_the_combination_of_means(settings):
     mix, expected = mixed([trained(1), table(2)], [1.0, -0.5], **settings), combine([table(1), table(2)], [1.0, -0.5], **settings)
-    assert torch.equal(mix.mean().shifts, expected.shifts) and (mix.notes, mix.method) == (expected.notes, expected.method)
+    assert torch.equal(mix.mean().shifts, expected.shifts)
+    assert (mix.notes, mix.method) == (expected.notes, expected.method)
     alike = mixed([constant(1), mixed([constant(2), constant(3)], [1.0, 2.0], **settings)], [1.0, -0.5], **settings)
     torch.testing.assert_close(alike.mean().shift(some_h(), 3.0).expand(3, -1, -1, -1), alike.shift(some_h(), 3.0))
 
 
 def test_the_forms_of_a_direction_forget_pictures_and_then_noise_levels():
     one = trained(1)
-    assert in_form(one, "full") is one and in_form(one, "mean") is one.means
+    assert in_form(one, "full") is one
+    assert in_form(one, "mean") is one.means
     for sigma in (0.1, 3.0, 80.0):
         torch.testing.assert_close(in_form(one, "global").shift(some_h(), sigma)[0], one.means.shifts.mean(0))
 
@@ -152,7 +156,9 @@ def test_families_that_differ_and_weights_that_do_not_fit_are_refused():
 def test_on_a_device_a_direction_has_weights_of_its_own(direction):
     h = some_h()
     moved, before = direction.on(torch.device("cpu")), direction.shift(h, 3.0)
-    assert torch.equal(moved.shift(h, 3.0), before) and (moved.notes, moved.family) == (direction.notes, direction.family)
+    assert torch.equal(moved.shift(h, 3.0), before)
+    assert (moved.notes, moved.family) == (direction.notes, direction.family)
     inner = moved if isinstance(moved, TrainedDirection) else moved.parts[1].parts[0]
     nn.init.zeros_(inner.network.leave.weight)
-    assert torch.equal(direction.shift(h, 3.0), before) and not torch.equal(moved.shift(h, 3.0), before)
+    assert torch.equal(direction.shift(h, 3.0), before)
+    assert not torch.equal(moved.shift(h, 3.0), before)

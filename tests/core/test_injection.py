@@ -22,7 +22,8 @@ def test_a_part_that_was_changed_is_nowhere_and_one_of_equal_pictures_is_in_each
     whole = pictures(2, 4, 9, 7)
     part = whole[0, :, 2:6, 1:5].clone()
     part[3, 3, 3] += 1e-6
-    assert places_of(part, whole) == [] and places_of(pictures(4, 10, 7), whole) == []
+    assert places_of(part, whole) == []
+    assert places_of(pictures(4, 10, 7), whole) == []
     assert [number for number, _ in places_of(whole[0, :, 2:6, 1:5], whole[[0, 0, 1]])] == [0, 1]
 
 

@@ -56,7 +56,8 @@ def test_equal_latents_have_a_solution_and_give_the_latent_back():
     x, _ = pair()
     both = integrate(decompose(x), decompose(x), 7, 7)
     S = objective(both, 7, x, x, LossWeights()).solution()
-    assert torch.isfinite(S).all() and torch.allclose(composed(both, S).float(), x, atol=1e-4)
+    assert torch.isfinite(S).all()
+    assert torch.allclose(composed(both, S).float(), x, atol=1e-4)
 
 
 def test_all_triplets_of_both_make_any_blend():
@@ -73,7 +74,8 @@ def test_one_target_serves_a_batch():
     x, z = pair()
     both = integrate(decompose(x), decompose(z[:1]), M, N)
     alone = integrate(decompose(x[1:]), decompose(z[:1]), M, N)
-    assert torch.equal(both.U[3:], alone.U) and torch.equal(both.S[3:], alone.S)
+    assert torch.equal(both.U[3:], alone.U)
+    assert torch.equal(both.S[3:], alone.S)
     assert torch.allclose(
         objective(both, M, x, z[:1], LossWeights()).solution()[3:], objective(alone, M, x[1:], z[:1], LossWeights()).solution()
     )
@@ -107,7 +109,8 @@ def test_the_network_reaches_the_optimum_of_its_own_pair():
     starts, objectives, shapes = problems(1)
     network, losses = train(starts, objectives, shapes, steps=60, seed=0)
     reached, best = objectives[0](network.values(starts[0], shapes[0]).double()).sum(), objectives[0](objectives[0].solution()).sum()
-    assert best <= reached < 1.01 * best and losses[-1] < losses[0]
+    assert best <= reached < 1.01 * best
+    assert losses[-1] < losses[0]
 
 
 def test_training_is_repeatable_and_reports_each_step():
@@ -118,7 +121,8 @@ def test_training_is_repeatable_and_reports_each_step():
         one, losses = train(starts, objectives, shapes, steps=5, seed=3, on_step=reported.append)
         two, _ = train(starts, objectives, shapes, steps=5, seed=3)
         assert torch.equal(torch.random.get_rng_state(), before)
-    assert reported == losses and len(losses) == 5
+    assert reported == losses
+    assert len(losses) == 5
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
     assert not any(p.requires_grad for p in one.parameters())
 

@@ -46,7 +46,9 @@ def test_distances_are_symmetric_within_their_range_and_each_picture_s_own(size)
     a, b = pictures(3, 3, *size), pictures(3, 3, *size, seed=1)
     for distance, largest in ((rms, 2), (structural_distance, 1), (ssim, 1)):
         found = distance(a, b)
-        assert found.shape == (3,) and (found.abs() > 1e-3).all() and (found <= largest).all()
+        assert found.shape == (3,)
+        assert (found.abs() > 1e-3).all()
+        assert (found <= largest).all()
         torch.testing.assert_close(distance(b, a), found)
         torch.testing.assert_close(torch.cat([distance(x, y) for x, y in zip(a.split(1), b.split(1))]), found)
 
@@ -54,7 +56,8 @@ def test_distances_are_symmetric_within_their_range_and_each_picture_s_own(size)
 def test_the_extremes_are_reached():
     white = torch.ones(1, 3, 16, 16)
     board = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1
-    assert rms(white, -white).item() == 2 and ssim(board.expand(1, 3, 16, 16), -board.expand(1, 3, 16, 16)).item() < -0.9
+    assert rms(white, -white).item() == 2
+    assert ssim(board.expand(1, 3, 16, 16), -board.expand(1, 3, 16, 16)).item() < -0.9
 
 
 @pytest.mark.parametrize("size", [(7, 7), (20, 31)])
@@ -106,7 +109,8 @@ def test_going_down_the_gradient_brings_pictures_together(distance):
     shape = (2, 5, 8) if distance is feature_distance else (2, 3, 17, 33)
     a, b = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in (0, 1))
     slope = gradient(distance, a, b)
-    assert torch.isfinite(slope).all() and (distance(a - 1e-2 * slope / slope.abs().max(), b) < distance(a, b)).all()
+    assert torch.isfinite(slope).all()
+    assert (distance(a - 1e-2 * slope / slope.abs().max(), b) < distance(a, b)).all()
 
 
 @pytest.mark.parametrize("distance", [*DISTANCES, feature_distance])

@@ -19,8 +19,11 @@ def share_of(image, colour):
 @pytest.mark.parametrize("layout", ["channel", "joint"])
 def test_every_latent_has_a_picture(latent, layout):
     image = spectrum_figure(decompose(latent, layout=layout))
-    assert image.dtype == torch.float32 and image.shape[0] == 1 and image.shape[-1] == 3
-    assert image.min() >= 0 and image.max() <= 1
+    assert image.dtype == torch.float32
+    assert image.shape[0] == 1
+    assert image.shape[-1] == 3
+    assert image.min() >= 0
+    assert image.max() <= 1
     assert image.shape[2] > image.shape[1] > 300
     assert 1 - share_of(image, PAPER) > 0.01
 
@@ -35,7 +38,8 @@ def test_picture_shows_the_spectrum():
 def test_bulk_fills_the_chart_of_noise_and_grows_with_sigma():
     svd = decompose(torch.randn(1, 4, 32, 32))
     quiet, loud = (share_of(spectrum_figure(svd, sigma=sigma), BULK) for sigma in (0.1, 1.0))
-    assert loud > 0.4 and loud > 1.3 * quiet
+    assert loud > 0.4
+    assert loud > 1.3 * quiet
 
 
 def test_bulk_is_left_out_where_the_noise_is_not_known():
@@ -67,8 +71,11 @@ def test_without_matplotlib_the_picture_says_what_to_install(draw, missing, monk
     for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] if missing == "matplotlib" else [missing]:
         monkeypatch.setitem(sys.modules, module, None)
     picture = draw()
-    assert picture.shape == drawn.shape and picture.dtype == drawn.dtype and 0.5 < picture.max() <= 1
-    assert "matplotlib" in written[0] and "pip install -r requirements.txt" in written[0]
+    assert picture.shape == drawn.shape
+    assert picture.dtype == drawn.dtype
+    assert 0.5 < picture.max() <= 1
+    assert "matplotlib" in written[0]
+    assert "pip install -r requirements.txt" in written[0]
 
 
 def test_other_errors_of_a_plot_are_raised(monkeypatch):

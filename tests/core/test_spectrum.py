@@ -143,7 +143,9 @@ def test_exchange_with_itself_changes_nothing(take, layout):
 def test_exchange_of_values_keeps_the_vectors_and_of_vectors_the_values():
     a, b = decompose(torch.randn(1, 4, 12, 16)), decompose(3 * torch.randn(1, 4, 12, 16))
     values, vectors = exchange(a, b, take="values"), exchange(b, a, take="vectors")
-    assert torch.equal(values.S, b.S) and torch.equal(values.U, a.U) and torch.equal(values.Vh, a.Vh)
+    assert torch.equal(values.S, b.S)
+    assert torch.equal(values.U, a.U)
+    assert torch.equal(values.Vh, a.Vh)
     assert torch.equal(compose(values), compose(vectors))
     assert torch.equal(compose(exchange(a, b, take="triplets")), compose(b))
 

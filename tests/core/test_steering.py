@@ -82,8 +82,10 @@ def test_a_recorded_run_is_seen_at_its_steps_and_stops():
 
     seen = recorded(euler, counted, NOISE, SIGMAS, steps=(2, 1, 2))
     at_2 = euler(denoise, NOISE, SIGMAS[:3])
-    assert sorted(seen) == [1, 2] and len(calls) == 3
-    assert torch.equal(seen[2].x, at_2) and torch.equal(seen[2].denoised, denoise(at_2, SIGMAS[2] * torch.ones(2)))
+    assert sorted(seen) == [1, 2]
+    assert len(calls) == 3
+    assert torch.equal(seen[2].x, at_2)
+    assert torch.equal(seen[2].denoised, denoise(at_2, SIGMAS[2] * torch.ones(2)))
     with pytest.raises(ValueError, match="sampler: it does not evaluate"):
         recorded(lambda model, x, sigmas, callback: model(x, sigmas[0] * x.new_ones(2)), denoise, NOISE, SIGMAS, steps=(1,))
 

@@ -33,7 +33,8 @@ def test_a_range_that_a_run_passes_through_is_not_missed():
     assert not Levels(3.5, 2.5).misses(SIGMAS)  # between two steps
     assert not Levels(0.0, 0.0).misses(SIGMAS)  # at the end, where no step starts
     assert Levels(8.0, 4.0).misses(SIGMAS[2:])  # before a second pass
-    assert Levels(1.0, 0.5).misses(SIGMAS[:3]) and Levels(2.5, 1.5).misses(SIGMAS[:3])  # after the first of two samplers
+    assert Levels(1.0, 0.5).misses(SIGMAS[:3])  # after the first of two samplers
+    assert Levels(2.5, 1.5).misses(SIGMAS[:3])  # after the first of two samplers
     assert not Levels(8.0, 4.0).misses(SIGMAS[::-1])
 
 
@@ -44,5 +45,8 @@ def test_first_step_from_a_level():
 
 
 def test_order_of_a_schedule():
-    assert is_descending(SIGMAS) and is_descending([2.0, 2.0, 1.0]) and is_ascending(SIGMAS[::-1])
-    assert not is_descending([2.0, 1.0, 3.0]) and not is_ascending([2.0, 1.0, 3.0])
+    assert is_descending(SIGMAS)
+    assert is_descending([2.0, 2.0, 1.0])
+    assert is_ascending(SIGMAS[::-1])
+    assert not is_descending([2.0, 1.0, 3.0])
+    assert not is_ascending([2.0, 1.0, 3.0])

@@ -47,7 +47,8 @@ def test_spans_at_right_angles_are_as_far_as_can_be():
 def test_a_map_is_symmetric_with_zeros_where_the_span_is_the_same(side):
     run = [latent([5, 3, 1], 0), latent([9, 2, 1], 0), latent([5, 3, 1], 40)]
     matrix = distance_matrix(run, 2, side)
-    assert torch.equal(matrix, matrix.mT) and torch.equal(matrix.diagonal(), torch.zeros(3, dtype=matrix.dtype))
+    assert torch.equal(matrix, matrix.mT)
+    assert torch.equal(matrix.diagonal(), torch.zeros(3, dtype=matrix.dtype))
     assert matrix[0, 1] < 1e-5 < 0.5 < matrix[0, 2]
 
 

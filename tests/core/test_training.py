@@ -48,7 +48,8 @@ def moved_along(angle, amount=0.3):
 
 def test_matching_is_1_without_an_edit_and_0_at_the_target():
     plain, target = noise(2, 4, 5, 5), noise(2, 4, 5, 5, seed=1)
-    assert matching_loss(plain, target, plain) == 1 and matching_loss(target, target, plain) == 0
+    assert matching_loss(plain, target, plain) == 1
+    assert matching_loss(target, target, plain) == 0
     assert matching_loss(torch.lerp(plain, target, 0.5), target, plain).item() == pytest.approx(0.25)
     assert torch.isfinite(matching_loss(plain, plain, plain))
 
@@ -60,7 +61,9 @@ def test_matching_is_the_same_for_predicted_noises():
 
 def test_directional_is_0_along_the_text_ln_2_across_and_grows_with_the_angle():
     losses = [directional_loss(*moved_along(angle)[:2], 0.3 * AXIS).item() for angle in (0, *torch.linspace(0.2, 3.1, 20), math.pi)]
-    assert losses[0] == pytest.approx(0, abs=1e-5) and losses == sorted(losses) and 3 < losses[-1] < math.inf
+    assert losses[0] == pytest.approx(0, abs=1e-5)
+    assert losses == sorted(losses)
+    assert 3 < losses[-1] < math.inf
     assert directional_loss(*moved_along(math.pi / 2)[:2], AXIS).item() == pytest.approx(math.log(2), rel=1e-5)
 
 
@@ -68,7 +71,8 @@ def test_reach_is_0_where_pictures_move_as_far_as_the_text_and_1_where_they_do_n
     before, after, length = moved_along(0)
     for far, loss in ((1.0, 0.0), (0.5, 0.25), (1.5, 0.25)):
         assert reach_loss(before, after, length / far * AXIS).item() == pytest.approx(loss, abs=1e-5)
-    assert reach_loss(before, before, AXIS) == 1 and reach_loss(*moved_along(math.pi / 2)[:2], AXIS).item() == pytest.approx(1, rel=1e-5)
+    assert reach_loss(before, before, AXIS) == 1
+    assert reach_loss(*moved_along(math.pi / 2)[:2], AXIS).item() == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [directional_loss, reach_loss])
@@ -84,7 +88,8 @@ def test_lengths_of_embeddings_do_not_matter(loss):
 def test_the_descent_goes_towards_the_text_s_direction(loss, angle, amount):
     before, after, _ = moved_along(angle, amount)
     (gradient,) = torch.autograd.grad(loss(before, after.requires_grad_(), AXIS), after)
-    assert torch.isfinite(gradient).all() and (-(gradient @ AXIS) > 0).all()
+    assert torch.isfinite(gradient).all()
+    assert (-(gradient @ AXIS) > 0).all()
 
 
 def test_the_gradient_is_finite_at_the_exact_opposite():
@@ -94,13 +99,16 @@ def test_the_gradient_is_finite_at_the_exact_opposite():
 
 def test_change_is_the_mean_absolute_change():
     plain = noise(2, 4, 5, 5)
-    assert change_loss(plain, plain) == 0 and change_loss(torch.cat([plain[:1], plain[1:] - 3]), plain).item() == pytest.approx(1.5)
+    assert change_loss(plain, plain) == 0
+    assert change_loss(torch.cat([plain[:1], plain[1:] - 3]), plain).item() == pytest.approx(1.5)
 
 
 def test_training_descends_and_tells_each_loss():
     told = trained()
-    assert len(told.losses) == 60 and told.losses[-1] < 0.1 * told.losses[0]
-    assert quadratic(told.network)[0] < told.losses[0] and quadratic(told.average)[0] < 0.2 * told.losses[0]
+    assert len(told.losses) == 60
+    assert told.losses[-1] < 0.1 * told.losses[0]
+    assert quadratic(told.network)[0] < told.losses[0]
+    assert quadratic(told.average)[0] < 0.2 * told.losses[0]
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -109,7 +117,8 @@ def test_training_leaves_the_given_network_as_it_was_even_one_made_in_inference_
         given = ImplicitNetwork(6)
     before, told = weights(given), Training(given, 0.02, 3)
     told.update(*quadratic(told.network))
-    assert torch.equal(weights(given), before) and not torch.equal(weights(told.network), before)
+    assert torch.equal(weights(given), before)
+    assert not torch.equal(weights(told.network), before)
 
 
 def test_what_goes_back_from_the_prediction_is_of_size_one_however_large_the_loss():
@@ -140,7 +149,9 @@ def test_what_is_no_number_is_refused_and_the_weights_stay(kind):
     network, average = weights(told.network), weights(told.average)
     with pytest.raises(ValueError, match="learning_rate"):
         told.update(*quadratic(told.network, SPOILT[kind]))
-    assert torch.equal(weights(told.network), network) and torch.equal(weights(told.average), average) and len(told.losses) == 3
+    assert torch.equal(weights(told.network), network)
+    assert torch.equal(weights(told.average), average)
+    assert len(told.losses) == 3
 
 
 def test_the_average_lies_among_the_weights_that_were_and_behind_the_last():
@@ -150,5 +161,6 @@ def test_the_average_lies_among_the_weights_that_were_and_behind_the_last():
         told.update(*quadratic(told.network))
         seen.append(weights(told.network))
         average, rows = weights(told.average), torch.stack(seen)
-        assert (average >= rows.amin(0) - 1e-7).all() and (average <= rows.amax(0) + 1e-7).all()
+        assert (average >= rows.amin(0) - 1e-7).all()
+        assert (average <= rows.amax(0) + 1e-7).all()
     assert 0.5 * (seen[-1] - seen[0]).norm() < (average - seen[0]).norm() < (seen[-1] - seen[0]).norm()

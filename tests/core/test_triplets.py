@@ -74,7 +74,8 @@ def test_krylov_gives_up_where_it_does_not_converge(name, spectrum_of):
 
 def test_one_matrix_that_does_not_converge_is_enough_to_give_up(spectrum_of):
     X = torch.cat([spectrum_of(DECAYING["geometric"], RANK, RANK, count=2), spectrum_of(FLAT["noise"], RANK, RANK, count=1)])
-    assert krylov_triplets(X[:2], 8) is not None and krylov_triplets(X, 8) is None
+    assert krylov_triplets(X[:2], 8) is not None
+    assert krylov_triplets(X, 8) is None
 
 
 @pytest.mark.parametrize("values", [DECAYING["geometric"], FLAT["noise"]])

@@ -32,7 +32,8 @@ def test_the_same_face_gives_the_same_pixels():
     first = [render(face) for face in faces]
     for face, picture in zip(reversed(faces), reversed(first)):
         again = render(Face(dict(face.labels), dict(face.numbers), dict(face.identity)))
-        assert picture.shape == (SIZE, SIZE, 3) and picture.dtype == np.uint8
+        assert picture.shape == (SIZE, SIZE, 3)
+        assert picture.dtype == np.uint8
         assert np.array_equal(again, picture)
 
 
@@ -45,9 +46,12 @@ def test_a_smaller_picture_is_the_same_drawing():
 def test_a_random_face_has_every_attribute_within_its_range():
     for k in range(50):
         face = sample_face(rng(k))
-        assert set(face.labels) == set(CATEGORICAL) and all(v in CATEGORICAL[n] for n, v in face.labels.items())
-        assert set(face.numbers) == set(CONTINUOUS) and all(CONTINUOUS[n][0] <= v <= CONTINUOUS[n][1] for n, v in face.numbers.items())
-        assert set(face.identity) == set(IDENTITY) and all(-1 <= v <= 1 for v in face.identity.values())
+        assert set(face.labels) == set(CATEGORICAL)
+        assert all(v in CATEGORICAL[n] for n, v in face.labels.items())
+        assert set(face.numbers) == set(CONTINUOUS)
+        assert all(CONTINUOUS[n][0] <= v <= CONTINUOUS[n][1] for n, v in face.numbers.items())
+        assert set(face.identity) == set(IDENTITY)
+        assert all(-1 <= v <= 1 for v in face.identity.values())
 
 
 def test_every_value_and_every_part_of_a_range_is_well_represented():
@@ -74,7 +78,9 @@ def test_attributes_are_independent_of_each_other():
 
 def test_fixed_attributes_are_kept_and_bad_ones_are_named():
     face = sample_face(rng(), hair="red", smile=0.9, jaw=-0.5)
-    assert face.labels["hair"] == "red" and face.numbers["smile"] == 0.9 and face.identity["jaw"] == -0.5
+    assert face.labels["hair"] == "red"
+    assert face.numbers["smile"] == 0.9
+    assert face.identity["jaw"] == -0.5
     with pytest.raises(ValueError, match="hair: 'green'"):
         sample_face(rng(), hair="green")
     with pytest.raises(ValueError, match="smile: 3 arrived"):
@@ -121,11 +127,14 @@ def test_features_stand_out_on_every_skin(skin):
 
 def test_what_cannot_be_seen_is_not_judged():
     bald = sample_face(rng(), style="bald", beard=0.0)
-    assert not {"hair", "hair_length"} & visible(bald) and "style" in visible(bald)
+    assert not {"hair", "hair_length"} & visible(bald)
+    assert "style" in visible(bald)
     assert "eyes" not in visible(sample_face(rng(), glasses="sunglasses"))
     assert "hair" not in visible(sample_face(rng(), age=0.9))
     seen = visible(sample_face(rng(), style="wavy", hat="none", glasses="none", age=0.1, hair_length=0.6))
-    assert seen >= {*CATEGORICAL, *CONTINUOUS} and {"iris", "fringe"} <= seen and not {"frames", "hat_hue"} & seen
+    assert seen >= {*CATEGORICAL, *CONTINUOUS}
+    assert {"iris", "fringe"} <= seen
+    assert not {"frames", "hat_hue"} & seen
 
 
 def test_what_is_not_seen_does_not_change_the_picture():
@@ -179,7 +188,8 @@ def test_captions_speak_of_everything_in_known_words():
 
 
 def test_words_have_ids_of_their_own_and_unknown_ones_are_listed():
-    assert sorted(VOCABULARY.values()) == list(range(len(VOCABULARY))) and {START, END} == {0, 1}
+    assert sorted(VOCABULARY.values()) == list(range(len(VOCABULARY)))
+    assert {START, END} == {0, 1}
     assert words_to_ids("A SMILING, zorbic person") == [VOCABULARY[word] for word in ("a", "smiling", "person")]
     assert unknown_words("a smiling zorbic person") == ["zorbic"]
 

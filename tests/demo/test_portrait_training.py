@@ -26,7 +26,8 @@ def test_a_face_depends_on_its_number_alone(store, tmp_path):
     assert np.array_equal(other.pixels[data.CHUNK], store.pixels[data.CHUNK])
     assert np.array_equal(other.tokens[data.CHUNK], store.tokens[data.CHUNK])
     data.draw(tmp_path / "train", 0, data.TRAIN_SEED)
-    assert other.ready() == 64 and np.array_equal(other.labels, store.labels)
+    assert other.ready() == 64
+    assert np.array_equal(other.labels, store.labels)
 
 
 def test_drawing_goes_on_where_it_was_stopped(tmp_path):
@@ -36,18 +37,21 @@ def test_drawing_goes_on_where_it_was_stopped(tmp_path):
     assert store.ready() == 0
     (tmp_path / "stop").unlink()
     data.draw(tmp_path / "train", 0, 1)
-    assert store.ready() == 96 and store.pixels[95].any()
+    assert store.ready() == 96
+    assert store.pixels[95].any()
 
 
 def test_tokens_are_padded_as_the_host_pads_them():
     ids = data.padded("a portrait, smiling")
-    assert len(ids) == captions.MAX_TOKENS and ids[0] == captions.START
+    assert len(ids) == captions.MAX_TOKENS
+    assert ids[0] == captions.START
     assert ids[1 + len(captions.words_to_ids("a portrait, smiling")) :] == [captions.END] * (captions.MAX_TOKENS - 4)
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one():
     values = torch.linalg.svdvals(optimiser.orthogonalised(torch.randn(3, 8, 20)))
-    assert values.min() > 0.5 and values.max() < 1.4
+    assert values.min() > 0.5
+    assert values.max() < 1.4
     tall = torch.randn(2, 20, 8)
     assert torch.allclose(optimiser.orthogonalised(tall).mT, optimiser.orthogonalised(tall.mT.contiguous()), atol=1e-5)
 
@@ -66,15 +70,19 @@ def test_the_optimiser_finds_a_least_squares_solution_and_restores():
     assert losses[-1] < 0.02 * losses[0]
     other = optimiser.Optimiser(torch.nn.Linear(6, 4), ema=0.9)
     other.restore(one.state(), one.count)
-    assert all(torch.equal(a, b) for a, b in zip(other.live, one.live)) and other.count == 300
+    assert all(torch.equal(a, b) for a, b in zip(other.live, one.live))
+    assert other.count == 300
 
 
 def test_a_plan_cools_down_to_zero_by_samples_and_by_the_clock():
     plan = runs.Plan(total=1000, warm_up=1)
-    assert plan.rate(0, 5, 2.0) == 2.0 and plan.rate(600, 5, 2.0) == 2.0 and plan.rate(1000, 5, 2.0) == 0.0
+    assert plan.rate(0, 5, 2.0) == 2.0
+    assert plan.rate(600, 5, 2.0) == 2.0
+    assert plan.rate(1000, 5, 2.0) == 0.0
     assert plan.rate(800, 5, 2.0) == pytest.approx(1.0)
     clock = runs.Plan(end=time.time() - 1, start=time.time() - 2)
-    assert clock.done(0) == 1.0 and clock.rate(0, 500, 1.0) == 0.0
+    assert clock.done(0) == 1.0
+    assert clock.rate(0, 500, 1.0) == 0.0
 
 
 def test_folding_the_latents_scale_changes_nothing():
@@ -94,7 +102,8 @@ def test_text_is_encoded_as_the_host_does():
     context, pooled = model.encode(tokens)
     with torch.no_grad():
         hosts = model.text_model(tokens.clone())
-    assert torch.allclose(context, hosts[0], atol=1e-5) and torch.allclose(pooled, hosts[2], atol=1e-5)
+    assert torch.allclose(context, hosts[0], atol=1e-5)
+    assert torch.allclose(pooled, hosts[2], atol=1e-5)
 
 
 def test_what_the_picture_cannot_show_teaches_the_judge_nothing(store):
@@ -116,7 +125,8 @@ def test_an_untrained_model_predicts_nothing_and_sampling_without_guidance_reads
         model.sample(noise, context, pooled, (empty, pooled), steps=2, cfg=1.0)
         for empty in (torch.zeros_like(context), torch.randn_like(context))
     )
-    assert torch.isfinite(first).all() and torch.allclose(first, second, atol=1e-4)
+    assert torch.isfinite(first).all()
+    assert torch.allclose(first, second, atol=1e-4)
 
 
 def test_a_perfect_predictor_of_one_picture_draws_it():
@@ -145,5 +155,6 @@ def test_training_goes_on_where_it_stopped(store, tmp_path):
     assert counts["step"] == "2"
     diffusion.train("dit", store, tmp_path, runs.Plan(total=6, warm_up=1), "cpu", recipe, at_least=8)
     _, counts = runs.read(tmp_path / "dit_state.safetensors")
-    assert counts["step"] == "3" and counts["seen"] == "6"
+    assert counts["step"] == "3"
+    assert counts["seen"] == "6"
     assert all(torch.isfinite(value).all() for value in runs.read(tmp_path / diffusion.FILES["dit"])[0].values())

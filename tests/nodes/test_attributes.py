@@ -100,7 +100,8 @@ def test_a_paired_edit_is_the_paper_s_two_runs_and_one_replacement(demo, run, sa
     codes["edited"] = problem.edited(problem.loss.solution()).float()
     by_hand = draw(demo, comfy.samplers.KSAMPLER(go_on))
     edited = draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)))
-    assert torch.allclose(edited, by_hand, atol=1e-4) and not torch.allclose(edited, draw(demo, sampler_of("euler")), atol=0.05)
+    assert torch.allclose(edited, by_hand, atol=1e-4)
+    assert not torch.allclose(edited, draw(demo, sampler_of("euler")), atol=0.05)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -109,7 +110,8 @@ def test_strength_0_changes_no_bit_and_1_changes_the_picture(demo, run, sampler_
     for target in (None, demo.encode(TARGET)):
         assert torch.equal(draw(demo, applied(run, sampler_of(name), attribute, 0.0, target=target)), plain)
         edited = draw(demo, applied(run, sampler_of(name), attribute, target=target))
-        assert torch.isfinite(edited).all() and (edited - plain).abs().max() > 0.02
+        assert torch.isfinite(edited).all()
+        assert (edited - plain).abs().max() > 0.02
         assert torch.equal(draw(demo, applied(run, sampler_of(name), attribute, target=target)), edited)  # the second run
 
 
@@ -204,7 +206,8 @@ def test_a_budget_is_a_share_of_the_way_to_the_target(demo, run, sampler_of, att
 
     target = demo.encode(TARGET)
     half, whole = edit_of(budget=0.5, target=target), edit_of(budget=1.0, target=target)
-    assert torch.allclose(whole, 2 * half, rtol=1e-3) and torch.allclose(edit_of(budget=0.5, strength=-3.0, target=target), half, rtol=1e-3)
+    assert torch.allclose(whole, 2 * half, rtol=1e-3)
+    assert torch.allclose(edit_of(budget=0.5, strength=-3.0, target=target), half, rtol=1e-3)
 
 
 def test_an_edit_during_sampling_is_in_both_runs_whichever_node_comes_first(demo, run, sampler_of, attribute):
@@ -223,20 +226,26 @@ def test_an_edit_during_sampling_is_in_both_runs_whichever_node_comes_first(demo
         return applied(run, sampler, attribute, target=demo.encode(TARGET))
 
     inside, outside = draw(demo, attributed(spectrum(sampler_of("euler")))), draw(demo, spectrum(attributed(sampler_of("euler"))))
-    assert torch.allclose(inside, outside, atol=1e-3) and not torch.allclose(inside, draw(demo, spectrum(sampler_of("euler"))), atol=0.02)
+    assert torch.allclose(inside, outside, atol=1e-3)
+    assert not torch.allclose(inside, draw(demo, spectrum(sampler_of("euler"))), atol=0.02)
 
 
 def test_training_gives_a_preview_and_is_repeatable(world, run, sampler_of):
     for solver in ("exact", "MLP"):
         one, loss, picture = train(run, world, sampler_of("dpmpp_2m"), solver=solver, seeds=2, ahead=0.2, branch=0.2)
         two, again, _ = train(run, world, sampler_of("dpmpp_2m"), solver=solver, seeds=2, ahead=0.2, branch=0.2)
-        assert loss == again and loss["loss"][-1] < loss["loss"][0] and len(loss["loss"]) == (3 if solver == "exact" else 5)
-        assert torch.equal(one.parts[0][0].stored.S, two.parts[0][0].stored.S) and picture.shape[0] == 1 and picture.shape[-1] == 3
+        assert loss == again
+        assert loss["loss"][-1] < loss["loss"][0]
+        assert len(loss["loss"]) == (3 if solver == "exact" else 5)
+        assert torch.equal(one.parts[0][0].stored.S, two.parts[0][0].stored.S)
+        assert picture.shape[0] == 1
+        assert picture.shape[-1] == 3
         plain = draw(world, sampler_of("euler"))
         for target in (world.encode(TARGET), None):
             edited = draw(world, applied(run, sampler_of("euler"), one, target=target))
             assert torch.equal(edited, draw(world, applied(run, sampler_of("euler"), two, target=target)))
-            assert torch.isfinite(edited).all() and not torch.equal(edited, plain)
+            assert torch.isfinite(edited).all()
+            assert not torch.equal(edited, plain)
 
 
 def test_learning_leaves_the_model_and_the_random_state_alone(demo, run, sampler_of):
@@ -344,14 +353,19 @@ def test_a_saved_attribute_loads_back_and_says_what_it_is(demo, folders, run, sa
     assert files == [f"hair_0000{i}_.safetensors" for i in (1, 2, 3)]
     for one, file in zip((attribute, learned, mix), files):
         loaded, info = run("LoadAttribute", file=file)
-        assert loaded.kind == one.kind and [p.recipe for p, _ in loaded.parts] == [p.recipe for p, _ in one.parts]
+        assert loaded.kind == one.kind
+        assert [p.recipe for p, _ in loaded.parts] == [p.recipe for p, _ in one.parts]
         for target in (None, demo.encode(TARGET)):
             assert torch.equal(
                 draw(demo, applied(run, sampler_of("euler"), loaded, target=target)),
                 draw(demo, applied(run, sampler_of("euler"), one, target=target)),
             )
-        assert "3 channels" in info and "latent 16 x 16" in info and "T_x 0.5" in info and "exact 0." in info
-    assert "MLP 0." in info and "weight 1.5" in info
+        assert "3 channels" in info
+        assert "latent 16 x 16" in info
+        assert "T_x 0.5" in info
+        assert "exact 0." in info
+    assert "MLP 0." in info
+    assert "weight 1.5" in info
 
 
 def test_the_prompts_are_found_in_the_running_graph(demo, run, sampler_of, pack_nodes):
@@ -459,7 +473,8 @@ def test_half_precision_models(shaped, run, sampler_of, dtype):
     for target in (None, world.encode(TARGET)):
         assert torch.equal(draw(world, applied(run, sampler_of("euler"), learned, 0.0, target=target)), plain)
         edited = draw(world, applied(run, sampler_of("euler"), learned, target=target))
-        assert torch.isfinite(edited).all() and not torch.equal(edited, plain)
+        assert torch.isfinite(edited).all()
+        assert not torch.equal(edited, plain)
 
 
 def test_inpainting_keeps_what_it_does_not_repaint(demo, run, sampler_of, attribute):

@@ -56,7 +56,8 @@ def test_they_are_compared_as_rgb(demo, run, before, after, scored):
     a, b = pictures(before), pictures(after, 1)
     sheet, said, *figures = compare(run, a, b, **scorer)
     expected, says, *rest = compare(run, rgb(a), rgb(b), **scorer)
-    assert torch.equal(sheet, expected) and said == says
+    assert torch.equal(sheet, expected)
+    assert said == says
     assert figures == pytest.approx(rest, rel=1e-5, abs=1e-6)  # sums over other strides round otherwise
 
 
@@ -102,7 +103,8 @@ def test_a_schedule_is_measured_on_them(demo, run, channels, distance):
         target_text="",
         clip_vision=run("DemoScorer")[0],
     )[1:3]
-    assert 0 <= end <= 1 and 0 <= boost <= 1
+    assert 0 <= end <= 1
+    assert 0 <= boost <= 1
 
 
 @for_each
@@ -128,4 +130,5 @@ def test_an_attribute_s_preview_shows_them(demo, run, sampler_of, channels):
             seeds=1,
         ),
     )
-    assert picture.shape[0] == 1 and picture.shape[-1] == 3
+    assert picture.shape[0] == 1
+    assert picture.shape[-1] == 3

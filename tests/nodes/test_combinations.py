@@ -397,7 +397,8 @@ def test_a_feature_and_an_edit_act_together(kit, feature, rounds, figures):
         tools = kit(world)
         wired = FEATURES[feature](tools.graph)
         alone = wired.draw()
-        assert torch.isfinite(alone).all() and differ(alone, tools.alone(None, wired.steps)), f"{feature} does nothing by itself"
+        assert torch.isfinite(alone).all(), f"{feature} does nothing by itself"
+        assert differ(alone, tools.alone(None, wired.steps)), f"{feature} does nothing by itself"
         for edit in some_edits(feature, rounds(2, len(EDITS))):
             case, both = f"{feature}, {edit}, {world}", EDITS[edit](tools, FEATURES[feature], 1.0)
             picture = both.draw()
@@ -432,12 +433,10 @@ def test_easy_cache_and_an_edit_act_together_or_are_refused_by_name(kit, edit):
             both.draw()
         return
     picture = both.draw()
-    assert (
-        torch.isfinite(picture).all()
-        and differ(picture, alone)
-        and differ(picture, tools.alone(edit, 4))
-        and torch.equal(both.draw(), picture)
-    )
+    assert torch.isfinite(picture).all()
+    assert differ(picture, alone)
+    assert differ(picture, tools.alone(edit, 4))
+    assert torch.equal(both.draw(), picture)
 
 
 @pytest.mark.campaign
@@ -498,7 +497,8 @@ def test_a_mask_stays_where_it_is_under_a_prompt_for_an_area(kit, feature):
     mask = HALF if feature == "area" else 1 - HALF
     spied(tools.moved(spied(FEATURES[feature](tools.graph), before), 1.0, mask=mask), after).draw()
     parts = [(h, edited) for (h, _), (edited, _) in zip(before, after, strict=True) if h.shape[-1] < h.shape[-2]]
-    assert parts and all(torch.equal(h, edited) for h, edited in parts)
+    assert parts
+    assert all(torch.equal(h, edited) for h, edited in parts)
 
 
 @pytest.fixture
@@ -555,6 +555,9 @@ def test_everything_at_once(kit):
 
     alone, both = full(tools.graph).draw(), edited(1.0)
     picture = both.draw()
-    assert torch.isfinite(picture).all() and differ(picture, alone) and torch.equal(both.draw(), picture)
-    assert torch.equal(edited(0.0).draw(), alone) and torch.equal(full(tools.graph).draw(), alone)
+    assert torch.isfinite(picture).all()
+    assert differ(picture, alone)
+    assert torch.equal(both.draw(), picture)
+    assert torch.equal(edited(0.0).draw(), alone)
+    assert torch.equal(full(tools.graph).draw(), alone)
     close(picture[..., 8:], alone[..., 8:], 1e-6)  # outside the noise mask

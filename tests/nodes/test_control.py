@@ -52,9 +52,12 @@ def test_a_direction_acts_beside_a_control_net(shaped, run, sample, asymmetric):
 
     plain = sample()
     assert not torch.allclose(plain, sample(strength=0.0), atol=1e-2)  # the ControlNet does something
-    assert torch.equal(sample(model=edited(0.0)), plain) and torch.equal(sample(), plain)
+    assert torch.equal(sample(model=edited(0.0)), plain)
+    assert torch.equal(sample(), plain)
     once = sample(model=edited(1.0))
-    assert torch.isfinite(once).all() and (once - plain).abs().max() > 1e-3 and torch.equal(sample(model=edited(1.0)), once)
+    assert torch.isfinite(once).all()
+    assert (once - plain).abs().max() > 1e-3
+    assert torch.equal(sample(model=edited(1.0)), once)
 
 
 def test_an_attribute_s_target_run_has_the_control_net_too(shaped, run, sample, sampler_of, monkeypatch):
@@ -99,7 +102,8 @@ def test_an_attribute_s_target_run_has_the_control_net_too(shaped, run, sample, 
     plain = sample()
     assert torch.equal(sample(sampler=edited(0.0, world.encode("a hat"))), plain)
     whole = sample(sampler=edited(1.0, world.encode("a hat")))
-    assert torch.isfinite(whole).all() and (whole - plain).abs().max() > 1e-2
+    assert torch.isfinite(whole).all()
+    assert (whole - plain).abs().max() > 1e-2
     # Under the source's own prompt the target's run is the source's, ControlNet and all, so nothing is left to edit.
     assert torch.allclose(sample(sampler=edited(1.0, world.encode("a face"))), plain, atol=1e-3 * float(plain.abs().max()))
     assert not torch.allclose(sample(sampler=edited(1.0, world.encode("a face")), strength=0.0), plain, atol=1e-2)

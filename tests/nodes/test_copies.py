@@ -50,16 +50,19 @@ def test_the_copy_computes_the_same(in_place):
 def test_only_the_input_gets_a_gradient():
     copy, x = passable(blocks(True)), torch.randn(3, 6).requires_grad_()
     copy(1 * x).sum().backward()
-    assert x.grad.abs().sum() > 0 and not any(w.requires_grad or w.grad is not None for w in copy.parameters())
+    assert x.grad.abs().sum() > 0
+    assert not any(w.requires_grad or w.grad is not None for w in copy.parameters())
 
 
 def test_the_original_is_left_alone():
     module, x = blocks(False), torch.randn(3, 6)
     copy, before = passable(module), module(x)
-    assert all(w.requires_grad for w in module.parameters()) and not any(part._forward_pre_hooks for part in module.modules())
+    assert all(w.requires_grad for w in module.parameters())
+    assert not any(part._forward_pre_hooks for part in module.modules())
     for weight in copy.parameters():
         nn.init.zeros_(weight)
-    assert torch.equal(module(x), before) and not torch.equal(copy(x), before)
+    assert torch.equal(module(x), before)
+    assert not torch.equal(copy(x), before)
 
 
 def test_weights_that_are_inference_tensors_pass_gradients_in_a_copy():
@@ -82,11 +85,15 @@ def test_handles_of_device_memory_stay_behind_and_with_the_original():
     layer, handle = nn.Linear(3, 3), Handle()
     layer._v = handle
     copied = passable(nn.Sequential(layer), lambda original: (original.weight, original.bias))
-    assert layer._v is handle and not hasattr(copied[0], "_v") and torch.equal(copied[0].weight, layer.weight)
+    assert layer._v is handle
+    assert not hasattr(copied[0], "_v")
+    assert torch.equal(copied[0].weight, layer.weight)
 
 
 def test_weights_that_are_patched_on_the_way_are_patched_in_the_copy():
     layer = nn.Linear(3, 3, bias=False)
     layer.weight_function, layer.bias_function = [lambda weight: 2 * weight], []
     copied = passable(layer, lambda original: (original.weight_function[0](original.weight), None))
-    assert torch.equal(copied.weight, 2 * layer.weight) and copied.weight_function == [] and len(layer.weight_function) == 1
+    assert torch.equal(copied.weight, 2 * layer.weight)
+    assert copied.weight_function == []
+    assert len(layer.weight_function) == 1

@@ -56,13 +56,15 @@ def test_a_damaged_file_is_refused_by_name_or_still_sound(tried, figures):
 def test_every_kind_of_damage_was_tried_and_no_file_stays_open(tried):
     assert {case["kind"] for case in tried["cases"]} == set(KINDS)
     assert {"refused", "loaded"} <= {case["verdict"] for case in tried["cases"]}
-    assert tried["left"] == [] and tried["open files"] == 0
+    assert tried["left"] == []
+    assert tried["open files"] == 0
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_what_once_broke_a_loader_is_refused_by_name(tried, name):
     (case,) = (case for case in tried["known"] if case["kind"] == name)
-    assert not case["faults"] and case["verdict"] == "refused"
+    assert not case["faults"]
+    assert case["verdict"] == "refused"
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,10 @@ def draw(demo, prompt, *, count=4, steps=12, sampler="dpmpp_2m", seed=50_000):
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "ddim"])
 def test_stock_samplers_draw_finite_varied_pictures(demo, sampler):
     images = draw(demo, "a face", count=2, sampler=sampler)
-    assert images.shape == (2, 32, 32, 3) and torch.isfinite(images).all()
-    assert images.std() > 0.1 and (images[0] - images[1]).abs().mean() > 0.02
+    assert images.shape == (2, 32, 32, 3)
+    assert torch.isfinite(images).all()
+    assert images.std() > 0.1
+    assert (images[0] - images[1]).abs().mean() > 0.02
 
 
 @pytest.mark.parametrize(
@@ -92,14 +94,16 @@ def test_host_and_trainer_tokenise_alike(demo):
 
 def test_prompt_weights_act(demo):
     plain, heavy = demo.encode("a face, smiling")[0][0], demo.encode("a face, (smiling:1.5)")[0][0]
-    assert plain.shape == (1, 32, 128) and not torch.allclose(plain, heavy)
+    assert plain.shape == (1, 32, 128)
+    assert not torch.allclose(plain, heavy)
 
 
 def test_weights_are_small_safetensors_in_half_precision():
     from pack import demo
 
     files = [*demo.WEIGHTS.iterdir(), *demo.JUDGES.glob("*.safetensors")]
-    assert {path.suffix for path in files} == {".safetensors"} and len(files) == 3
+    assert {path.suffix for path in files} == {".safetensors"}
+    assert len(files) == 3
     assert sum(path.stat().st_size for path in files) <= 15e6
     for path in files:
         with path.open("rb") as file:
@@ -121,13 +125,15 @@ def test_the_example_pictures_are_offered_once_and_a_user_s_own_is_left_alone(tm
     from pack.demo import PICTURES, offer_pictures
 
     names = sorted(path.name for path in PICTURES.glob("*.png"))
-    assert len(names) == 2 and all(name.startswith("semantic_latents_") for name in names)
+    assert len(names) == 2
+    assert all(name.startswith("semantic_latents_") for name in names)
     (tmp_path / names[0]).write_bytes(b"mine")
     for _ in range(2):
         offer_pictures(tmp_path / "input")
         offer_pictures(tmp_path)
     assert sorted(path.name for path in (tmp_path / "input").iterdir()) == names
-    assert (tmp_path / names[0]).read_bytes() == b"mine" and (tmp_path / names[1]).read_bytes() == (PICTURES / names[1]).read_bytes()
+    assert (tmp_path / names[0]).read_bytes() == b"mine"
+    assert (tmp_path / names[1]).read_bytes() == (PICTURES / names[1]).read_bytes()
 
 
 def test_an_input_folder_that_cannot_be_written_stops_nothing(monkeypatch, caplog):
@@ -140,6 +146,5 @@ def test_an_input_folder_that_cannot_be_written_stops_nothing(monkeypatch, caplo
 
     monkeypatch.setattr(demo, "offer_pictures", full)
     demo.install()
-    assert "example pictures could not be put" in caplog.text and folder_paths.get_full_path(
-        "checkpoints", "semantic_latents_demo.safetensors"
-    )
+    assert "example pictures could not be put" in caplog.text
+    assert folder_paths.get_full_path("checkpoints", "semantic_latents_demo.safetensors")

@@ -60,7 +60,8 @@ def test_a_contrast_is_the_mean_difference_of_h_on_the_same_latent(world, run):
             seen.setdefault(name, []).append(watch.take()[0])
     expected = (torch.cat(seen["target"]) - torch.cat(seen["source"])).mean(0)
     torch.testing.assert_close(direction.shifts[0], expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
-    assert len(direction.sigmas) == 2 and direction.family.name in str(type(world.model.model.model_config))
+    assert len(direction.sigmas) == 2
+    assert direction.family.name in str(type(world.model.model.model_config))
 
 
 def test_a_contrast_does_not_depend_on_the_batch_size(world, run):
@@ -110,7 +111,9 @@ def discover(run, world, **changes):
 
 def test_discovered_directions_are_orthogonal_and_ordered(world, run):
     directions, labels, picture = discover(run, world)
-    assert len(directions) == len(labels) == 3 and picture.shape[0] == 1 and picture.shape[-1] == 3
+    assert len(directions) == len(labels) == 3
+    assert picture.shape[0] == 1
+    assert picture.shape[-1] == 3
     for level in range(3):
         shifts = torch.stack([d.shifts[level].flatten() for d in directions]).double()
         gram = shifts @ shifts.T
@@ -122,7 +125,8 @@ def test_discovered_directions_are_orthogonal_and_ordered(world, run):
 def test_jacobian_directions_move_the_prediction_more_than_random_ones(world, run, sampler_of):
     """At the first step, where they were found, and of the same length."""
     directions, labels, _ = discover(run, world, method="Jacobian", images=1, count=2, percent=0.0)
-    assert len(labels) == 2 and directions[0].norm == pytest.approx(directions[1].norm, rel=1e-3)
+    assert len(labels) == 2
+    assert directions[0].norm == pytest.approx(directions[1].norm, rel=1e-3)
     random = torch.randn(directions[0].shifts.shape, generator=torch.Generator().manual_seed(1))
     random = Direction(random * directions[0].norm / random.norm(), directions[0].sigmas, directions[0].family, "random")
 
@@ -184,7 +188,8 @@ def test_a_mask_keeps_directions_to_its_inside(demo, run, sampler_of):
             .sum((0, 1, 2))
         )
         shares.append(float(change[:16].sum() / change.sum()))
-    assert shares[0] > 0.5 > shares[1] and shares[0] - shares[1] > 0.3
+    assert shares[0] > 0.5 > shares[1]
+    assert shares[0] - shares[1] > 0.3
 
 
 def test_discovery_refuses_what_it_cannot_use(demo, run):
@@ -225,7 +230,8 @@ def test_orthogonalising_takes_the_shared_part_from_the_second(run, random_direc
 
 def test_directions_of_other_levels_and_sizes_combine(run, random_direction):
     mix = combined(run, random_direction(1), random_direction(2, levels=(10.0,), size=(8, 8)))
-    assert mix.sigmas == (30.0, 3.0, 0.5) and mix.size == (4, 4)
+    assert mix.sigmas == (30.0, 3.0, 0.5)
+    assert mix.size == (4, 4)
     with pytest.raises(ValueError, match="found on SD15 .* needed here for DemoFaces"):
         combined(run, random_direction(1), random_direction(2, family=Family("SD15", "EPS", 128)))
 
@@ -247,12 +253,11 @@ def test_the_file_says_what_it_is(folders, run, random_direction):
     run("SaveDirection", direction=random_direction(3), filename_prefix="a/b")
     with safe_open(folders / "output/semantic_latents/a/b_00001_.safetensors", "pt") as file:
         metadata = file.metadata()
-    assert (
-        metadata["format"] == "semantic_latents.direction"
-        and metadata["family"] == "DemoFaces"
-        and metadata["prediction"] == "V_PREDICTION"
-    )
-    assert json.loads(metadata["notes"]) == {"seed": "3"} and float(metadata["norm"]) == pytest.approx(random_direction(3).norm, rel=1e-4)
+    assert metadata["format"] == "semantic_latents.direction"
+    assert metadata["family"] == "DemoFaces"
+    assert metadata["prediction"] == "V_PREDICTION"
+    assert json.loads(metadata["notes"]) == {"seed": "3"}
+    assert float(metadata["norm"]) == pytest.approx(random_direction(3).norm, rel=1e-4)
 
 
 def damage(kind, path, random_direction):
@@ -312,7 +317,8 @@ def test_vectors_in_the_published_layout_act_on_sd15(folders, run):
     matrix = torch.arange(81920 * 8).reshape(81920, 8).float()
     torch.save({"controlnet.fc1.weight": matrix}, folders / "models/semantic_latents/unet.pth")
     direction = run("LoadDirection", file="unet.pth", concept="young")[0]
-    assert torch.equal(direction.shifts[0].flatten(), matrix[:, 2]) and direction.notes["target"] == "young"
+    assert torch.equal(direction.shifts[0].flatten(), matrix[:, 2])
+    assert direction.notes["target"] == "young"
 
 
 class Evil:

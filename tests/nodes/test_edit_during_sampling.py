@@ -109,7 +109,8 @@ def test_mask_of_zeros_is_off_and_of_ones_is_no_mask(run, demo, sampler_of):
     plain, unmasked = demo.sample(sampler_of("dpmpp_2m")), demo.sample(edit(run, sampler_of("dpmpp_2m")))
     off = demo.sample(edit(run, sampler_of("dpmpp_2m"), mask=torch.zeros(1, 40, 40)))
     on = demo.sample(edit(run, sampler_of("dpmpp_2m"), mask=torch.ones(1, 40, 40)))
-    assert torch.equal(off, plain) and torch.equal(on, unmasked)
+    assert torch.equal(off, plain)
+    assert torch.equal(on, unmasked)
 
 
 def test_mask_keeps_the_edit_inside(run, demo, sampler_of):
@@ -303,6 +304,7 @@ def test_other_families_shapes_and_dtypes(run, sampler_of, shape, dtype):
             return sampler.sampler_function(Model(), x, sigmas, extra_args={}, disable=True)
 
         plain, edited = sample(euler), sample(edit(run, euler, operation, target, mask=mask, start_percent=0.0, end_percent=1.0))
-        assert edited.dtype == plain.dtype and edited.shape == x.shape
+        assert edited.dtype == plain.dtype
+        assert edited.shape == x.shape
         assert torch.equal(edited[..., :6], plain[..., :6])
         assert (edited[..., 6:] - plain[..., 6:]).abs().max() > 0.05

@@ -32,14 +32,16 @@ def test_latents_are_shown_in_rows(demo, sent):
     ((value, total, (kind, picture, _)),) = sent
     assert (value, total, kind, picture.size) == (1, 2, "JPEG", (24, 20))
     white = [(x, y) for x in range(3) for y in range(2) if picture.getpixel((8 * x + 4, 10 * y + 5)) == (255, 255, 255)]
-    assert white == [(1, 1)] and picture.getpixel((0, 0)) == (0, 0, 0)
+    assert white == [(1, 1)]
+    assert picture.getpixel((0, 0)) == (0, 0, 0)
 
 
 def test_a_sheet_of_large_latents_is_thinned_out(sent):
     import comfy.latent_formats
 
     bar_for(comfy.latent_formats.SDXL()).tick(torch.zeros(30, 4, 128, 128), columns=6)
-    assert max(sent[0][2][1].size) <= 512 and sent[0][2][1].size[0] > 300
+    assert max(sent[0][2][1].size) <= 512
+    assert sent[0][2][1].size[0] > 300
 
 
 def test_of_a_video_the_first_frame_is_shown(sent):
@@ -84,13 +86,17 @@ def test_explore_fills_its_grid_cell_by_cell(demo, run, sampler_of, sent):
     run("ExploreSingularVectors", **wired(demo, sampler_of("euler")), percent=0.5, triplets="1-3", gains="0, 4", batch_size=2)
     previews = [preview[1] for *_, preview in sent]
     value, total, _ = sent[-1]
-    assert value == total == len(sent) and all(previews)
+    assert value == total == len(sent)
+    assert all(previews)
     grids = [picture for picture in previews if picture.size == (48, 32)]
-    assert len(grids) % 3 == 0 and previews[0].size == (16, 16)
+    assert len(grids) % 3 == 0
+    assert previews[0].size == (16, 16)
     first, last = ([grid.crop(cell).tobytes() for grid in grids] for cell in ((0, 0, 32, 16), (16, 16, 48, 32)))
     steps = len(grids) // 3
-    assert len(set(first[:steps])) == steps and len(set(first[steps:])) == 1
-    assert len(set(last[: 2 * steps])) == 1 and len(set(last[2 * steps :])) == steps
+    assert len(set(first[:steps])) == steps
+    assert len(set(first[steps:])) == 1
+    assert len(set(last[: 2 * steps])) == 1
+    assert len(set(last[2 * steps :])) == steps
 
 
 def test_training_an_attribute_shows_its_pairs_and_then_its_result(demo, run, sampler_of, sent):
@@ -112,7 +118,8 @@ def test_training_an_attribute_shows_its_pairs_and_then_its_result(demo, run, sa
         ),
     )
     *ticks, (value, total, last) = sent
-    assert ticks[-1][:2] == (value, total) == (len(ticks), len(ticks)) and {preview[1].size for *_, preview in ticks} == {
+    assert ticks[-1][:2] == (value, total) == (len(ticks), len(ticks))
+    assert {preview[1].size for *_, preview in ticks} == {
         (16, 16),
         (32, 16),
         (48, 16),
@@ -139,7 +146,8 @@ def test_a_schedule_s_last_preview_is_its_plot(demo, run, sent):
         source_text="",
         target_text="",
     )
-    assert not shows(sent[0][2], picture) and shows(sent[-1][2], picture)
+    assert not shows(sent[0][2], picture)
+    assert shows(sent[-1][2], picture)
 
 
 def shows(preview, picture):

@@ -90,9 +90,11 @@ def test_a_name_that_another_folder_has_is_not_given(shelf, folders, place, pref
 
 
 def test_a_reported_name_is_the_listed_one_in_folders_too(shelf):
-    assert shelf.save(1) == "smile_00001_.safetensors" and shelf.holds("smile_00001_.safetensors", 1)
+    assert shelf.save(1) == "smile_00001_.safetensors"
+    assert shelf.holds("smile_00001_.safetensors", 1)
     name = shelf.save(2, "a/./b/../smile")
-    assert Path(name) == Path("a/smile_00001_.safetensors") and shelf.holds(name, 2)
+    assert Path(name) == Path("a/smile_00001_.safetensors")
+    assert shelf.holds(name, 2)
 
 
 def test_a_link_that_leads_nowhere_keeps_its_name(shelf, folders):
@@ -106,7 +108,8 @@ def test_one_folder_under_two_names_is_no_second_folder(shelf, folders):
     registered(folders / "link", True)
     (folders / "link").symlink_to(shelf.output)
     assert [shelf.save(seed) for seed in (1, 2)] == ["smile_00001_.safetensors", "smile_00002_.safetensors"]
-    assert shelf.holds("smile_00001_.safetensors", 1) and shelf.holds("smile_00002_.safetensors", 2)
+    assert shelf.holds("smile_00001_.safetensors", 1)
+    assert shelf.holds("smile_00002_.safetensors", 2)
 
 
 def test_of_two_files_of_one_name_the_first_folder_s_is_loaded_again_when_it_comes(shelf):
@@ -115,11 +118,13 @@ def test_of_two_files_of_one_name_the_first_folder_s_is_loaded_again_when_it_com
     shelf.put(shelf.models, name, 2)
     time = os.path.getmtime(shelf.output / name)
     os.utime(shelf.models / name, (time, time))
-    assert shelf.holds(name, 2) and shelf.fingerprint(name) != before
+    assert shelf.holds(name, 2)
+    assert shelf.fingerprint(name) != before
 
 
 @pytest.mark.parametrize("prefix", [".git/smile", "a/.git/smile"])
 def test_a_folder_that_is_not_listed_is_refused(shelf, prefix):
     with pytest.raises(ValueError, match="filename_prefix: .*loaders do not look"):
         shelf.save(1, prefix)
-    assert not list(shelf.output.rglob("*")) and shelf.save(1, ".git") == ".git_00001_.safetensors"
+    assert not list(shelf.output.rglob("*"))
+    assert shelf.save(1, ".git") == ".git_00001_.safetensors"

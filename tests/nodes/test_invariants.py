@@ -429,7 +429,8 @@ def test_what_came_in_is_left_alone(here, folders, name):
     ROWS[name].see(here, here.of(name, inputs), x)
     assert sorted(changes(before, reached(wires))) == []
     assert not differing(here.draw(x), plain)
-    assert not comfy.model_management.in_training and not torch.is_grad_enabled()
+    assert not comfy.model_management.in_training
+    assert not torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("name", named("neutral"))
@@ -508,7 +509,8 @@ def test_two_branches_of_one_graph_do_not_meet(here, name):
     x, row = here.x(1), ROWS[name]
     given = here.inputs(name, x), here.inputs(name, x, **row.other)
     alone = [here.first(name), row.see(here, here.of(name, given[1]), x)]
-    assert differing(*alone) and (row.plain is None or all(differing(first_of(one), row.plain(here, x)) for one in alone))
+    assert differing(*alone)
+    assert row.plain is None or all(differing(first_of(one), row.plain(here, x)) for one in alone)
     branches = [here.of(name, inputs) for inputs in given]
     wire = next((wire for wire in ("model", "sampler") if name in CHAINED[wire]), None)
     further = here.of(name, {**given[0], wire: branches[0][0]}) if wire else None

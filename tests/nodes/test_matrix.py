@@ -133,9 +133,8 @@ class Place:
         import comfy.model_management
 
         assert latent.shape == self.empty["samples"].shape, f"shape {tuple(latent.shape)}"
-        assert latent.dtype == torch.float32 and latent.device == comfy.model_management.intermediate_device(), (
-            f"{latent.dtype} on {latent.device}"
-        )
+        assert latent.dtype == torch.float32, f"{latent.dtype} on {latent.device}"
+        assert latent.device == comfy.model_management.intermediate_device(), f"{latent.dtype} on {latent.device}"
         assert torch.isfinite(latent).all(), "not finite"
 
 
@@ -145,9 +144,10 @@ def close(a, b, share):
 
 
 def check_picture(picture):
-    assert picture.ndim == 4 and len(picture) == 1 and picture.shape[-1] == 3 and torch.isfinite(picture).all(), (
-        f"picture {tuple(picture.shape)}"
-    )
+    assert picture.ndim == 4, f"picture {tuple(picture.shape)}"
+    assert len(picture) == 1, f"picture {tuple(picture.shape)}"
+    assert picture.shape[-1] == 3, f"picture {tuple(picture.shape)}"
+    assert torch.isfinite(picture).all(), f"picture {tuple(picture.shape)}"
 
 
 @group("spectrum between samplers", "inpainting")
@@ -344,7 +344,8 @@ def inverted(place):
         "Invert", model=place.model, positive=place.encode("a face"), latent=picture, sigmas=place.sigmas(), refinements=1, tolerance=0.0
     )
     place.check_latent(noisy["samples"])
-    assert 0 <= error < float("inf") and not torch.equal(noisy["samples"], picture["samples"])
+    assert 0 <= error < float("inf")
+    assert not torch.equal(noisy["samples"], picture["samples"])
     for start in (picture, place.empty):
         back = SamplerCustomAdvanced.execute(**place.advanced(exact, noise=noise, cfg=1.0, latent=start)).args[0]["samples"]
         place.check_latent(back)
@@ -388,7 +389,8 @@ def schedule(place):
         pictures={"samples": given} if len(given) > 1 else None,
     )
     check_picture(picture)
-    assert start == 0 <= end <= boost <= 1 and boost > 0
+    assert start == 0 <= end <= boost <= 1
+    assert boost > 0
 
 
 @group("Sample Trajectory, Subspace Distance, Vector Mobility", "inpainting")
@@ -401,7 +403,8 @@ def trajectory(place):
     assert torch.equal(latent["samples"], SamplerCustomAdvanced.execute(**inputs).args[0]["samples"])
     picture, neighbours, mean, random = place.run("SubspaceDistance", trajectory=seen, rank=2, side="right", of="x_t")
     check_picture(picture)
-    assert neighbours > 0 and 0 < mean < 1.5 * random
+    assert neighbours > 0
+    assert 0 < mean < 1.5 * random
     picture, mobility = place.run("VectorMobility", trajectory=seen, triplets=3, channel=2, of="x0")
     check_picture(picture)
     assert 0 <= mobility < float("inf")
@@ -440,7 +443,9 @@ def compared(place):
         "CompareEdit", before=decoded("euler"), after=decoded(edited), source_text="", target_text=""
     )
     check_picture(picture)
-    assert -1 <= ssim < 1 and 0 < psnr < 120 and "SSIM" in figures
+    assert -1 <= ssim < 1
+    assert 0 < psnr < 120
+    assert "SSIM" in figures
 
 
 REFUSED = [  # what is refused, the groups and cells that refuse it, and how the message begins
@@ -566,14 +571,16 @@ def matrix():
 def test_every_cell_works_or_is_refused_by_name(name, matrix, world_of, run, sampler_of, rounds, figures):
     cells = [cell for cell in rounds(*matrix) if cell.group == name]
     wrong = [outcome(cell, Place(cell, world_of(cell.family, cell.format), run, sampler_of)) for cell in cells]
-    assert cells and not any(wrong), "\n".join(filter(None, wrong))
+    assert cells, name
+    assert not any(wrong), "\n".join(filter(None, wrong))
     figures(f"matrix: {name}", row(name, cells))
 
 
 def test_the_choice_has_every_pair_of_values(matrix):
     chosen, cells = matrix
     pairs = [{pair for cell in some if not refusal(cell) for pair in itertools.combinations(enumerate(cell), 2)} for some in matrix]
-    assert pairs[0] == pairs[1] and len(chosen) < len(cells) / 20
+    assert pairs[0] == pairs[1]
+    assert len(chosen) < len(cells) / 20
     assert {(cell.group, cell.family, refusal(cell)) for cell in chosen if refusal(cell)} == {
         (cell.group, cell.family, refusal(cell)) for cell in cells if refusal(cell)
     }
@@ -604,7 +611,8 @@ def test_fresh_noise_keeps_the_picture_s_share_in_a_flow_model(shaped, run, eta,
     after = sampler(
         Foreseeing(shaped("SD3"), lambda x, sigma: torch.ones_like(x)), 0.1 + 0.9 * noise, torch.tensor([0.9, 0.5]), extra_args={"seed": 0}
     )
-    assert float(after.mean()) == pytest.approx(0.5, abs=0.01) and float(after.std()) == pytest.approx(0.5, abs=0.01)
+    assert float(after.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(after.std()) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("family", ["SD15", "SD3"])

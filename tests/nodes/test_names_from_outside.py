@@ -108,18 +108,17 @@ def test_a_prefix_saves_inside_the_output_folder_and_never_twice_to_one_name(fol
     save(run, prefix, what)
     save(run, prefix, what)
     files = made(folders)
-    assert len(files) == 2 and all(path.resolve().is_relative_to(folders / "output/semantic_latents") for path in files)
+    assert len(files) == 2
+    assert all(path.resolve().is_relative_to(folders / "output/semantic_latents") for path in files)
     names = folder_paths.get_filename_list("semantic_latents")
     for path in files:
         name = str(path.relative_to(folders / "output/semantic_latents"))
-        assert (
-            name in names
-            and load(path, what)
-            and run(
-                "LoadAttribute" if what == "attribute" else "LoadDirection",
-                file=name,
-                **({} if what == "attribute" else {"concept": "young"}),
-            )
+        assert name in names
+        assert load(path, what)
+        assert run(
+            "LoadAttribute" if what == "attribute" else "LoadDirection",
+            file=name,
+            **({} if what == "attribute" else {"concept": "young"}),
         )
 
 
@@ -144,6 +143,7 @@ def test_a_prefix_without_a_name_is_refused_or_saves_twice(folders, run, prefix)
         save(run, prefix)
         save(run, prefix)
     except ValueError as error:
-        assert "filename_prefix" in str(error) and not made(folders)
+        assert "filename_prefix" in str(error)
+        assert not made(folders)
     else:
         assert len(made(folders)) == 2

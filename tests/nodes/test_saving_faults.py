@@ -73,7 +73,9 @@ def saved(folders):
 
         def next_save_works(self):
             new = save(direction(3, 4))
-            assert is_same(new, direction(3, 4)) and new.name in self.listed() and new != path
+            assert is_same(new, direction(3, 4))
+            assert new.name in self.listed()
+            assert new != path
             self.others()
             return new
 
@@ -86,7 +88,8 @@ def after_kill(saved, meant, case=""):
     It asserts that what has a final name is whole, and that leftovers are in nobody's way.
     """
     finals, rest = saved.others()
-    assert len(finals) <= 1 and all(is_same(path, meant) for path in finals), case
+    assert len(finals) <= 1, case
+    assert all(is_same(path, meant) for path in finals), case
     assert saved.listed() & {path.name for path in rest} == set()
     finals_after = [saved.next_save_works(), *finals]
     assert saved.listed() >= {path.name for path in finals_after}
@@ -142,9 +145,8 @@ def test_a_save_killed_between_its_steps_leaves_nothing_that_hinders(saved, save
 def test_leftovers_are_not_listed_and_do_not_hinder(saved):
     for name in ("smile_00002_.partial", "smile_00003_.partial", ".tmpAbCdEf", "smile_.partial", "smile_x_.partial"):
         (saved.folder / name).write_bytes(b"a part")
-    assert saved.listed() == {"smile_00001_.safetensors", *saved.listed()} and not any(
-        "partial" in name or "tmp" in name for name in saved.listed()
-    )
+    assert saved.listed() == {"smile_00001_.safetensors", *saved.listed()}
+    assert not any("partial" in name or "tmp" in name for name in saved.listed())
     saved.next_save_works()
     assert (saved.folder / "smile_00002_.partial").read_bytes() == b"a part"
 
@@ -214,7 +216,8 @@ def test_a_folder_that_knows_no_links_can_be_saved_to(saved, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", refuse)
         path = save(direction(2))
-    assert is_same(path, direction(2)) and saved.others() == ([path], [])
+    assert is_same(path, direction(2))
+    assert saved.others() == ([path], [])
     saved.next_save_works()
 
 
@@ -239,15 +242,18 @@ def test_a_folder_that_cannot_be_written_is_named(stranger, node):
         for path, mode in ((inside, 0o555), (Path(folder), 0o755)):
             path.chmod(mode)
         said = stranger.told(folder, node=node)
-        assert "Permission denied" in said and str(inside) in said
+        assert "Permission denied" in said
+        assert str(inside) in said
         assert not list(inside.iterdir())
         inside.rmdir()
         Path(folder).chmod(0o555)
         said = stranger.told(folder, node=node)
-        assert "Permission denied" in said and str(inside) in said
+        assert "Permission denied" in said
+        assert str(inside) in said
         Path(folder).chmod(0o755)
         inside.write_text("a file")
-        assert "semantic_latents" in stranger.told(folder, node=node) and inside.read_text() == "a file"
+        assert "semantic_latents" in stranger.told(folder, node=node)
+        assert inside.read_text() == "a file"
 
 
 # --- two at once
@@ -312,5 +318,6 @@ def test_a_name_taken_meanwhile_is_not_overwritten(saved, monkeypatch):
             path = save(direction(2))
         except FileExistsError:
             path = None
-    assert taken.read_bytes() == b"of another program" and path != taken
+    assert taken.read_bytes() == b"of another program"
+    assert path != taken
     assert saved.others() == (sorted({taken, path} - {None}), [])

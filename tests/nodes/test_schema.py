@@ -81,7 +81,9 @@ def test_every_input_and_output_has_a_tooltip(pack_nodes, figures):
 
 def test_every_node_has_words_to_be_found_by(pack_nodes):
     for name, schema in schemas(pack_nodes).items():
-        assert schema.description and schema.display_name and schema.category == "semantic latents", name
+        assert schema.description, name
+        assert schema.display_name, name
+        assert schema.category == "semantic latents", name
         assert len(schema.search_aliases) >= 2, name
 
 
@@ -103,7 +105,8 @@ def test_every_help_page_has_all_parts_in_one_order(pack_nodes):
     for name, schema in schemas(pack_nodes).items():
         page = help_page(name).read_text()
         expected = [part for part in PARTS if schema.inputs or "input" not in part]
-        assert sorted(expected, key=page.find) == expected and all(page.count(part) == 1 for part in expected), name
+        assert sorted(expected, key=page.find) == expected, name
+        assert all(page.count(part) == 1 for part in expected), name
 
 
 def test_every_help_page_has_a_picture_of_its_own(pack_nodes):
@@ -111,7 +114,9 @@ def test_every_help_page_has_a_picture_of_its_own(pack_nodes):
     for name in pack_nodes:
         ((caption, link),) = re.findall(r"!\[(.*)\]\((.*)\)", help_page(name).read_text())
         picture = help_page(name).parent / link
-        assert len(caption) > 15 and picture.read_bytes().startswith(b"\xff\xd8") and picture.stat().st_size < 60_000, name
+        assert len(caption) > 15, name
+        assert picture.read_bytes().startswith(b"\xff\xd8"), name
+        assert picture.stat().st_size < 60_000, name
         shown[name] = picture
     assert sorted(shown.values()) == sorted((help_page("x").parent / "images").iterdir()), "each picture is on one page"
 

@@ -32,7 +32,8 @@ def test_every_seed_reaches_as_far_as_the_host_s(pack_nodes):
 
     largest = nodes.KSampler.INPUT_TYPES()["required"]["seed"][1]["max"]
     found = {name: port.max for name, node in pack_nodes.items() for port in node.define_schema().inputs if port.id == "seed"}
-    assert len(found) == 5 and set(found.values()) == {largest} == {LARGEST}
+    assert len(found) == 5
+    assert set(found.values()) == {largest} == {LARGEST}
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
@@ -49,7 +50,9 @@ def test_the_ddim_sampler_draws_its_noise_from_the_largest(demo, run):
     """On a CPU the host counts up the seed of a sampler by one."""
     ancestral = run("DDIMSampler", eta=1.0, boost_percent=1.0)[0]
     ends = [demo.sample(ancestral, seed=seed, steps=4) for seed in (LARGEST, LARGEST, LARGEST - 1)]
-    assert torch.equal(ends[0], ends[1]) and torch.isfinite(ends[0]).all() and not torch.allclose(ends[0], ends[2], atol=1e-2)
+    assert torch.equal(ends[0], ends[1])
+    assert torch.isfinite(ends[0]).all()
+    assert not torch.allclose(ends[0], ends[2], atol=1e-2)
 
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
@@ -57,7 +60,9 @@ def test_torch_takes_the_largest_for_minus_one(device):
     from pack.host.seeds import countable
 
     states = [torch.Generator(device).manual_seed(seed).get_state() for seed in (LARGEST, countable(LARGEST))]
-    assert torch.equal(*states) and countable(7) == 7 and countable(None) is None
+    assert torch.equal(*states)
+    assert countable(7) == 7
+    assert countable(None) is None
 
 
 @pytest.mark.parametrize("method", ["PCA", "Jacobian", "pullback"])
@@ -65,7 +70,8 @@ def test_directions_are_discovered_from_the_largest(run, place, method):
     model, *_, prompt = place
     settings = dict(method=method, count=1, percent=0.3, iterations=1, batch_size=1)
     directions = run("DiscoverDirections", **{**model, **prompt, **DIRECTIONS, **settings, "seed": LARGEST})[0]
-    assert len(directions) == 1 and torch.isfinite(directions[0].shifts).all()
+    assert len(directions) == 1
+    assert torch.isfinite(directions[0].shifts).all()
 
 
 @pytest.mark.parametrize("solver", ["exact", "MLP"])

@@ -31,12 +31,15 @@ def test_small_pictures_are_enlarged_and_labels_are_written_below(run):
     black = [torch.zeros(1, 32, 32, 3)] * 2
     plain, labelled = grid(run, black, tile=128), grid(run, black, ["one", "two"], tile=128)
     assert plain.shape == (1, 128, 256, 3)
-    assert labelled.shape[1] > 128 and labelled[0, 128:].max() > 0.5 and labelled[0, :128].max() == 0
+    assert labelled.shape[1] > 128
+    assert labelled[0, 128:].max() > 0.5
+    assert labelled[0, :128].max() == 0
 
 
 def test_a_title_is_written_above(run):
     sheet = grid(run, [torch.zeros(1, 32, 32, 3)], tile=128, title="smile")
-    assert sheet.shape[1] > 128 and sheet[0, :20].max() > 0.5
+    assert sheet.shape[1] > 128
+    assert sheet[0, :20].max() > 0.5
 
 
 def test_bad_sheets_are_refused(run):

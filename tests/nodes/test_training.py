@@ -79,9 +79,11 @@ def edited(world, run, sampler_of, direction, strength=1.0, sampler="euler", ste
 def test_training_lowers_the_loss_on_every_family(world, train):
     direction, curve, picture = train(world, epochs=6)
     losses = curve["loss"]
-    assert isinstance(direction, TrainedDirection) and len(losses) == 6 * 2
+    assert isinstance(direction, TrainedDirection)
+    assert len(losses) == 6 * 2
     assert sum(losses[-2:]) < 0.98 * sum(losses[:2])
-    assert picture.shape[0] == 1 and torch.isfinite(picture).all()
+    assert picture.shape[0] == 1
+    assert torch.isfinite(picture).all()
 
 
 def test_the_first_loss_is_that_of_no_edit(demo, train):
@@ -99,7 +101,8 @@ def test_other_nodes_patches_are_told_the_levels_of_the_run(demo, train):
         )
     )
     train(demo, model=model, epochs=1)
-    assert seen and all(levels is not None and len(levels) == SETTINGS["steps"] + 1 for levels in seen)
+    assert seen
+    assert all(levels is not None and len(levels) == SETTINGS["steps"] + 1 for levels in seen)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -146,7 +149,8 @@ def test_a_model_in_half_precision_trains_too(shaped, train, run, sampler_of, dt
     losses = curve["loss"]
     assert sum(losses[-2:]) < 0.98 * sum(losses[:2])
     picture = edited(world, run, sampler_of, direction)
-    assert torch.isfinite(picture).all() and not torch.equal(picture, edited(world, run, sampler_of, direction, 0.0))
+    assert torch.isfinite(picture).all()
+    assert not torch.equal(picture, edited(world, run, sampler_of, direction, 0.0))
 
 
 def test_the_bar_shows_the_training_set_then_the_result_and_reaches_its_end(demo, train):
@@ -159,8 +163,11 @@ def test_the_bar_shows_the_training_set_then_the_result_and_reaches_its_end(demo
     finally:
         comfy.utils.set_progress_bar_global_hook(None)
     *previews, last = [preview for *_, preview in seen if preview]
-    assert len(previews) == 2 and previews[0][0] == "JPEG" and previews[0][1].width == 2 * 128
-    assert last[0] == "PNG" and last[1].size == (picture.shape[2], picture.shape[1])
+    assert len(previews) == 2
+    assert previews[0][0] == "JPEG"
+    assert previews[0][1].width == 2 * 128
+    assert last[0] == "PNG"
+    assert last[1].size == (picture.shape[2], picture.shape[1])
     assert seen[-1][0] == seen[-1][1]
 
 
@@ -227,7 +234,8 @@ def test_given_pictures_are_a_training_set_in_batches_or_one_by_one(demo, train)
         train(demo, [{"samples": torch.cat([p["samples"] for p in pictures])}], epochs=1, cfg=1.0)[0],
     )
     other = train(demo, epochs=1, cfg=1.0)[0]
-    assert torch.equal(one_by_one.means.shifts, batched.means.shifts) and one_by_one.notes["images"] == "2"
+    assert torch.equal(one_by_one.means.shifts, batched.means.shifts)
+    assert one_by_one.notes["images"] == "2"
     assert not torch.equal(one_by_one.means.shifts, other.means.shifts)
 
 
@@ -293,14 +301,16 @@ def test_cancel_stops_within_a_step_and_writes_nothing(demo, train, folders):
     management.interrupt_current_processing()
     with pytest.raises(management.InterruptProcessingException):
         train(demo, images=64, epochs=100)
-    assert not management.in_training and not (folders / "output").exists()
+    assert not management.in_training
+    assert not (folders / "output").exists()
 
 
 def test_a_trained_direction_moves_the_picture_at_any_number_of_steps(demo, run, sampler_of, trained):
     for steps in (3, 7):
         plain = demo.sample(sampler_of("euler"), steps=steps, prompt="a face")
         up, half = (edited(demo, run, sampler_of, trained[0], s, steps=steps) - plain for s in (1.0, 0.5))
-        assert up.abs().max() > 0.02 and half.norm() < up.norm()
+        assert up.abs().max() > 0.02
+        assert half.norm() < up.norm()
         assert torch.equal(edited(demo, run, sampler_of, trained[0], 0.0, steps=steps), plain)
 
 
@@ -339,7 +349,8 @@ def test_the_asymmetric_form_and_the_ddim_sampler_take_it(demo, run, sampler_of,
 
 def test_the_forms_differ_and_are_those_of_the_direction(demo, run, sampler_of, trained):
     full, mean, constant = (edited(demo, run, sampler_of, trained[0], form=form) for form in ("full", "mean", "global"))
-    assert not torch.equal(full, mean) and not torch.equal(mean, constant)
+    assert not torch.equal(full, mean)
+    assert not torch.equal(mean, constant)
     assert torch.equal(mean, edited(demo, run, sampler_of, trained[0].means))
     assert torch.equal(constant, edited(demo, run, sampler_of, in_form(trained[0], "global")))
 
@@ -406,7 +417,9 @@ def test_a_schedule_is_proposed_that_apply_direction_and_the_sampler_take(demo, 
         target_text="a face, hat",
         clip_vision=run("DemoScorer")[0],
     )
-    assert start == 0 <= end <= boost <= 1 and boost > 0 and picture.shape[0] == 1
+    assert start == 0 <= end <= boost <= 1
+    assert boost > 0
+    assert picture.shape[0] == 1
     sampler = run("DDIMSampler", eta=0.0, boost_percent=boost)[0]
     assert torch.isfinite(edited(demo, run, sampler_of, trained[0], sampler=sampler, end_percent=max(end, 0.3))).all()
 

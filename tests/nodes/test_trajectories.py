@@ -43,11 +43,9 @@ def test_the_run_is_that_of_the_core_node_bit_for_bit(world, run, sampler_of, sa
     latent, trajectory = run("SampleTrajectory", **inputs)
     assert torch.equal(latent["samples"], advanced(**inputs))
     assert len(trajectory.x) == len(trajectory.denoised) == STEPS + 1 == len(trajectory.sigmas)
-    assert (
-        trajectory.percents[0] == pytest.approx(0, abs=1e-3)
-        and trajectory.percents[-1] == 1
-        and list(trajectory.percents) == sorted(trajectory.percents)
-    )
+    assert trajectory.percents[0] == pytest.approx(0, abs=1e-3)
+    assert trajectory.percents[-1] == 1
+    assert list(trajectory.percents) == sorted(trajectory.percents)
 
 
 def test_the_latents_are_those_of_the_run(demo, run, sampler_of, trajectory):
@@ -62,14 +60,16 @@ def test_a_noise_mask_is_honoured(demo, run, sampler_of):
     given = {"samples": torch.rand(1, 3, 16, 16), "noise_mask": torch.zeros(1, 16, 16)}
     inputs = wired(demo, sampler_of("euler"), latent=given)
     latent, _ = run("SampleTrajectory", **inputs)
-    assert torch.equal(latent["samples"], advanced(**inputs)) and "noise_mask" in latent
+    assert torch.equal(latent["samples"], advanced(**inputs))
+    assert "noise_mask" in latent
 
 
 def test_distances_lie_between_nothing_and_random(run, trajectory):
     for side in ("left", "right"):
         for of in ("x_t", "x0"):
             picture, neighbours, mean, random = run("SubspaceDistance", trajectory=trajectory, rank=3, side=side, of=of)
-            assert picture.shape[0] == 1 and 0 < neighbours <= mean < 1.2 * random
+            assert picture.shape[0] == 1
+            assert 0 < neighbours <= mean < 1.2 * random
 
 
 def test_the_distance_of_a_run_to_itself_is_0_and_of_noise_that_of_random(run, trajectory):
@@ -86,7 +86,8 @@ def test_mobility_is_drawn_and_measured(run, trajectory):
     from dataclasses import replace
 
     picture, mobility = run("VectorMobility", trajectory=trajectory, triplets=4, channel=1, of="x_t")
-    assert picture.shape[0] == 1 and mobility > 0
+    assert picture.shape[0] == 1
+    assert mobility > 0
     still = replace(trajectory, x=(trajectory.x[-1],) * 6)
     assert run("VectorMobility", trajectory=still, triplets=4, channel=1, of="x_t")[1] == 0
     with pytest.raises(ValueError, match="channel: got 7, the latent has 3"):
@@ -102,12 +103,16 @@ def test_variants_start_from_the_edited_step_in_grid_order(world, run, sampler_o
     """A gain of 1 is the run itself; the others are that run with x_t edited at one step."""
     latent, labels, columns, rows, heads = explored(run, world, sampler_of("euler"))
     batch = latent["samples"]
-    assert len(batch) == len(labels) == 6 and columns == 2 and len(rows) == 3 and heads == ["triplet 1", "triplet 2"]
+    assert len(batch) == len(labels) == 6
+    assert columns == 2
+    assert len(rows) == 3
+    assert heads == ["triplet 1", "triplet 2"]
     plain = advanced(**wired(world, sampler_of("euler")))
     for place in (2, 3):
         torch.testing.assert_close(batch[place : place + 1], plain, rtol=0, atol=2e-3 * float(plain.abs().max()))
     assert all((batch[place] - plain[0]).abs().max() > 1e-2 for place in (0, 1, 4, 5))
-    assert labels[0] == "triplet 1 x 0" and labels[-1] == "triplet 2 x 2"
+    assert labels[0] == "triplet 1 x 0"
+    assert labels[-1] == "triplet 2 x 2"
 
 
 def test_a_variant_is_what_an_edit_during_sampling_makes(demo, run, sampler_of):

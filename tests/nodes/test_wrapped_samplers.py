@@ -164,7 +164,8 @@ def test_the_guider_has_its_own_prompts_back_after_a_run_that_fails(demo, run, a
 
     plain = draw(demo, KSAMPLER(k.sample_euler))
     draw(demo, applied(run, KSAMPLER(breaks), attribute, target=demo.encode(TARGET)))
-    assert len(held) == 2 and held[0] is held[1]
+    assert len(held) == 2
+    assert held[0] is held[1]
     assert torch.equal(draw(demo, KSAMPLER(k.sample_euler)), plain)
 
 
@@ -226,7 +227,8 @@ def test_where_two_runs_have_not_parted_the_target_s_code_is_what_it_foresees_un
 
     x, before, after = (torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
     pair = Pair.foreseen(Moment(x, before), Moment(x, after), 0.25)
-    assert torch.equal(pair.code, x + 0.25 * (after - before)) and pair.matched is pair.code
+    assert torch.equal(pair.code, x + 0.25 * (after - before))
+    assert pair.matched is pair.code
 
 
 def test_a_run_outside_of_a_window_is_not_edited_and_the_log_says_so_once(demo, run, sampler_of, attribute, caplog):
@@ -297,7 +299,8 @@ def test_levels_that_go_up_are_edited_where_they_lie_or_refused(demo, run, sampl
     )[0]
     second_pass(demo, sampler, up, picture, model=spied, noise=False)
     inside = [sigma for sigma in up[:-1].tolist() if sigma >= levels.percent_to_sigma(0.3)]
-    assert len(inside) >= 2 and edited == pytest.approx(inside)
+    assert len(inside) >= 2
+    assert edited == pytest.approx(inside)
 
     family = family_of(demo.model)
     direction = Direction(torch.ones(1, family.channels, 2, 2), (1.0,), family, "ones")

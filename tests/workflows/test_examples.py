@@ -105,7 +105,8 @@ def run_afresh(client, prompt):
 def test_the_workflows_nodes_are_served(workflow_file, object_info):
     used = {node["type"] for node in json.loads(workflow_file.read_text())["nodes"]}
     own = {name for name in used if name.startswith(PREFIX)}
-    assert own and own <= object_info.keys()
+    assert own
+    assert own <= object_info.keys()
 
 
 def test_gives_the_same_pictures_each_time(workflow_file, server, object_info):
@@ -118,4 +119,5 @@ def test_gives_the_same_pictures_each_time(workflow_file, server, object_info):
     expected, *others = (pictures(server.client, run) for run in (first, afresh, cached))
     assert expected, "no picture was saved"
     for found in others:
-        assert all(map(np.array_equal, expected, found)) and len(found) == len(expected)
+        assert all(map(np.array_equal, expected, found))
+        assert len(found) == len(expected)

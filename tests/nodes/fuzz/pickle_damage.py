@@ -53,7 +53,8 @@ def with_two_directories(seen, hidden):
         (offset,) = struct.unpack_from("<I", directory, place + 42)
         struct.pack_into("<I", directory, place + 42, offset + len(second) - len(first))
         place += 46 + length
-    assert len(directory) == len(other) and len(second) >= len(first)
+    assert len(directory) == len(other)
+    assert len(second) >= len(first)
     return second + other + first + directory + end
 
 
