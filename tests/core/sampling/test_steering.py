@@ -11,22 +11,7 @@ from pack.core.sampling.steering import (
     sample_steered,
     steps_in_window,
 )
-
-SIGMAS = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
-NOISE = 8 * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-
-
-def denoise(x, sigma, **options):
-    return x / (1 + sigma.view(-1, 1, 1, 1) ** 2)
-
-
-def euler(model, x, sigmas, callback=None):
-    for i in range(len(sigmas) - 1):
-        denoised = model(x, sigmas[i] * x.new_ones(len(x)))
-        if callback:
-            callback({"i": i, "x": x, "denoised": denoised})
-        x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
-    return x
+from pack.tests.core.sampling.by_hand import NOISE, SIGMAS, denoise, euler
 
 
 def double(x, step):
@@ -71,23 +56,6 @@ def test_an_edit_is_told_its_step():
     seen = []
     sample_steered(euler, denoise, NOISE, SIGMAS, edit=lambda x, step: seen.append(step) or x, steps=(1, 3), target="x_t")
     assert seen == [1, 3]
-
-
-def test_a_recorded_run_is_seen_at_its_steps_and_stops():
-    calls = []
-
-    def counted(x, sigma, **options):
-        calls.append(float(sigma[0]))
-        return denoise(x, sigma)
-
-    seen = recorded(euler, counted, NOISE, SIGMAS, steps=(2, 1, 2))
-    at_2 = euler(denoise, NOISE, SIGMAS[:3])
-    assert sorted(seen) == [1, 2]
-    assert len(calls) == 3
-    assert torch.equal(seen[2].x, at_2)
-    assert torch.equal(seen[2].denoised, denoise(at_2, SIGMAS[2] * torch.ones(2)))
-    with pytest.raises(ValueError, match="sampler: it does not evaluate"):
-        recorded(lambda model, x, sigmas, callback: model(x, sigmas[0] * x.new_ones(2)), denoise, NOISE, SIGMAS, steps=(1,))
 
 
 def test_a_switched_run_starts_like_one_and_goes_on_like_the_other():

@@ -1,4 +1,4 @@
-"""Files of directions with networks (version 2): what is saved loads back bit for bit, what is damaged is refused."""
+"""Files of directions: what is saved loads back bit for bit, what is damaged is refused."""
 
 import json
 import math

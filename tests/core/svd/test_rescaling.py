@@ -1,10 +1,29 @@
-"""Operators on singular values."""
+"""Edits of singular values: the operators, and the operation as a value object on a latent SVD."""
+
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 import torch
 
-from pack.core.svd.rescaling import hard_threshold, keep_energy, scale_band, scale_curve, scale_power, soft_threshold, truncate
+from pack.core.svd.decomposition import decompose
+from pack.core.svd.noise import bulk_edge
+from pack.core.svd.rescaling import (
+    Band,
+    CurveGain,
+    Power,
+    SpectrumOperation,
+    Threshold,
+    Truncate,
+    hard_threshold,
+    keep_energy,
+    rescale,
+    scale_band,
+    scale_curve,
+    scale_power,
+    soft_threshold,
+    truncate,
+)
 
 S = torch.tensor([[8.0, 4.0, 2.0, 1.0], [1.0, 1.0, 0.5, 0.0]])
 ZERO = torch.zeros(2, 4)
@@ -127,3 +146,47 @@ def test_keep_energy_keeps_the_norm_of_each_row_and_the_direction():
 def test_keep_energy_of_what_was_removed_is_zero():
     assert torch.equal(keep_energy(ZERO, S), ZERO)
     assert torch.equal(keep_energy(S, ZERO), ZERO)
+
+
+def test_threshold_is_a_multiple_of_the_edge_at_the_given_sigma():
+    x = torch.randn(1, 1, 20, 30)
+    svd = decompose(x)
+    threshold = 0.7 * bulk_edge(svd.matrix, 0.9)
+    edited = rescale(svd, SpectrumOperation(Threshold(0.7, sigma=0.9)))
+    torch.testing.assert_close(edited.S, (svd.S - threshold).clamp(min=0))
+
+
+def test_operations_go_to_the_leading_triplets_alone():
+    x = torch.randn(1, 4, 16, 24)
+    full, some = decompose(x), decompose(x, rank=6)
+    for edit in (Band(2, 4, 3.0), Band(5, 0, 0.5), CurveGain(lambda i: 1 + i), Threshold(0.2, sigma=1.0), Truncate(3)):
+        torch.testing.assert_close(rescale(some, SpectrumOperation(edit)).S, rescale(full, SpectrumOperation(edit)).S[:, :6])
+    with pytest.raises(ValueError, match="first: got 7.* 6 leading triplets of 16"):
+        rescale(some, SpectrumOperation(Band(7, 9, 2.0)))
+    with pytest.raises(ValueError, match="sigma: .* 6 of 16"):
+        rescale(some, SpectrumOperation(Threshold()))
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: Band(1, 0, float("nan")), "gain: got nan"),
+        (lambda: Power(-0.5), "exponent: got -0.5"),
+        (lambda: Power(float("inf")), "exponent: got inf"),
+        (lambda: Threshold(-1.0), "threshold: got -1.0"),
+        (lambda: Threshold(sigma=float("nan")), "sigma: got nan"),
+        (lambda: Threshold(kind="firm"), "kind: got 'firm'; choose one of soft, hard"),
+        (lambda: SpectrumOperation(Band(), strength=float("inf")), "strength: got inf"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_by_name(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_operation_is_a_value():
+    assert SpectrumOperation(Band(1, 8, 2.0)) == SpectrumOperation(Band(1, 8, 2.0)) != SpectrumOperation(Band(1, 7, 2.0))
+    assert len({Power(2.0), Power(2.0), Truncate(3)}) == 2
+    with pytest.raises(FrozenInstanceError):
+        SpectrumOperation(Band()).strength = 2.0
+    assert replace(SpectrumOperation(Power(2.0)), strength=0.5).edit == Power(2.0)

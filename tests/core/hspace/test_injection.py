@@ -1,9 +1,11 @@
-"""Where a part of a picture lies, by its values, and masks cut with it."""
+"""Where a shift of h acts, and how strongly: places in a picture, masks, and the gain of the asymmetric step."""
 
 import pytest
 import torch
 
-from pack.core.hspace.injection import Place, mask_for, places_of
+from pack.core.hspace.injection import Place, asymmetric_gain, mask_for, matched_scale, places_of, shifted
+from pack.core.sampling.ddim import euler_step
+from pack.tests.core.sampling.gaussian import SIGMAS, noise
 
 
 def pictures(*shape, seed=0):
@@ -51,3 +53,31 @@ def test_a_mask_is_turned_with_a_part_over_the_edge():
 def test_a_mask_with_less_pixels_than_cells_has_one_for_each_cell():
     assert mask_for(torch.eye(2)[None], (1, 1), Place([0], [0], (16, 16))).item() == 1
     assert mask_for(torch.eye(2)[None], (1, 1), Place([0], [15], (16, 16))).item() == 0
+
+
+def test_shift_under_masks_of_zeros_and_ones_bit_for_bit():
+    h, shift = torch.randn(2, 6, 4, 4).half(), torch.randn(6, 4, 4)
+    assert torch.equal(shifted(h, shift, mask_for(torch.zeros(1, 33, 17), (4, 4))), h)
+    assert torch.equal(shifted(h, shift, mask_for(torch.ones(1, 33, 17), (4, 4))), shifted(h, shift))
+    assert shifted(h, shift).dtype == torch.float16
+
+
+def test_the_gain_turns_a_first_order_step_into_the_asymmetric_one():
+    x, d, e = (noise(2, 3, 4, 4, seed=i) for i in range(3))
+    for sigma, after in zip(SIGMAS.tolist(), SIGMAS.tolist()[1:]):
+        effective = d + asymmetric_gain(sigma, after) * (e - d)
+        torch.testing.assert_close(euler_step(x, effective, sigma, after), e + after * (x - d) / sigma)
+
+
+def test_the_gain_is_finite_where_steps_are_tiny_and_refuses_to_go_up():
+    assert asymmetric_gain(1.0, 1.0 - 1e-12) == 1000
+    for sigma, after in ((1.0, 1.0), (1.0, 2.0), (1.0, -0.1)):
+        with pytest.raises(ValueError, match="goes down"):
+            asymmetric_gain(sigma, after)
+
+
+def test_the_matched_scale_makes_first_order_effects_equal():
+    levels = SIGMAS.tolist()
+    weights = [0.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0]
+    symmetric = sum(w * (1 - after / before) for w, before, after in zip(weights, levels, levels[1:]))
+    assert matched_scale(levels, weights) * sum(weights) == pytest.approx(symmetric)

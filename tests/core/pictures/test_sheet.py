@@ -1,0 +1,49 @@
+"""Pictures side by side with labels of any length."""
+
+import itertools
+
+import pytest
+import torch
+
+from pack.core.pictures.sheet import PAPER, labelled_grid
+from pack.tests.core.pictures.texts import LONG
+
+# --- on a sheet
+
+
+def label_area(labels, count, side=96):
+    sheet = labelled_grid([torch.full((side, side, 3), 0.4)] * count, labels, tile=side)
+    return (sheet[0, side:] - torch.tensor(PAPER) / 255).abs().amax(-1) > 0.01
+
+
+@pytest.mark.parametrize("text", [*LONG.values(), "微笑微笑微笑微笑微笑微笑", "W" * 12], ids=[*LONG, "boxes", "wide"])
+def test_a_label_stays_below_its_own_picture(text):
+    ink = label_area(["", text, ""], 3)
+    assert ink.any()
+    assert not ink[:, :98].any()
+    assert not ink[:, -98:].any()
+
+
+def test_a_title_of_any_length_stays_on_the_sheet():
+    for text in LONG.values():
+        sheet = labelled_grid([torch.full((96, 96, 3), 0.4)] * 2, title=text, tile=96)
+        head = (sheet[0, :-96] - torch.tensor(PAPER) / 255).abs().amax(-1) > 0.01
+        assert head.any()
+        assert not head[:, :6].any()
+        assert not head[:, -6:].any()
+
+
+def test_labels_of_several_lines_make_room_below_every_picture():
+    rows = labelled_grid([torch.ones(32, 32, 3)] * 4, ["a", "b\nc", "d", "e"], columns=2, tile=32)[0]
+    white = (rows[:, 0] > 0.99).all(-1)
+    starts = [i for i in range(len(white)) if white[i] and (i == 0 or not white[i - 1])]
+    assert white.sum() == 64
+    assert starts == [0, len(rows) // 2]
+
+
+@pytest.mark.parametrize("side, tile", [*itertools.product((1, 8, 33), (1, 16, 192))])
+def test_pictures_of_every_size_take_labels_and_a_title(side, tile):
+    sheet = labelled_grid([torch.ones(side, side, 3)] * 2, ["微笑 smile", ""], tile=tile, title="a title")
+    assert sheet.shape[0] == 1
+    assert sheet.min() >= 0
+    assert sheet.max() <= 1
