@@ -2,7 +2,7 @@
 
 A fork would not do where torch has run on more than one thread.
 The first parallel operation of such a fork waits for threads that it does not have.
-`python tests/child.py pack.tests.nodes.fuzz.trial 137 138` tries damaged file 137 alone.
+`python tests/child.py pack.tests.campaigns.fuzz.trial 137 138` tries damaged file 137 alone.
 """
 
 import runpy

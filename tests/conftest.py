@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOST = os.environ.get("COMFYUI")
 HOURS = 14_000  # seconds
-collect_ignore = [] if HOST else ["bench", "demo", "nodes", "workflows"]
+collect_ignore = [] if HOST else ["bench", "campaigns", "demo", "host", "nodes", "workflows"]
+pytest_plugins = ["pack.tests.host_in_process"] if HOST else []
 
 
 def import_pack():

@@ -109,3 +109,10 @@ def test_not_a_number_is_refused():
     x, z = pair((1, 4, 8, 8))
     with pytest.raises(ValueError, match="NaN or Inf"):
         attribute(x.shape).change(x, Pair(z * float("nan"), z))
+
+
+def test_where_two_runs_have_not_parted_the_target_s_code_is_what_it_foresees_under_the_source_s_noise():
+    x, before, after = (torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    foreseen = Pair.foreseen(Moment(x, before), Moment(x, after), 0.25)
+    assert torch.equal(foreseen.code, x + 0.25 * (after - before))
+    assert foreseen.matched is foreseen.code

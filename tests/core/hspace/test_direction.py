@@ -93,3 +93,7 @@ def test_families_are_named_when_they_differ():
         check_same_family(FAMILY, Family("SDXL", "EPS", 6), "directions")
     with pytest.raises(ValueError, match="weights: got 1 for 2"):
         combine([direction(), direction()], [1.0])
+
+
+def test_family_names_what_a_user_must_match():
+    assert str(Family("SDXL", "EPS", 1280)) == "SDXL (EPS, 1280 channels)"

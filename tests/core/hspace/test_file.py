@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -193,3 +194,41 @@ def test_a_garbled_tree_is_refused(tmp_path, kind):
     metadata |= {} if text is None else {"tree": text}
     with pytest.raises(ValueError, match="file: x.safetensors"):
         loaded(tmp_path, tensors, metadata)
+
+
+def damage(kind, path):
+    tensors, metadata = direction_tensors(table(1))
+    changes = {
+        "foreign": {"format": "lora"},
+        "newer": {"version": "99"},
+        "channels": {"channels": "64"},
+        "notes": {"notes": "[" * 3000},
+        "nonsense": {"version": "one"},
+    }
+    if kind == "shapes":
+        tensors["sigmas"] = tensors["sigmas"][:1]
+    if kind == "missing":
+        del metadata["family"]
+    if kind == "nan":
+        tensors["shifts"][0, 0] = float("nan")
+    if kind == "order":
+        tensors["sigmas"] = tensors["sigmas"].flip(0).contiguous()
+    save_file(tensors, path, {**metadata, **changes.get(kind, {})})
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-50])
+    if kind == "garbage":
+        path.write_bytes(os.urandom(500))
+    if kind == "header":
+        path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    if kind == "empty":
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["foreign", "newer", "channels", "notes", "nonsense", "shapes", "missing", "nan", "order", "truncated", "garbage", "header", "empty"],
+)
+def test_a_damaged_or_foreign_file_is_refused(tmp_path, kind):
+    damage(kind, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="file: x.safetensors|direction:"):
+        load_direction(tmp_path / "x.safetensors")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pack.core.hspace.injection import Place, asymmetric_gain, mask_for, matched_scale, places_of, shifted
+from pack.core.hspace.injection import Place, Window, asymmetric_gain, mask_for, matched_scale, places_of, shifted
 from pack.core.sampling.ddim import euler_step
 from pack.tests.core.sampling.gaussian import SIGMAS, noise
 
@@ -81,3 +81,17 @@ def test_the_matched_scale_makes_first_order_effects_equal():
     weights = [0.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0]
     symmetric = sum(w * (1 - after / before) for w, before, after in zip(weights, levels, levels[1:]))
     assert matched_scale(levels, weights) * sum(weights) == pytest.approx(symmetric)
+
+
+def test_norm_guard_keeps_the_size_of_h():
+    from pack.core.hspace.injection import shifted
+
+    h, shift = torch.randn(3, 8, 4, 4), 5 * torch.randn(8, 4, 4)
+    guarded = shifted(h, shift, keep_norm=True)
+    torch.testing.assert_close(guarded.flatten(1).norm(dim=1), h.flatten(1).norm(dim=1))
+    assert (guarded - h).abs().max() > 0.1
+
+
+def test_window_weights():
+    window = Window(0.2, 0.8, 0.1)
+    assert [round(window.weight(p), 6) for p in (0.1, 0.2, 0.25, 0.5, 0.75, 0.8, 0.9)] == [0, 0, 0.5, 1, 0.5, 0, 0]

@@ -1,0 +1,8 @@
+"""Every test here runs as a node does."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_prompt(inference):
+    """Without gradients, with a folder of its own for previews."""

@@ -1,0 +1,331 @@
+"""Attributes learned from a pair of prompts, in the real host."""
+
+import pytest
+import torch
+
+from pack.tests.attributes import SOURCE, STEPS, TARGET, applied, draw, sigmas_of, train
+from pack.tests.foreseeing import Foreseeing
+from pack.tests.rounding import close
+
+SAMPLERS = ["euler", "ddim", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde", "dpm_2_ancestral"]
+
+
+@pytest.fixture(scope="module", params=["demo", "SD15", "SD20", "SDXL"])
+def world(request, demo, shaped):
+    return demo if request.param == "demo" else shaped(request.param)
+
+
+def test_a_paired_edit_is_the_paper_s_two_runs_and_one_replacement(demo, run, sampler_of, attribute):
+    """By hand: both runs from one noise to T_x, the codes integrated, the source's run finished from the edited code."""
+    import comfy.k_diffusion.sampling as k
+    import comfy.samplers
+
+    from pack.core.avi.attribute import Pair, Problem
+
+    recipe, sigmas = attribute.parts[0][0].recipe, sigmas_of(demo)
+    halfway = next(i for i, s in enumerate(sigmas) if s <= demo.model.get_model_object("model_sampling").percent_to_sigma(recipe.percent))
+    codes = {}
+
+    def stop(name):
+        def sampler(model, x, sigmas, extra_args=None, callback=None, disable=None):
+            codes[name] = k.sample_euler(model, x, sigmas[: halfway + 1], extra_args=extra_args, disable=True)
+            return codes[name]
+
+        return comfy.samplers.KSAMPLER(sampler)
+
+    def go_on(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        return k.sample_euler(model, codes["edited"], sigmas[halfway:], extra_args=extra_args, disable=True)
+
+    draw(demo, stop("x"))
+    demo.sample(stop("z"), steps=STEPS, prompt=TARGET)
+    problem = Problem.of(codes["x"], Pair(codes["z"], codes["z"]), recipe)
+    codes["edited"] = problem.edited(problem.loss.solution()).float()
+    by_hand = draw(demo, comfy.samplers.KSAMPLER(go_on))
+    edited = draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)))
+    assert torch.allclose(edited, by_hand, atol=1e-4)
+    assert not torch.allclose(edited, draw(demo, sampler_of("euler")), atol=0.05)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_strength_0_changes_no_bit_and_1_changes_the_picture(demo, run, sampler_of, attribute, name):
+    plain = draw(demo, sampler_of(name))
+    for target in (None, demo.encode(TARGET)):
+        assert torch.equal(draw(demo, applied(run, sampler_of(name), attribute, 0.0, target=target)), plain)
+        edited = draw(demo, applied(run, sampler_of(name), attribute, target=target))
+        assert torch.isfinite(edited).all()
+        assert (edited - plain).abs().max() > 0.02
+        assert torch.equal(draw(demo, applied(run, sampler_of(name), attribute, target=target)), edited)  # the second run
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_vanishing_strength_comes_near_the_unedited_run(demo, run, sampler_of, attribute, name):
+    """A target run takes nothing from the randomness of the run itself."""
+    plain = draw(demo, sampler_of(name))
+    for strength in (1e-5, -1e-5):
+        assert (draw(demo, applied(run, sampler_of(name), attribute, strength, target=demo.encode(TARGET))) - plain).abs().max() < 0.01
+
+
+def test_the_signs_go_opposite_ways(demo, run, sampler_of, attribute):
+    plain = draw(demo, sampler_of("euler"))
+    up, down = (draw(demo, applied(run, sampler_of("euler"), attribute, s, target=demo.encode(TARGET))) - plain for s in (0.3, -0.3))
+    assert torch.cosine_similarity(up.flatten(), down.flatten(), dim=0) < -0.5
+
+
+def test_a_batch_is_its_singles(demo, run, sampler_of, attribute):
+    """From given noise, as the host draws a batch's noise in one go."""
+    from comfy_extras.nodes_custom_sampler import SamplerCustom
+
+    noisy = {"samples": 2 * torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
+    for target in (None, demo.encode(TARGET)):
+        sampler, sigmas = applied(run, sampler_of("euler"), attribute, target=target), sigmas_of(demo)
+
+        def sample(latent, sampler=sampler, sigmas=sigmas):
+            return SamplerCustom.execute(
+                demo.model, False, 0, 2.0, demo.encode(SOURCE), demo.encode(""), sampler, sigmas, {"samples": latent}
+            ).args[0]["samples"]
+
+        together = sample(noisy["samples"])
+        for i in range(3):
+            assert torch.allclose(together[i], sample(noisy["samples"][i : i + 1])[0], atol=1e-3)
+
+
+def test_masks(demo, run, sampler_of, attribute):
+    plain, target = draw(demo, sampler_of("euler")), demo.encode(TARGET)
+    whole = draw(demo, applied(run, sampler_of("euler"), attribute, target=target))
+    assert torch.equal(draw(demo, applied(run, sampler_of("euler"), attribute, target=target, mask=torch.zeros(1, 32, 32))), plain)
+    assert torch.equal(draw(demo, applied(run, sampler_of("euler"), attribute, target=target, mask=torch.ones(1, 32, 32))), whole)
+    left = torch.zeros(1, 32, 32)
+    left[..., :16] = 1
+    half = draw(demo, applied(run, sampler_of("euler"), attribute, target=target, mask=left))
+    assert (half - plain)[..., :8].abs().mean() > 2 * (half - plain)[..., 8:].abs().mean()
+    with pytest.raises(ValueError, match="mask: got a batch of 2"):
+        draw(demo, applied(run, sampler_of("euler"), attribute, target=target, mask=torch.ones(2, 32, 32)))
+
+
+def test_chained_attributes_add_up_in_any_order(demo, run, sampler_of, attribute):
+    other = train(run, demo, sampler_of("euler"), target="a face, hat")[0]
+    uses = [(attribute, demo.encode(TARGET)), (other, demo.encode("a face, hat")), (other, None)]
+    chained = []
+    for order in (uses, uses[::-1]):
+        sampler = sampler_of("euler")
+        for one, target in order:
+            sampler = applied(run, sampler, one, 0.5, target=target)
+        chained.append(draw(demo, sampler))
+    assert torch.allclose(*chained, atol=1e-4)
+    assert not torch.allclose(
+        chained[0], draw(demo, applied(run, sampler_of("euler"), attribute, 0.5, target=demo.encode(TARGET))), atol=0.02
+    )
+
+
+def test_a_mix_is_its_parts_chained(demo, run, sampler_of, attribute):
+    other = train(run, demo, sampler_of("euler"), target="a face, hat")[0]
+    mix = run("MixAttributes", first=attribute, second=other, first_weight=0.6, second_weight=-0.4)[0]
+    chained = applied(run, applied(run, sampler_of("euler"), attribute, 0.3), other, -0.2)
+    assert torch.allclose(draw(demo, applied(run, sampler_of("euler"), mix, 0.5)), draw(demo, chained), atol=1e-4)
+    again = run("MixAttributes", first=mix, second=attribute, first_weight=2.0, second_weight=1.0)[0]
+    assert [weight for _, weight in again.parts] == [1.2, -0.8, 1.0]
+
+
+def test_a_budget_is_a_share_of_the_way_to_the_target(demo, run, sampler_of, attribute):
+    """Seen inside the sampler: the first model call after the edit, against the unedited run's."""
+    seen = []
+
+    def edit_of(**use):
+        from pack.host import attributes
+
+        original = attributes.check_edited
+
+        def spy(x, edited, name):
+            seen.append((edited - x).norm() / x.norm())
+            return original(x, edited, name)
+
+        attributes.check_edited = spy
+        try:
+            draw(demo, applied(run, sampler_of("euler"), attribute, **use))
+        finally:
+            attributes.check_edited = original
+        return seen[-1]
+
+    target = demo.encode(TARGET)
+    half, whole = edit_of(budget=0.5, target=target), edit_of(budget=1.0, target=target)
+    assert torch.allclose(whole, 2 * half, rtol=1e-3)
+    assert torch.allclose(edit_of(budget=0.5, strength=-3.0, target=target), half, rtol=1e-3)
+
+
+def test_an_edit_during_sampling_is_in_both_runs_whichever_node_comes_first(demo, run, sampler_of, attribute):
+    def spectrum(sampler):
+        return run(
+            "EditDuringSampling",
+            sampler=sampler,
+            operation=lambda latent: 1.02 * latent,
+            target="x0",
+            steps="all in range",
+            start_percent=0.2,
+            end_percent=0.8,
+        )[0]
+
+    def attributed(sampler):
+        return applied(run, sampler, attribute, target=demo.encode(TARGET))
+
+    inside, outside = draw(demo, attributed(spectrum(sampler_of("euler")))), draw(demo, spectrum(attributed(sampler_of("euler"))))
+    assert torch.allclose(inside, outside, atol=1e-3)
+    assert not torch.allclose(inside, draw(demo, spectrum(sampler_of("euler"))), atol=0.02)
+
+
+def test_training_gives_a_preview_and_is_repeatable(world, run, sampler_of):
+    for solver in ("exact", "MLP"):
+        one, loss, picture = train(run, world, sampler_of("dpmpp_2m"), solver=solver, seeds=2, ahead=0.2, branch=0.2)
+        two, again, _ = train(run, world, sampler_of("dpmpp_2m"), solver=solver, seeds=2, ahead=0.2, branch=0.2)
+        assert loss == again
+        assert loss["loss"][-1] < loss["loss"][0]
+        assert len(loss["loss"]) == (3 if solver == "exact" else 5)
+        assert torch.equal(one.parts[0][0].stored.S, two.parts[0][0].stored.S)
+        assert picture.shape[0] == 1
+        assert picture.shape[-1] == 3
+        plain = draw(world, sampler_of("euler"))
+        for target in (world.encode(TARGET), None):
+            edited = draw(world, applied(run, sampler_of("euler"), one, target=target))
+            assert torch.equal(edited, draw(world, applied(run, sampler_of("euler"), two, target=target)))
+            assert torch.isfinite(edited).all()
+            assert not torch.equal(edited, plain)
+
+
+def test_learning_leaves_the_model_and_the_random_state_alone(demo, run, sampler_of):
+    torch.manual_seed(5)
+    state, plain = torch.random.get_rng_state(), draw(demo, sampler_of("euler"))
+    torch.random.set_rng_state(state)
+    train(run, demo, sampler_of("euler"), solver="MLP")
+    assert torch.equal(draw(demo, sampler_of("euler")), plain)
+    assert not demo.model.model_options["transformer_options"].get("patches")
+
+
+def test_other_sizes(demo, run, sampler_of, attribute):
+    larger = {"samples": torch.zeros(1, 3, 24, 20)}
+    edited = draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)), latent=larger)
+    assert edited.shape == larger["samples"].shape
+    with pytest.raises(ValueError, match=r"attribute: it was learned at \(3, 16, 16\), this latent has \(3, 24, 20\)"):
+        draw(demo, applied(run, sampler_of("euler"), attribute), latent=larger)
+
+
+def test_another_kind_of_latents_is_refused(demo, shaped, run, sampler_of, attribute):
+    for target in (None, shaped("SD15").encode(TARGET)):
+        with pytest.raises(ValueError, match=r"attribute: learned on \w+ \(3 channels\), but this model works on SD15 \(4 channels\)"):
+            draw(shaped("SD15"), applied(run, sampler_of("euler"), attribute, target=target))
+    with pytest.raises(ValueError, match="attributes: learned on different kinds"):
+        run(
+            "MixAttributes", first=attribute, second=train(run, shaped("SD15"), sampler_of("euler"))[0], first_weight=1.0, second_weight=1.0
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": SOURCE}, "target: it draws the same"),
+        ({"percent": 0.7, "ahead": 0.4}, "percent, ahead: 0.7 and 0.4 lead to 1.1"),
+        ({"percent": 0.2, "branch": 0.5}, "branch: got 0.5, after percent"),
+        ({"sigmas": torch.tensor([14.6, 9.0, 5.0])}, "percent, ahead: this run ends before 0.5"),
+        ({"source_rank": 17}, "source_rank: got 17"),
+        ({"target_rank": 40}, "target_rank: got 40"),
+        ({"target_weight": 0.0, "source_weight": 0.0}, "both are 0"),
+    ],
+)
+def test_bad_input_is_named(demo, run, sampler_of, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(run, demo, sampler_of("euler"), **changes)
+
+
+def test_samplers_that_hide_their_latent_are_refused(demo, run, sampler_of, attribute):
+    with pytest.raises(ValueError, match="sampler: unipc evaluates"):
+        train(run, demo, sampler_of("uni_pc"))
+    with pytest.raises(ValueError, match="sampler: sa_solver evaluates"):
+        applied(run, sampler_of("sa_solver"), attribute)
+    with pytest.raises(ValueError, match="sampler: object is not built"):
+        applied(run, object(), attribute)
+
+
+def test_a_target_with_models_of_its_own_is_refused(demo, run, sampler_of, attribute):
+    ((embedding, extras),) = demo.encode(TARGET)
+    with pytest.raises(ValueError, match="target: it carries control of its own"):
+        draw(demo, applied(run, sampler_of("euler"), attribute, target=[[embedding, {**extras, "control": object()}]]))
+
+
+def test_the_positive_prompt_s_control_is_used_in_both_runs(demo, run, sampler_of, attribute, monkeypatch):
+    from pack.host import denoisers
+
+    class Control:
+        pass
+
+    guider = type(
+        "Guider", (), {"conds": {"positive": [{"control": Control()}], "negative": []}, "inner_model": None, "model_patcher": None}
+    )()
+    model = type("Model", (), {"inner_model": guider})()
+    monkeypatch.setattr(denoisers.comfy.samplers, "process_conds", lambda model, x, prompts, device, **more: prompts)
+    other = denoisers.under_prompt(model, demo.encode(TARGET), torch.zeros(1), None)._prompts
+    assert other["positive"][0]["control"] is guider.conds["positive"][0]["control"]
+    assert torch.equal(other["positive"][0]["cross_attn"], demo.encode(TARGET)[0][0])
+    assert "cross_attn" not in guider.conds["positive"][0]
+
+
+def test_not_a_number_is_refused(demo, run, sampler_of, attribute):
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        draw(demo, applied(run, sampler_of("euler"), attribute, 1.0, target=[[demo.encode(TARGET)[0][0] * float("nan"), {}]]))
+
+
+def test_cancel_stops_at_once_and_leaves_nothing_behind(demo, run, sampler_of, attribute):
+    import comfy.model_management as management
+
+    plain = draw(demo, sampler_of("euler"))
+    for act in (
+        lambda: train(run, demo, sampler_of("euler"), seeds=200),
+        lambda: train(run, demo, sampler_of("euler"), solver="MLP", steps=9999),
+        lambda: draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET))),
+    ):
+        management.interrupt_current_processing()
+        with pytest.raises(management.InterruptProcessingException):
+            act()
+    assert torch.equal(draw(demo, sampler_of("euler")), plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_models(shaped, run, sampler_of, dtype):
+    world = shaped("SD15", dtype)
+    learned = train(run, world, sampler_of("euler"), solver="MLP")[0]
+    plain = draw(world, sampler_of("euler"))
+    for target in (None, world.encode(TARGET)):
+        assert torch.equal(draw(world, applied(run, sampler_of("euler"), learned, 0.0, target=target)), plain)
+        edited = draw(world, applied(run, sampler_of("euler"), learned, target=target))
+        assert torch.isfinite(edited).all()
+        assert not torch.equal(edited, plain)
+
+
+def test_inpainting_keeps_what_it_does_not_repaint(demo, run, sampler_of, attribute):
+    """A LATENT's noise mask: outside it the picture that came in stays."""
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., :8] = 1
+    given = {"samples": torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5, "noise_mask": mask}
+    plain = draw(demo, sampler_of("euler"), latent=given)
+    edited = draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)), latent=given)
+    assert torch.allclose(edited[..., 8:], given["samples"][..., 8:], atol=1e-4)
+    assert (edited - plain)[..., :8].abs().max() > 0.02
+
+
+@pytest.mark.parametrize("family", ["SD15", "SD3"])
+def test_a_stored_attribute_moves_the_picture_by_what_it_holds(shaped, run, sampler_of, family):
+    """With a model that foresees the picture that x is made of, and one noise."""
+    from pack.core.avi.attribute import Attribute, Mixture, Recipe
+    from pack.core.svd.decomposition import decompose
+    from pack.host.pairs import kind_of
+
+    world = shaped(family)
+    scaling, like = world.model.get_model_object("model_sampling").noise_scaling, world.empty()["samples"]
+    picture, noise, change = (torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+
+    def foresee(x, sigma):
+        level, nothing = torch.tensor(sigma), torch.zeros(1)
+        return (x - scaling(level, noise, nothing)) / scaling(level, nothing, torch.ones(1))
+
+    attribute = Mixture(((Attribute(Recipe(0.5, branch=0.0), decompose(change), kind_of(world.model)), 1.0),))
+    sampler = run("ApplyAttribute", sampler=sampler_of("euler"), attribute=attribute, strength=1.0, budget=0.0)[0].sampler_function
+    sigmas = torch.tensor([0.9, 0.6, 0.3, 0.0])
+    x = scaling(sigmas[0], noise, picture)
+    close(sampler(Foreseeing(world, foresee), x, sigmas, extra_args={}, disable=True) - picture, change, 1e-3)

@@ -1,0 +1,23 @@
+"""Directions trained on the demo model, and pictures edited by them."""
+
+SETTINGS = dict(
+    objective="prompt matching",
+    images=2,
+    batch_size=2,
+    epochs=2,
+    steps=3,
+    end_percent=0.8,
+    cfg=2.0,
+    learning_rate=1e-3,
+    keep_weight=0.0,
+    seed=0,
+    source_text="a face",
+    target_text="a face, blue hair",
+)
+
+
+def edited(world, run, sampler_of, direction, strength=1.0, sampler="euler", steps=4, **changes):
+    settings = dict(start_percent=0.0, end_percent=0.9, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
+    options = {key: changes.pop(key) for key in ("latent", "prompt", "seed") if key in changes}
+    model = run("ApplyDirection", model=world.model, direction=direction, strength=strength, **{**settings, **changes})[0]
+    return world.sample(sampler_of(sampler) if isinstance(sampler, str) else sampler, model=model, steps=steps, prompt="a face", **options)
