@@ -47,3 +47,27 @@ def test_pictures_of_every_size_take_labels_and_a_title(side, tile):
     assert sheet.shape[0] == 1
     assert sheet.min() >= 0
     assert sheet.max() <= 1
+
+
+def test_pictures_stand_row_by_row_and_are_enlarged_by_a_whole_factor():
+    shades = [torch.full((2, 3, 3), shade / 255) for shade in (51.0, 102.0, 204.0)]
+    sheet = labelled_grid(shades, columns=2, tile=5)[0]
+    expected = torch.tensor(PAPER) / 255
+    assert sheet.shape == (8, 12, 3)
+    for i, shade in enumerate(shades):
+        top, left = 4 * (i // 2), 6 * (i % 2)
+        torch.testing.assert_close(sheet[top : top + 4, left : left + 6], shade[0, 0].expand(4, 6, 3))
+    torch.testing.assert_close(sheet[4:, 6:], expected.expand(4, 6, 3))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        ([], [], "^images: got none"),
+        ([torch.zeros(4, 4, 3), torch.zeros(4, 6, 3)], [], "^images: got 4 x 4 and 6 x 4 pixels"),
+        ([torch.zeros(4, 4, 3)], ["a", "b"], "^labels: got 2 for 1 pictures"),
+    ],
+)
+def test_what_makes_no_sheet_is_refused_by_name(images, labels, said):
+    with pytest.raises(ValueError, match=said):
+        labelled_grid(images, labels)
