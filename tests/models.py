@@ -2,8 +2,43 @@
 
 import torch
 
+from pack.tests.wiring import node
 
-class Demo:
+
+class World:
+    """A model, `vae` and `encode` for it, and what a user wires to them."""
+
+    def sigmas(self, steps=6, scheduler="normal", model=None):
+        return node("custom_sampler.BasicScheduler", model=model or self.model, scheduler=scheduler, steps=steps, denoise=1.0)
+
+    def wired(self, sampler, *, steps=6, sigmas=None, noise=None, seed=1, cfg=2.0, latent=None, prompt="a face", model=None):
+        """The inputs of SamplerCustomAdvanced."""
+        prompts = dict(positive=self.encode(prompt), negative=self.encode(""))
+        return dict(
+            noise=noise or node("custom_sampler.RandomNoise", noise_seed=seed),
+            guider=node("custom_sampler.CFGGuider", model=model or self.model, cfg=cfg, **prompts),
+            sampler=sampler,
+            sigmas=self.sigmas(steps) if sigmas is None else sigmas,
+            latent_image=latent or self.empty(),
+        )
+
+    def sample(self, sampler, *, steps=6, latent=None, seed=1, cfg=2.0, prompt="a face, red hair", model=None, scheduler="normal"):
+        """SamplerCustom's latent for a SAMPLER."""
+        return node(
+            "custom_sampler.SamplerCustom",
+            model=model or self.model,
+            add_noise=True,
+            noise_seed=seed,
+            cfg=cfg,
+            positive=self.encode(prompt),
+            negative=self.encode(""),
+            sampler=sampler,
+            sigmas=self.sigmas(steps, scheduler, model),
+            latent_image=latent or self.empty(),
+        )["samples"]
+
+
+class Demo(World):
     """The demo checkpoint as the host's stock nodes load and use it."""
 
     def __init__(self):
@@ -19,17 +54,6 @@ class Demo:
 
     def empty(self, batch=1, size=16, width=None):
         return {"samples": torch.zeros(batch, 3, size, width or size)}
-
-    def sample(self, sampler, *, steps=6, latent=None, seed=1, cfg=2.0, prompt="a face, red hair", model=None, scheduler="normal"):
-        """SamplerCustom's latent for a SAMPLER."""
-        from comfy_extras.nodes_custom_sampler import BasicScheduler, SamplerCustom
-
-        model = model or self.model
-        sigmas = BasicScheduler.execute(model, scheduler, steps, 1.0).args[0]
-        latent = latent or self.empty()
-        return SamplerCustom.execute(model, True, seed, cfg, self.encode(prompt), self.encode(""), sampler, sigmas, latent).args[0][
-            "samples"
-        ]
 
 
 SMALL = {
@@ -98,7 +122,7 @@ class AnyVae:
         return torch.cat([cells, cells.mean(1, keepdim=True)], 1)
 
 
-class Shaped:
+class Shaped(World):
     """A model of a real family's class, prediction type and conditioning, with a narrow network of random weights."""
 
     def __init__(self, family, dtype=torch.float32, cast=None):
@@ -136,5 +160,3 @@ class Shaped:
     def empty(self, batch=1, size=16, width=None):
         frames = [3] if self.latent.latent_dimensions == 3 else []
         return {"samples": torch.zeros(batch, self.latent.latent_channels, *frames, size, width or size)}
-
-    sample = Demo.sample

@@ -1,5 +1,7 @@
 """Directions trained on the demo model, and pictures edited by them."""
 
+from pack.tests.edits import with_direction
+
 SETTINGS = dict(
     objective="prompt matching",
     images=2,
@@ -17,7 +19,6 @@ SETTINGS = dict(
 
 
 def edited(world, run, sampler_of, direction, strength=1.0, sampler="euler", steps=4, **changes):
-    settings = dict(start_percent=0.0, end_percent=0.9, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
     options = {key: changes.pop(key) for key in ("latent", "prompt", "seed") if key in changes}
-    model = run("ApplyDirection", model=world.model, direction=direction, strength=strength, **{**settings, **changes})[0]
+    model = with_direction(run, world.model, direction, strength, **{"end_percent": 0.9, **changes})
     return world.sample(sampler_of(sampler) if isinstance(sampler, str) else sampler, model=model, steps=steps, prompt="a face", **options)

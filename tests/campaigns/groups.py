@@ -2,6 +2,8 @@
 
 import torch
 
+from pack.tests.attributes import train
+from pack.tests.edits import with_attribute
 from pack.tests.rounding import close
 
 GROUPS = {}
@@ -86,41 +88,12 @@ def edited_x0(place):
 
 @group("Train Attribute, Apply Attribute", "mask", "inpainting")
 def attribute(place):
-    settings = dict(
-        cfg=2.0,
-        seed=0,
-        seeds=1,
-        percent=0.5,
-        ahead=0.0,
-        branch=0.0,
-        source_rank=0,
-        target_rank=0,
-        solver="exact",
-        target_weight=1.0,
-        source_weight=0.2,
-        target_values_weight=0.0,
-        source_values_weight=0.0,
-        residual=True,
-        steps=1,
-    )
-    learned, _, picture = place.run(
-        "TrainAttribute",
-        model=place.model,
-        source=place.encode("a face"),
-        target=place.encode("a face, hat"),
-        negative=place.encode(""),
-        vae=place.vae,
-        sampler=place.sampler_of("euler"),
-        sigmas=place.sigmas(),
-        latent=place.latent,
-        **settings,
-    )
+    more = dict(sigmas=place.sigmas(), latent=place.latent, steps=1)
+    learned, _, picture = train(place.run, place.world, place.sampler_of("euler"), target="a face, hat", **more)
     check_picture(picture)
     plain = place.drawn()
     for target in (None, place.encode("a face, hat")):
-        sampler = place.run(
-            "ApplyAttribute", sampler=place.sampler_of("euler"), attribute=learned, strength=1.0, budget=0.0, target=target, mask=place.mask
-        )[0]
+        sampler = with_attribute(place.run, place.sampler_of("euler"), learned, target=target, mask=place.mask)
         place.check(place.drawn(sampler), plain)
 
 

@@ -5,28 +5,13 @@ from typing import Any
 
 import torch
 
+from pack.tests.attributes import RECIPE
 from pack.tests.campaigns.lora import random_lora
+from pack.tests.edits import with_attribute
 from pack.tests.wiring import node, outputs, random
 
 TEXTS = {"source": "a face", "positive": "a face", "target": "a face, blue hair", "negative": ""}
 RUN = dict(batch_size=2, steps=3, cfg=2.0, seed=0)
-RECIPE = dict(
-    cfg=2.0,
-    seed=0,
-    seeds=1,
-    percent=0.3,
-    ahead=0.0,
-    branch=0.0,
-    source_rank=0,
-    target_rank=0,
-    solver="exact",
-    target_weight=1.0,
-    source_weight=0.2,
-    target_values_weight=0.0,
-    source_values_weight=0.0,
-    residual=True,
-    steps=1,
-)
 TRAINING = dict(
     objective="prompt matching",
     images=2,
@@ -156,11 +141,11 @@ def learned_attribute(desk):
 
 def trained_attribute(desk, **prompts):
     settings = dict(model=desk.model, vae=desk.world.vae, sampler=euler(), sigmas=three_steps(desk), latent=desk.world.empty())
-    return desk.run("TrainAttribute", **settings, **RECIPE, **prompts)[0]
+    return desk.run("TrainAttribute", **settings, **{**RECIPE, "percent": 0.3, "steps": 1}, **prompts)[0]
 
 
 def applied_attribute(desk, positive, target, negative):
-    sampler = desk.run("ApplyAttribute", sampler=euler(), attribute=desk.attribute, strength=1.0, budget=0.0, target=target)[0]
+    sampler = with_attribute(desk.run, euler(), desk.attribute, target=target)
     return drawn(desk, sampler, positive, negative)
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from pack.tests.edits import with_direction
 from pack.tests.rounding import close
 
 MASKS = ("no mask", "mask", "inpainting")  # of the node, and of the LATENT
@@ -28,7 +29,7 @@ class Place:
     def __init__(self, cell, world, run, sampler_of):
         self.run, self.sampler_of, self.size = run, sampler_of, SIZES[cell.size]
         self.rounding = 5e-2 if cell.format == "bf16" else 1e-2  # of a run's steps, which another order of the same sums changes
-        self.model, self.vae, self.encode = world.model, world.vae, world.encode
+        self.world, self.model, self.vae, self.encode = world, world.model, world.vae, world.encode
         self.empty = self.latent = world.empty(cell.batch, *self.size)
         right = torch.zeros(1, *self.size)
         right[..., self.size[1] // 2 :] = 1
@@ -43,9 +44,7 @@ class Place:
         return {"samples": torch.nn.functional.avg_pool2d(flat, 3, 1, 1).reshape(noise.shape)}
 
     def sigmas(self, steps=STEPS):
-        from comfy_extras.nodes_custom_sampler import BasicScheduler
-
-        return BasicScheduler.execute(self.model, "normal", steps, 1.0).args[0]
+        return self.world.sigmas(steps)
 
     def drawn(self, sampler="euler", model=None, *, sigmas=None, latent=None, noise=True):
         """SamplerCustom's latent."""
@@ -66,22 +65,12 @@ class Place:
 
     def advanced(self, sampler, *, noise=None, cfg=2.0, latent=None):
         """The inputs of SamplerCustomAdvanced."""
-        from comfy_extras.nodes_custom_sampler import CFGGuider, RandomNoise
-
-        guider = CFGGuider.execute(self.model, self.encode("a face"), self.encode(""), cfg).args[0]
         sampler = self.sampler_of(sampler) if isinstance(sampler, str) else sampler
-        return dict(
-            noise=noise or RandomNoise.execute(1).args[0],
-            guider=guider,
-            sampler=sampler,
-            sigmas=self.sigmas(),
-            latent_image=latent or self.latent,
-        )
+        return self.world.wired(sampler, steps=STEPS, noise=noise, cfg=cfg, latent=latent or self.latent)
 
     def applied(self, direction, strength=1.0, **changes):
         """A model that carries a direction."""
-        settings = dict(start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False, mask=self.mask)
-        return self.run("ApplyDirection", model=self.model, direction=direction, strength=strength, **{**settings, **changes})[0]
+        return with_direction(self.run, self.model, direction, strength, **{"mask": self.mask, **changes})
 
     def check(self, edited, plain, share=1e-3):
         """Finite, as the host wants a LATENT, another than the unedited one, and what came in where an inpainting run paints nothing."""

@@ -41,14 +41,13 @@ class Here:
 
     def __init__(self, demo, pack_nodes, run, sampler_of):
         import comfy.model_management
-        from comfy_extras.nodes_custom_sampler import BasicScheduler
 
         self.run, self.nodes = run, {name.removeprefix("SemanticLatents_"): node for name, node in pack_nodes.items()}
         self.wires = dict(
             model=demo.model,
             vae=demo.vae,
             sampler=sampler_of("euler"),
-            sigmas=BasicScheduler.execute(demo.model, "normal", STEPS, 1.0).args[0],
+            sigmas=demo.sigmas(STEPS),
             source=demo.encode("a face"),
             target=demo.encode("a face, blue hair"),
             negative=demo.encode(""),

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from pack.core.hspace.direction import Direction
+from pack.tests.attributes import train
 from pack.tests.campaigns.features import FEATURES, HALF, NOT_HERE, ORDERED, STEPS, Graph, by_hand, patched
+from pack.tests.edits import with_attribute, with_direction, with_gain
 from pack.tests.rounding import close
-from pack.tests.wiring import node, random
+from pack.tests.wiring import random
 
 pytestmark = pytest.mark.campaign
 DONE = set()  # pairs of a feature and an edit that were tried
@@ -25,69 +27,19 @@ class Kit:
         self.run, euler = run, comfy.samplers.sampler_object("euler")
         self.graph = Graph(world, world.model, world.encode("a face"), world.encode(""), world.empty(), euler, control_net=control_net)
         self.direction = Direction(random(0, 2, family_of(world.model).channels, 2, 2), (30.0, 1.0), family_of(world.model), "random")
-        sigmas = node("custom_sampler.BasicScheduler", model=world.model, scheduler="simple", steps=STEPS, denoise=1.0)
-        settings = dict(
-            cfg=2.0,
-            seed=0,
-            seeds=1,
-            percent=0.3,
-            ahead=0.0,
-            branch=0.0,
-            source_rank=0,
-            target_rank=0,
-            solver="exact",
-            target_weight=1.0,
-            source_weight=0.2,
-            target_values_weight=0.0,
-            source_values_weight=0.0,
-            residual=True,
-            steps=1,
-            vae=world.vae,
-            sampler=euler,
-            sigmas=sigmas,
-            latent=world.empty(),
-        )
-        self.attribute = run(
-            "TrainAttribute",
-            model=world.model,
-            source=world.encode("a face"),
-            target=world.encode("blue hair"),
-            negative=world.encode(""),
-            **settings,
-        )[0]
+        more = dict(sigmas=world.sigmas(STEPS, "simple"), percent=0.3, steps=1)
+        self.attribute = train(run, world, euler, target="blue hair", **more)[0]
         self.pictures = {}
 
     def moved(self, graph, strength, *, direction=None, **changes):
-        settings = dict(start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-        return graph.but(
-            model=self.run(
-                "ApplyDirection", model=graph.model, direction=direction or self.direction, strength=strength, **{**settings, **changes}
-            )[0]
-        )
+        return graph.but(model=with_direction(self.run, graph.model, direction or self.direction, strength, **changes))
 
     def edited(self, graph, strength, target):
-        operation = self.run(
-            "SpectrumOperation",
-            mode="gain",
-            first=1,
-            last=2,
-            gain=1.5,
-            exponent=1.0,
-            threshold=1.0,
-            keep_energy=True,
-            strength=strength,
-            layout="channel",
-        )[0]
-        settings = dict(operation=operation, target=target, steps="all in range", start_percent=0.0, end_percent=1.0)
-        return graph.but(sampler=self.run("EditDuringSampling", sampler=graph.sampler, **settings)[0])
+        return graph.but(sampler=with_gain(self.run, graph.sampler, target, strength))
 
     def attributed(self, graph, strength, target=None):
         target = target and graph.world.encode(target)
-        return graph.but(
-            sampler=self.run(
-                "ApplyAttribute", sampler=graph.sampler, attribute=self.attribute, strength=strength, budget=0.0, target=target
-            )[0]
-        )
+        return graph.but(sampler=with_attribute(self.run, graph.sampler, self.attribute, strength, target=target))
 
     def alone(self, edit, steps):
         """The picture of an edit without a feature; of no edit for None."""

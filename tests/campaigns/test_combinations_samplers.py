@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pack.host.samplers import traits_of
+from pack.tests.attributes import train
 from pack.tests.campaigns.demo_run import STEPS, Run
 from pack.tests.rounding import close
 from pack.tests.wiring import node, random
@@ -33,30 +34,9 @@ def one(run, demo, tmp_path_factory):
     import folder_paths
 
     folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
-    settings = dict(
-        cfg=2.0,
-        seed=0,
-        seeds=1,
-        percent=0.3,
-        ahead=0.0,
-        branch=0.0,
-        source_rank=0,
-        target_rank=0,
-        solver="exact",
-        target_weight=1.0,
-        source_weight=0.2,
-        target_values_weight=0.0,
-        source_values_weight=0.0,
-        residual=True,
-        steps=1,
-        vae=demo.vae,
-        latent=demo.empty(),
-        sampler=comfy.samplers.sampler_object("euler"),
-    )
     with torch.inference_mode():
-        sigmas = node("custom_sampler.BasicScheduler", model=demo.model, scheduler="normal", steps=STEPS, denoise=1.0)
-        prompts = dict(source=demo.encode("a face"), target=demo.encode("a face, blue hair"), negative=demo.encode(""))
-        return Run(run, demo, run("TrainAttribute", model=demo.model, sigmas=sigmas, **prompts, **settings)[0])
+        euler = comfy.samplers.sampler_object("euler")
+        return Run(run, demo, train(run, demo, euler, sigmas=demo.sigmas(STEPS), percent=0.3, steps=1)[0])
 
 
 def differ(a, b):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pack.core.hspace.direction import Direction
+from pack.tests.edits import with_direction
 from pack.tests.wiring import node, random
 
 STEPS = 3
@@ -48,8 +49,7 @@ def moved(run, demo):
     direction = Direction(10 * random(0, 1, 128, 2, 2), (1.0,), family_of(demo.model), "random")
 
     def call(model, strength=1.0, **changes):
-        settings = dict(start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-        return run("ApplyDirection", model=model, direction=direction, strength=strength, **{**settings, **changes})[0]
+        return with_direction(run, model, direction, strength, **changes)
 
     return call
 

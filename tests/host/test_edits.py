@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pack.core.hspace.direction import Direction, Family
+from pack.tests.edits import with_direction
 from pack.tests.rounding import close
 from pack.tests.wiring import node
 
@@ -18,10 +19,7 @@ def world(request, demo, shaped):
 @pytest.fixture
 def apply(run):
     def call(world, direction, strength=1.0, **changes):
-        settings = dict(start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-        return run(
-            "ApplyDirection", model=changes.pop("model", world.model), direction=direction, strength=strength, **{**settings, **changes}
-        )[0]
+        return with_direction(run, changes.pop("model", world.model), direction, strength, **changes)
 
     return call
 
@@ -57,10 +55,9 @@ def test_a_second_run_equals_the_first(world, apply, direction_for, sampler_of):
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_a_batch_equals_its_singles(world, apply, direction_for, sampler_of, asymmetric):
     import comfy.sample
-    from comfy_extras.nodes_custom_sampler import BasicScheduler
 
     model, sampler = apply(world, direction_for(world), asymmetric=asymmetric), sampler_of("euler")
-    sigmas = BasicScheduler.execute(world.model, "normal", 3, 1.0).args[0]
+    sigmas = world.sigmas(3)
     noise = torch.randn(2, *world.empty()["samples"].shape[1:], generator=torch.Generator().manual_seed(2))
 
     def sample(noise):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pack.core.hspace.direction import Direction
+from pack.tests.edits import with_direction
 from pack.tests.rounding import close
 from pack.tests.wiring import node, random
 
@@ -85,8 +86,7 @@ def moved(run, world):
     direction = Direction(3.0 * random(0, 2, 64, 2, 2), (10.0, 1.0), family_of(world.model), "random")
 
     def call(model=None, **changes):
-        settings = dict(strength=1.0, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-        return run("ApplyDirection", model=model or world.model, direction=direction, **{**settings, **changes})[0]
+        return with_direction(run, model or world.model, direction, **changes)
 
     return call
 

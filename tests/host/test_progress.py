@@ -70,20 +70,8 @@ def test_a_tick_after_cancel_ends_the_node(demo):
         bar.tick()
 
 
-def wired(demo, sampler):
-    from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider, RandomNoise
-
-    return dict(
-        noise=RandomNoise.execute(1).args[0],
-        guider=CFGGuider.execute(demo.model, demo.encode("a face"), demo.encode(""), 2.0).args[0],
-        sampler=sampler,
-        sigmas=BasicScheduler.execute(demo.model, "normal", 6, 1.0).args[0],
-        latent_image=demo.empty(),
-    )
-
-
 def test_explore_fills_its_grid_cell_by_cell(demo, run, sampler_of, sent):
-    run("ExploreSingularVectors", **wired(demo, sampler_of("euler")), percent=0.5, triplets="1-3", gains="0, 4", batch_size=2)
+    run("ExploreSingularVectors", **demo.wired(sampler_of("euler")), percent=0.5, triplets="1-3", gains="0, 4", batch_size=2)
     previews = [preview[1] for *_, preview in sent]
     value, total, _ = sent[-1]
     assert value == total == len(sent)
@@ -100,7 +88,7 @@ def test_explore_fills_its_grid_cell_by_cell(demo, run, sampler_of, sent):
 
 
 def test_training_an_attribute_shows_its_pairs_and_then_its_result(demo, run, sampler_of, sent):
-    given = wired(demo, sampler_of("euler"))
+    given = demo.wired(sampler_of("euler"))
     settings = {port.id: port.default for port in pack_schema("TrainAttribute") if getattr(port, "default", None) is not None}
     *_, picture = run(
         "TrainAttribute",

@@ -5,7 +5,8 @@ import pytest
 import torch
 from comfy.samplers import KSAMPLER
 
-from pack.tests.attributes import SOURCE, TARGET, applied
+from pack.tests.attributes import SOURCE, TARGET
+from pack.tests.edits import with_attribute
 
 
 def by_name(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -70,17 +71,17 @@ def test_a_sampler_that_looks_for_names_draws_as_the_host_s(demo, run, sampler_o
 @pytest.mark.parametrize("prompted", [False, True])
 def test_an_attribute_acts_alike_inside_and_outside_of_such_samplers(demo, run, sampler_of, attribute, prompted):
     target = demo.encode(TARGET) if prompted else None
-    alone = draw(demo, applied(run, sampler_of("euler"), attribute, target=target))
+    alone = draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=target))
     assert not torch.equal(alone, draw(demo, sampler_of("euler")))
-    assert torch.equal(draw(demo, around(applied(run, sampler_of("euler"), attribute, target=target))), alone)
-    assert torch.equal(draw(demo, applied(run, around(sampler_of("euler")), attribute, target=target)), alone)
-    assert torch.equal(draw(demo, applied(run, KSAMPLER(by_name), attribute, target=target)), alone)
+    assert torch.equal(draw(demo, around(with_attribute(run, sampler_of("euler"), attribute, target=target))), alone)
+    assert torch.equal(draw(demo, with_attribute(run, around(sampler_of("euler")), attribute, target=target)), alone)
+    assert torch.equal(draw(demo, with_attribute(run, KSAMPLER(by_name), attribute, target=target)), alone)
 
 
 def test_two_edits_around_a_wrapper_act_as_without_it(demo, run, sampler_of, attribute):
     target, euler = demo.encode(TARGET), sampler_of("euler")
-    chained = edit(run, applied(run, euler, attribute, target=target), "x0")
-    assert torch.equal(draw(demo, edit(run, around(applied(run, euler, attribute, target=target)), "x0")), draw(demo, chained))
+    chained = edit(run, with_attribute(run, euler, attribute, target=target), "x0")
+    assert torch.equal(draw(demo, edit(run, around(with_attribute(run, euler, attribute, target=target)), "x0")), draw(demo, chained))
 
 
 def other_levels(model, x, sigmas, **options):
@@ -98,8 +99,8 @@ def test_a_wrapper_that_changes_levels_is_edited_at_its_steps(demo, run, attribu
     for sampler in (
         edit(run, KSAMPLER(other_levels), "x_t"),
         edit(run, KSAMPLER(other_levels), "x0"),
-        applied(run, KSAMPLER(other_levels), attribute),
-        applied(run, KSAMPLER(other_levels), attribute, target=target),
+        with_attribute(run, KSAMPLER(other_levels), attribute),
+        with_attribute(run, KSAMPLER(other_levels), attribute, target=target),
     ):
         edited = draw(demo, sampler)
         assert (edited - plain).square().mean().sqrt() > 0.01 * plain.std()
@@ -109,7 +110,7 @@ def test_a_wrapper_that_changes_levels_is_edited_at_its_steps(demo, run, attribu
 @pytest.mark.parametrize("function", [hidden_heun, of_a_copy, silent])
 def test_what_cannot_be_edited_on_x_t_is_refused_by_name(demo, run, attribute, function):
     """Its name tells nothing, and its levels fit the schedule: without the look at what it reports, another latent would be edited."""
-    for sampler in (edit(run, KSAMPLER(function), "x_t"), applied(run, KSAMPLER(function), attribute)):
+    for sampler in (edit(run, KSAMPLER(function), "x_t"), with_attribute(run, KSAMPLER(function), attribute)):
         with pytest.raises(ValueError, match="^sampler: it does not evaluate"):
             draw(demo, sampler)
     assert not torch.equal(draw(demo, edit(run, KSAMPLER(function), "x0")), draw(demo, KSAMPLER(function)))
@@ -118,7 +119,7 @@ def test_what_cannot_be_edited_on_x_t_is_refused_by_name(demo, run, attribute, f
 def test_a_wrapper_that_hides_the_guider_is_refused_by_name(demo, run, sampler_of, attribute):
     for inner in (
         edit(run, sampler_of("euler"), "x0"),
-        applied(run, sampler_of("euler"), attribute),
+        with_attribute(run, sampler_of("euler"), attribute),
         run("DDIMSampler", eta=0.5, boost_percent=1.0)[0],
     ):
         with pytest.raises(ValueError, match="^sampler: a sampler around this one"):
@@ -128,7 +129,7 @@ def test_a_wrapper_that_hides_the_guider_is_refused_by_name(demo, run, sampler_o
 def test_a_wrapper_that_draws_with_another_guider_is_refused_by_name(demo, run, sampler_of, attribute):
     import copy
 
-    inner = applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET))
+    inner = with_attribute(run, sampler_of("euler"), attribute, target=demo.encode(TARGET))
 
     def other(model, x, sigmas, **options):
         twin = copy.copy(model)
@@ -153,7 +154,7 @@ def test_the_guider_has_its_own_prompts_back_after_a_run_that_fails(demo, run, a
         return k.sample_euler(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable)
 
     plain = draw(demo, KSAMPLER(k.sample_euler))
-    draw(demo, applied(run, KSAMPLER(breaks), attribute, target=demo.encode(TARGET)))
+    draw(demo, with_attribute(run, KSAMPLER(breaks), attribute, target=demo.encode(TARGET)))
     assert len(held) == 2
     assert held[0] is held[1]
     assert torch.equal(draw(demo, KSAMPLER(k.sample_euler)), plain)
@@ -167,7 +168,7 @@ def test_a_pack_s_own_kind_of_ksampler_stays_one(demo, run, attribute):
             type(self).runs += 1
             return super().sample(*args, **options)
 
-    for sampler in (edit(run, Counting(k.sample_euler), "x0"), applied(run, Counting(k.sample_euler), attribute)):
+    for sampler in (edit(run, Counting(k.sample_euler), "x0"), with_attribute(run, Counting(k.sample_euler), attribute)):
         draw(demo, sampler)
     assert Counting.runs == 2
 

@@ -9,11 +9,9 @@ DIRECTIONS = dict(images=2, steps=2, cfg=2.0)
 
 @pytest.fixture
 def place(demo, sampler_of):
-    from comfy_extras.nodes_custom_sampler import BasicScheduler
-
     model = dict(model=demo.model, negative=demo.encode(""), latent=demo.empty())
     pair = dict(source=demo.encode("a face"), target=demo.encode("a face, beard"))
-    sampled = dict(vae=demo.vae, sampler=sampler_of("euler"), sigmas=BasicScheduler.execute(demo.model, "normal", 4, 1.0).args[0])
+    sampled = dict(vae=demo.vae, sampler=sampler_of("euler"), sigmas=demo.sigmas(4))
     return model, pair, sampled, dict(positive=demo.encode("a face"))
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pack.tests.attributes import SOURCE, TARGET, applied, train
+from pack.tests.attributes import SOURCE, TARGET, train
+from pack.tests.edits import with_attribute, with_direction
 from pack.tests.wiring import node
 
 
@@ -29,7 +30,7 @@ def test_a_second_pass_that_starts_after_the_edit_s_place_is_edited_at_its_first
     first, sigmas = {"samples": draw(demo, sampler_of("euler"))}, schedule_of(demo, denoise)
     plain = second_pass(demo, sampler_of("euler"), sigmas, first)
     for target in (None, demo.encode(TARGET)):
-        edited = second_pass(demo, applied(run, sampler_of("euler"), attribute, target=target), sigmas, first)
+        edited = second_pass(demo, with_attribute(run, sampler_of("euler"), attribute, target=target), sigmas, first)
         assert (edited - plain).square().mean().sqrt() > 1e-3 * plain.std()
 
 
@@ -52,13 +53,13 @@ def test_a_run_outside_of_a_window_is_not_edited_and_the_log_says_so_once(demo, 
     caplog.clear()
     early = schedule_of(demo, 1.0)[:3]
     plain = second_pass(demo, sampler_of("euler"), early, first)
-    assert torch.equal(second_pass(demo, applied(run, sampler_of("euler"), attribute), early, first), plain)
+    assert torch.equal(second_pass(demo, with_attribute(run, sampler_of("euler"), attribute), early, first), plain)
     assert "attribute: a run ends before 0.5" in caplog.text
 
     caplog.clear()
     large = {"samples": torch.zeros(1, 3, 24, 24)}
     plain = second_pass(demo, sampler_of("euler"), late, large)
-    assert torch.equal(second_pass(demo, applied(run, sampler_of("euler"), attribute), late, large), plain)
+    assert torch.equal(second_pass(demo, with_attribute(run, sampler_of("euler"), attribute), late, large), plain)
     assert "of another size than it was learned at" in caplog.text
 
 
@@ -69,8 +70,7 @@ def test_a_direction_does_not_act_in_a_run_outside_of_its_window(demo, run, samp
 
     family = family_of(demo.model)
     direction = Direction(10 * torch.ones(1, family.channels, 2, 2), (1.0,), family, "ones")
-    settings = dict(strength=1.0, start_percent=0.0, end_percent=0.6, ramp=0.0, branch="both", asymmetric=asymmetric, keep_norm=False)
-    model = run("ApplyDirection", model=demo.model, direction=direction, **settings)[0]
+    model = with_direction(run, demo.model, direction, end_percent=0.6, asymmetric=asymmetric)
     first, late = {"samples": draw(demo, sampler_of("euler"))}, schedule_of(demo, 0.2, 4)
     plain = second_pass(demo, sampler_of("euler"), late, first)
     for _ in range(2):
@@ -106,17 +106,14 @@ def test_levels_that_go_up_are_edited_where_they_lie_or_refused(demo, run, sampl
 
     family = family_of(demo.model)
     direction = Direction(torch.ones(1, family.channels, 2, 2), (1.0,), family, "ones")
-    settings = dict(strength=1.0, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", keep_norm=False)
-    symmetric, asymmetric = (
-        run("ApplyDirection", model=demo.model, direction=direction, asymmetric=on, **settings)[0] for on in (False, True)
-    )
+    symmetric, asymmetric = (with_direction(run, demo.model, direction, asymmetric=on) for on in (False, True))
     plain = second_pass(demo, sampler_of("euler"), up, picture, noise=False)
     assert not torch.equal(second_pass(demo, sampler_of("euler"), up, picture, model=symmetric, noise=False), plain)
     with pytest.raises(ValueError, match="^sigmas: they go up"):
         second_pass(demo, sampler_of("euler"), up, picture, model=asymmetric, noise=False)
     for target in (None, demo.encode(TARGET)):
         with pytest.raises(ValueError, match="^sigmas: they go up"):
-            second_pass(demo, applied(run, sampler_of("euler"), attribute, target=target), up, picture, noise=False)
+            second_pass(demo, with_attribute(run, sampler_of("euler"), attribute, target=target), up, picture, noise=False)
     with pytest.raises(ValueError, match="^sigmas: they go up"):
         train(run, demo, sampler_of("euler"), sigmas=up)
 

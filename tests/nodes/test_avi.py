@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pack.tests.attributes import SOURCE, STEPS, TARGET, applied, draw, sigmas_of, train
+from pack.tests.attributes import SOURCE, STEPS, TARGET, draw, train
+from pack.tests.edits import with_attribute
 from pack.tests.foreseeing import Foreseeing
 from pack.tests.rounding import close
 
@@ -22,7 +23,7 @@ def test_a_paired_edit_is_the_paper_s_two_runs_and_one_replacement(demo, run, sa
 
     from pack.core.avi.attribute import Pair, Problem
 
-    recipe, sigmas = attribute.parts[0][0].recipe, sigmas_of(demo)
+    recipe, sigmas = attribute.parts[0][0].recipe, demo.sigmas(STEPS)
     halfway = next(i for i, s in enumerate(sigmas) if s <= demo.model.get_model_object("model_sampling").percent_to_sigma(recipe.percent))
     codes = {}
 
@@ -41,7 +42,7 @@ def test_a_paired_edit_is_the_paper_s_two_runs_and_one_replacement(demo, run, sa
     problem = Problem.of(codes["x"], Pair(codes["z"], codes["z"]), recipe)
     codes["edited"] = problem.edited(problem.loss.solution()).float()
     by_hand = draw(demo, comfy.samplers.KSAMPLER(go_on))
-    edited = draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)))
+    edited = draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)))
     assert torch.allclose(edited, by_hand, atol=1e-4)
     assert not torch.allclose(edited, draw(demo, sampler_of("euler")), atol=0.05)
 
@@ -50,11 +51,11 @@ def test_a_paired_edit_is_the_paper_s_two_runs_and_one_replacement(demo, run, sa
 def test_strength_0_changes_no_bit_and_1_changes_the_picture(demo, run, sampler_of, attribute, name):
     plain = draw(demo, sampler_of(name))
     for target in (None, demo.encode(TARGET)):
-        assert torch.equal(draw(demo, applied(run, sampler_of(name), attribute, 0.0, target=target)), plain)
-        edited = draw(demo, applied(run, sampler_of(name), attribute, target=target))
+        assert torch.equal(draw(demo, with_attribute(run, sampler_of(name), attribute, 0.0, target=target)), plain)
+        edited = draw(demo, with_attribute(run, sampler_of(name), attribute, target=target))
         assert torch.isfinite(edited).all()
         assert (edited - plain).abs().max() > 0.02
-        assert torch.equal(draw(demo, applied(run, sampler_of(name), attribute, target=target)), edited)  # the second run
+        assert torch.equal(draw(demo, with_attribute(run, sampler_of(name), attribute, target=target)), edited)  # the second run
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -62,12 +63,14 @@ def test_a_vanishing_strength_comes_near_the_unedited_run(demo, run, sampler_of,
     """A target run takes nothing from the randomness of the run itself."""
     plain = draw(demo, sampler_of(name))
     for strength in (1e-5, -1e-5):
-        assert (draw(demo, applied(run, sampler_of(name), attribute, strength, target=demo.encode(TARGET))) - plain).abs().max() < 0.01
+        assert (
+            draw(demo, with_attribute(run, sampler_of(name), attribute, strength, target=demo.encode(TARGET))) - plain
+        ).abs().max() < 0.01
 
 
 def test_the_signs_go_opposite_ways(demo, run, sampler_of, attribute):
     plain = draw(demo, sampler_of("euler"))
-    up, down = (draw(demo, applied(run, sampler_of("euler"), attribute, s, target=demo.encode(TARGET))) - plain for s in (0.3, -0.3))
+    up, down = (draw(demo, with_attribute(run, sampler_of("euler"), attribute, s, target=demo.encode(TARGET))) - plain for s in (0.3, -0.3))
     assert torch.cosine_similarity(up.flatten(), down.flatten(), dim=0) < -0.5
 
 
@@ -77,7 +80,7 @@ def test_a_batch_is_its_singles(demo, run, sampler_of, attribute):
 
     noisy = {"samples": 2 * torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
     for target in (None, demo.encode(TARGET)):
-        sampler, sigmas = applied(run, sampler_of("euler"), attribute, target=target), sigmas_of(demo)
+        sampler, sigmas = with_attribute(run, sampler_of("euler"), attribute, target=target), demo.sigmas(STEPS)
 
         def sample(latent, sampler=sampler, sigmas=sigmas):
             return SamplerCustom.execute(
@@ -91,15 +94,15 @@ def test_a_batch_is_its_singles(demo, run, sampler_of, attribute):
 
 def test_masks(demo, run, sampler_of, attribute):
     plain, target = draw(demo, sampler_of("euler")), demo.encode(TARGET)
-    whole = draw(demo, applied(run, sampler_of("euler"), attribute, target=target))
-    assert torch.equal(draw(demo, applied(run, sampler_of("euler"), attribute, target=target, mask=torch.zeros(1, 32, 32))), plain)
-    assert torch.equal(draw(demo, applied(run, sampler_of("euler"), attribute, target=target, mask=torch.ones(1, 32, 32))), whole)
+    whole = draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=target))
+    assert torch.equal(draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=target, mask=torch.zeros(1, 32, 32))), plain)
+    assert torch.equal(draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=target, mask=torch.ones(1, 32, 32))), whole)
     left = torch.zeros(1, 32, 32)
     left[..., :16] = 1
-    half = draw(demo, applied(run, sampler_of("euler"), attribute, target=target, mask=left))
+    half = draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=target, mask=left))
     assert (half - plain)[..., :8].abs().mean() > 2 * (half - plain)[..., 8:].abs().mean()
     with pytest.raises(ValueError, match="mask: got a batch of 2"):
-        draw(demo, applied(run, sampler_of("euler"), attribute, target=target, mask=torch.ones(2, 32, 32)))
+        draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=target, mask=torch.ones(2, 32, 32)))
 
 
 def test_chained_attributes_add_up_in_any_order(demo, run, sampler_of, attribute):
@@ -109,19 +112,19 @@ def test_chained_attributes_add_up_in_any_order(demo, run, sampler_of, attribute
     for order in (uses, uses[::-1]):
         sampler = sampler_of("euler")
         for one, target in order:
-            sampler = applied(run, sampler, one, 0.5, target=target)
+            sampler = with_attribute(run, sampler, one, 0.5, target=target)
         chained.append(draw(demo, sampler))
     assert torch.allclose(*chained, atol=1e-4)
     assert not torch.allclose(
-        chained[0], draw(demo, applied(run, sampler_of("euler"), attribute, 0.5, target=demo.encode(TARGET))), atol=0.02
+        chained[0], draw(demo, with_attribute(run, sampler_of("euler"), attribute, 0.5, target=demo.encode(TARGET))), atol=0.02
     )
 
 
 def test_a_mix_is_its_parts_chained(demo, run, sampler_of, attribute):
     other = train(run, demo, sampler_of("euler"), target="a face, hat")[0]
     mix = run("MixAttributes", first=attribute, second=other, first_weight=0.6, second_weight=-0.4)[0]
-    chained = applied(run, applied(run, sampler_of("euler"), attribute, 0.3), other, -0.2)
-    assert torch.allclose(draw(demo, applied(run, sampler_of("euler"), mix, 0.5)), draw(demo, chained), atol=1e-4)
+    chained = with_attribute(run, with_attribute(run, sampler_of("euler"), attribute, 0.3), other, -0.2)
+    assert torch.allclose(draw(demo, with_attribute(run, sampler_of("euler"), mix, 0.5)), draw(demo, chained), atol=1e-4)
     again = run("MixAttributes", first=mix, second=attribute, first_weight=2.0, second_weight=1.0)[0]
     assert [weight for _, weight in again.parts] == [1.2, -0.8, 1.0]
 
@@ -141,7 +144,7 @@ def test_a_budget_is_a_share_of_the_way_to_the_target(demo, run, sampler_of, att
 
         attributes.check_edited = spy
         try:
-            draw(demo, applied(run, sampler_of("euler"), attribute, **use))
+            draw(demo, with_attribute(run, sampler_of("euler"), attribute, **use))
         finally:
             attributes.check_edited = original
         return seen[-1]
@@ -165,7 +168,7 @@ def test_an_edit_during_sampling_is_in_both_runs_whichever_node_comes_first(demo
         )[0]
 
     def attributed(sampler):
-        return applied(run, sampler, attribute, target=demo.encode(TARGET))
+        return with_attribute(run, sampler, attribute, target=demo.encode(TARGET))
 
     inside, outside = draw(demo, attributed(spectrum(sampler_of("euler")))), draw(demo, spectrum(attributed(sampler_of("euler"))))
     assert torch.allclose(inside, outside, atol=1e-3)
@@ -184,8 +187,8 @@ def test_training_gives_a_preview_and_is_repeatable(world, run, sampler_of):
         assert picture.shape[-1] == 3
         plain = draw(world, sampler_of("euler"))
         for target in (world.encode(TARGET), None):
-            edited = draw(world, applied(run, sampler_of("euler"), one, target=target))
-            assert torch.equal(edited, draw(world, applied(run, sampler_of("euler"), two, target=target)))
+            edited = draw(world, with_attribute(run, sampler_of("euler"), one, target=target))
+            assert torch.equal(edited, draw(world, with_attribute(run, sampler_of("euler"), two, target=target)))
             assert torch.isfinite(edited).all()
             assert not torch.equal(edited, plain)
 
@@ -201,16 +204,16 @@ def test_learning_leaves_the_model_and_the_random_state_alone(demo, run, sampler
 
 def test_other_sizes(demo, run, sampler_of, attribute):
     larger = {"samples": torch.zeros(1, 3, 24, 20)}
-    edited = draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)), latent=larger)
+    edited = draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)), latent=larger)
     assert edited.shape == larger["samples"].shape
     with pytest.raises(ValueError, match=r"attribute: it was learned at \(3, 16, 16\), this latent has \(3, 24, 20\)"):
-        draw(demo, applied(run, sampler_of("euler"), attribute), latent=larger)
+        draw(demo, with_attribute(run, sampler_of("euler"), attribute), latent=larger)
 
 
 def test_another_kind_of_latents_is_refused(demo, shaped, run, sampler_of, attribute):
     for target in (None, shaped("SD15").encode(TARGET)):
         with pytest.raises(ValueError, match=r"attribute: learned on \w+ \(3 channels\), but this model works on SD15 \(4 channels\)"):
-            draw(shaped("SD15"), applied(run, sampler_of("euler"), attribute, target=target))
+            draw(shaped("SD15"), with_attribute(run, sampler_of("euler"), attribute, target=target))
     with pytest.raises(ValueError, match="attributes: learned on different kinds"):
         run(
             "MixAttributes", first=attribute, second=train(run, shaped("SD15"), sampler_of("euler"))[0], first_weight=1.0, second_weight=1.0
@@ -238,15 +241,15 @@ def test_samplers_that_hide_their_latent_are_refused(demo, run, sampler_of, attr
     with pytest.raises(ValueError, match="sampler: unipc evaluates"):
         train(run, demo, sampler_of("uni_pc"))
     with pytest.raises(ValueError, match="sampler: sa_solver evaluates"):
-        applied(run, sampler_of("sa_solver"), attribute)
+        with_attribute(run, sampler_of("sa_solver"), attribute)
     with pytest.raises(ValueError, match="sampler: object is not built"):
-        applied(run, object(), attribute)
+        with_attribute(run, object(), attribute)
 
 
 def test_a_target_with_models_of_its_own_is_refused(demo, run, sampler_of, attribute):
     ((embedding, extras),) = demo.encode(TARGET)
     with pytest.raises(ValueError, match="target: it carries control of its own"):
-        draw(demo, applied(run, sampler_of("euler"), attribute, target=[[embedding, {**extras, "control": object()}]]))
+        draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=[[embedding, {**extras, "control": object()}]]))
 
 
 def test_the_positive_prompt_s_control_is_used_in_both_runs(demo, run, sampler_of, attribute, monkeypatch):
@@ -268,7 +271,7 @@ def test_the_positive_prompt_s_control_is_used_in_both_runs(demo, run, sampler_o
 
 def test_not_a_number_is_refused(demo, run, sampler_of, attribute):
     with pytest.raises(ValueError, match="NaN or Inf"):
-        draw(demo, applied(run, sampler_of("euler"), attribute, 1.0, target=[[demo.encode(TARGET)[0][0] * float("nan"), {}]]))
+        draw(demo, with_attribute(run, sampler_of("euler"), attribute, 1.0, target=[[demo.encode(TARGET)[0][0] * float("nan"), {}]]))
 
 
 def test_cancel_stops_at_once_and_leaves_nothing_behind(demo, run, sampler_of, attribute):
@@ -278,7 +281,7 @@ def test_cancel_stops_at_once_and_leaves_nothing_behind(demo, run, sampler_of, a
     for act in (
         lambda: train(run, demo, sampler_of("euler"), seeds=200),
         lambda: train(run, demo, sampler_of("euler"), solver="MLP", steps=9999),
-        lambda: draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET))),
+        lambda: draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=demo.encode(TARGET))),
     ):
         management.interrupt_current_processing()
         with pytest.raises(management.InterruptProcessingException):
@@ -292,8 +295,8 @@ def test_half_precision_models(shaped, run, sampler_of, dtype):
     learned = train(run, world, sampler_of("euler"), solver="MLP")[0]
     plain = draw(world, sampler_of("euler"))
     for target in (None, world.encode(TARGET)):
-        assert torch.equal(draw(world, applied(run, sampler_of("euler"), learned, 0.0, target=target)), plain)
-        edited = draw(world, applied(run, sampler_of("euler"), learned, target=target))
+        assert torch.equal(draw(world, with_attribute(run, sampler_of("euler"), learned, 0.0, target=target)), plain)
+        edited = draw(world, with_attribute(run, sampler_of("euler"), learned, target=target))
         assert torch.isfinite(edited).all()
         assert not torch.equal(edited, plain)
 
@@ -304,7 +307,7 @@ def test_inpainting_keeps_what_it_does_not_repaint(demo, run, sampler_of, attrib
     mask[..., :8] = 1
     given = {"samples": torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5, "noise_mask": mask}
     plain = draw(demo, sampler_of("euler"), latent=given)
-    edited = draw(demo, applied(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)), latent=given)
+    edited = draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=demo.encode(TARGET)), latent=given)
     assert torch.allclose(edited[..., 8:], given["samples"][..., 8:], atol=1e-4)
     assert (edited - plain)[..., :8].abs().max() > 0.02
 
@@ -325,7 +328,7 @@ def test_a_stored_attribute_moves_the_picture_by_what_it_holds(shaped, run, samp
         return (x - scaling(level, noise, nothing)) / scaling(level, nothing, torch.ones(1))
 
     attribute = Mixture(((Attribute(Recipe(0.5, branch=0.0), decompose(change), kind_of(world.model)), 1.0),))
-    sampler = run("ApplyAttribute", sampler=sampler_of("euler"), attribute=attribute, strength=1.0, budget=0.0)[0].sampler_function
+    sampler = with_attribute(run, sampler_of("euler"), attribute).sampler_function
     sigmas = torch.tensor([0.9, 0.6, 0.3, 0.0])
     x = scaling(sigmas[0], noise, picture)
     close(sampler(Foreseeing(world, foresee), x, sigmas, extra_args={}, disable=True) - picture, change, 1e-3)

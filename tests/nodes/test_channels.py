@@ -109,8 +109,6 @@ def test_a_schedule_is_measured_on_them(demo, run, channels, distance):
 
 @for_each
 def test_an_attribute_s_preview_shows_them(demo, run, sampler_of, channels):
-    from comfy_extras.nodes_custom_sampler import BasicScheduler
-
     from pack.nodes.avi import TrainAttribute
 
     ports = TrainAttribute.define_schema().inputs
@@ -125,7 +123,7 @@ def test_an_attribute_s_preview_shows_them(demo, run, sampler_of, channels):
             negative=demo.encode(""),
             vae=OtherVae(demo.vae, channels),
             sampler=sampler_of("euler"),
-            sigmas=BasicScheduler.execute(demo.model, "normal", 4, 1.0).args[0],
+            sigmas=demo.sigmas(4),
             latent=demo.empty(),
             seeds=1,
         ),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pack.core.hspace.direction import Direction, Family
+from pack.tests.edits import with_direction
 
 
 @pytest.fixture(params=["demo", "SD15", "SD20", "SDXL", "SD15 distilled"])
@@ -122,8 +123,7 @@ def test_jacobian_directions_move_the_prediction_more_than_random_ones(world, ru
     random = Direction(random * directions[0].norm / random.norm(), directions[0].sigmas, directions[0].family, "random")
 
     def change(direction):
-        settings = dict(strength=0.1, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-        model = run("ApplyDirection", model=world.model, direction=direction, **settings)[0]
+        model = with_direction(run, world.model, direction, 0.1)
         return (
             world.sample(sampler_of("euler"), steps=1, cfg=1.0, model=model, prompt="a face", seed=0)
             - world.sample(sampler_of("euler"), steps=1, cfg=1.0, prompt="a face", seed=0)
@@ -145,8 +145,7 @@ def test_a_jacobian_s_singular_value_is_how_far_a_small_shift_moves_the_predicti
     share, of_output = 0.05, float((calculate(sigma, none + 1, none) - calculate(sigma, none, none)).abs())
 
     def drawn(strength):
-        settings = dict(start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-        model = run("ApplyDirection", model=world.model, direction=direction, strength=strength, **settings)[0]
+        model = with_direction(run, world.model, direction, strength)
         latent = world.sample(sampler_of("euler"), steps=1, cfg=1.0, model=model, prompt="a face", seed=0)
         return world.model.get_model_object("latent_format").process_in(latent)
 
@@ -165,11 +164,10 @@ def test_pullback_directions_are_what_h_does_along_its_most_sensitive_inputs(wor
 def test_a_mask_keeps_directions_to_its_inside(demo, run, sampler_of):
     mask = torch.zeros(1, 32, 32)
     mask[:, :, :16] = 1
-    settings = dict(strength=1.0, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
     shares = []
     for m in (mask, 1 - mask):
         direction = discover(run, demo, method="Jacobian", images=1, count=1, latent=demo.empty(size=32), mask=m)[0][0]
-        model = run("ApplyDirection", model=demo.model, direction=direction, **settings)[0]
+        model = with_direction(run, demo.model, direction)
         change = (
             (
                 demo.sample(sampler_of("euler"), steps=3, model=model, prompt="a face", seed=0, latent=demo.empty(size=32))

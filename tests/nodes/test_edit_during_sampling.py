@@ -89,10 +89,10 @@ def test_every_sampler_of_the_host_is_known_here():
 
 def test_one_edited_step_of_euler_is_two_runs_with_the_edit_between(run, demo, sampler_of):
     """x_t edited at the third step equals stopping there, editing, and going on without new noise."""
-    from comfy_extras.nodes_custom_sampler import BasicScheduler, SamplerCustom
+    from comfy_extras.nodes_custom_sampler import SamplerCustom
 
     euler = sampler_of("euler")
-    sigmas = BasicScheduler.execute(demo.model, "normal", 6, 1.0).args[0]
+    sigmas = demo.sigmas(6)
     conditioning = demo.encode("a face, red hair"), demo.encode("")
     first = SamplerCustom.execute(demo.model, True, 1, 2.0, *conditioning, euler, sigmas[:3], demo.empty()).args[0]
     between = brighter(demo.model.model.process_latent_in(first["samples"]))

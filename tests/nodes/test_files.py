@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pack.core.avi.attribute import Mixture
-from pack.tests.attributes import TARGET, applied, draw, train
+from pack.tests.attributes import TARGET, draw, train
 from pack.tests.campaigns.fuzz.files import attribute as small_attribute
 from pack.tests.campaigns.fuzz.files import load, table, whole
+from pack.tests.edits import with_attribute
 
 
 def test_a_saved_direction_loads_back_equal(folders, run, random_direction):
@@ -56,8 +57,8 @@ def test_a_saved_attribute_loads_back_and_says_what_it_is(demo, folders, run, sa
         assert [p.recipe for p, _ in loaded.parts] == [p.recipe for p, _ in one.parts]
         for target in (None, demo.encode(TARGET)):
             assert torch.equal(
-                draw(demo, applied(run, sampler_of("euler"), loaded, target=target)),
-                draw(demo, applied(run, sampler_of("euler"), one, target=target)),
+                draw(demo, with_attribute(run, sampler_of("euler"), loaded, target=target)),
+                draw(demo, with_attribute(run, sampler_of("euler"), one, target=target)),
             )
         assert "3 channels" in info
         assert "latent 16 x 16" in info

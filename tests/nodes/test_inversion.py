@@ -3,18 +3,13 @@
 import pytest
 import torch
 
+from pack.tests.edits import with_direction
 from pack.tests.rounding import close
 
 
 @pytest.fixture(params=["demo", "SD15", "SD20", "SDXL"])
 def world(request, demo, shaped):
     return demo if request.param == "demo" else shaped(request.param)
-
-
-def sigmas_of(world, steps):
-    from comfy_extras.nodes_custom_sampler import BasicScheduler
-
-    return BasicScheduler.execute(world.model, "normal", steps, 1.0).args[0]
 
 
 @pytest.fixture
@@ -43,14 +38,14 @@ def inverted(run, world, latent, sigmas, **changes):
 
 @pytest.mark.parametrize("start", ["empty", "picture"])
 def test_the_exact_sampler_returns_to_the_picture(world, run, picture, start):
-    latent, sigmas = picture(world, batch=2), sigmas_of(world, 6)
+    latent, sigmas = picture(world, batch=2), world.sigmas(6)
     noise, _, exact, _ = inverted(run, world, latent, sigmas, refinements=0)
     back = drawn(world, noise, exact, sigmas, latent if start == "picture" else world.empty(2))
     close(back, latent["samples"], 1e-6)  # the host's scaling to and from its latent format rounds
 
 
 def test_the_noise_starts_any_sampler_node_and_the_error_is_what_it_says(world, run, picture, sampler_of):
-    latent, sigmas = picture(world), sigmas_of(world, 6)
+    latent, sigmas = picture(world), world.sigmas(6)
     noise, noisy, _, error = inverted(run, world, latent, sigmas)
     back = drawn(world, noise, sampler_of("euler"), sigmas, latent)
     expected = (back - latent["samples"]).square().mean().sqrt() / latent["samples"].std(correction=1)
@@ -63,7 +58,7 @@ def test_the_noise_starts_any_sampler_node_and_the_error_is_what_it_says(world, 
 
 
 def test_refinement_brings_the_way_back_closer(demo, run, picture):
-    latent, sigmas = picture(demo, size=32), sigmas_of(demo, 12)
+    latent, sigmas = picture(demo, size=32), demo.sigmas(12)
     errors = [inverted(run, demo, latent, sigmas, refinements=n)[3] for n in (0, 10)]
     assert errors[1] < 0.7 * errors[0]
 
@@ -72,7 +67,7 @@ def test_a_generated_picture_is_inverted_to_its_own_noise(demo, run, sampler_of)
     """Down and up again: the noise found is the noise drawn from, up to what a step loses."""
     import comfy.sample
 
-    sigmas, empty = sigmas_of(demo, 20), demo.empty(size=32)
+    sigmas, empty = demo.sigmas(20), demo.empty(size=32)
     noise = comfy.sample.prepare_noise(empty["samples"], 3)
     drawn_latent = comfy.sample.sample_custom(
         demo.model, noise, 1.0, sampler_of("euler"), sigmas, demo.encode("a face"), [], empty["samples"], disable_pbar=True
@@ -87,28 +82,25 @@ def test_an_edit_keeps_the_exact_way_back(demo, run, picture, sampler_of):
     from pack.core.hspace.direction import Direction
     from pack.host.families import family_of
 
-    latent, sigmas = picture(demo, size=32), sigmas_of(demo, 6)
+    latent, sigmas = picture(demo, size=32), demo.sigmas(6)
     noise, _, exact, _ = inverted(run, demo, latent, sigmas, refinements=2)
     direction = Direction(
         20 * torch.randn(1, 128, 4, 4, generator=torch.Generator().manual_seed(0)), (1.0,), family_of(demo.model), "random"
     )
-    settings = dict(direction=direction, start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-    back = [
-        drawn(demo, noise, exact, sigmas, latent, run("ApplyDirection", model=demo.model, strength=s, **settings)[0]) for s in (0.0, 1.0)
-    ]
+    back = [drawn(demo, noise, exact, sigmas, latent, with_direction(run, demo.model, direction, s)) for s in (0.0, 1.0)]
     close(back[0], latent["samples"], 1e-6)
     assert (back[1] - latent["samples"]).abs().max() > 0.01
 
 
 def test_a_batch_inverts_as_its_singles(demo, run, picture):
-    latent, sigmas = picture(demo, batch=2), sigmas_of(demo, 4)
+    latent, sigmas = picture(demo, batch=2), demo.sigmas(4)
     both = inverted(run, demo, latent, sigmas, tolerance=0.0, refinements=3)[1]["samples"]
     single = inverted(run, demo, {"samples": latent["samples"][1:]}, sigmas, tolerance=0.0, refinements=3)[1]["samples"]
     close(both[1:], single, 1e-3)
 
 
 def test_clear_errors(demo, run, picture):
-    latent, sigmas = picture(demo), sigmas_of(demo, 4)
+    latent, sigmas = picture(demo), demo.sigmas(4)
     noise, _, exact, _ = inverted(run, demo, latent, sigmas)
     with pytest.raises(ValueError, match="sigmas: must go down to 0"):
         inverted(run, demo, latent, sigmas[:-1])
@@ -117,13 +109,13 @@ def test_clear_errors(demo, run, picture):
     with pytest.raises(ValueError, match="latent_image: got"):
         drawn(demo, noise, exact, sigmas, demo.empty(size=24))
     with pytest.raises(ValueError, match="sigmas: the exact sampler needs"):
-        drawn(demo, noise, exact, sigmas_of(demo, 5), latent)
+        drawn(demo, noise, exact, demo.sigmas(5), latent)
 
 
 def test_cancel_stops_within_a_model_call(demo, run, picture):
     import comfy.model_management as management
 
-    latent, sigmas = picture(demo), sigmas_of(demo, 4)
+    latent, sigmas = picture(demo), demo.sigmas(4)
     management.interrupt_current_processing()
     with pytest.raises(management.InterruptProcessingException):
         inverted(run, demo, latent, sigmas)

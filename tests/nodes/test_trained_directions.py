@@ -3,6 +3,7 @@
 import torch
 
 from pack.core.hspace.trained import in_form
+from pack.tests.edits import with_direction
 from pack.tests.training import edited
 
 
@@ -22,18 +23,7 @@ def test_a_trained_direction_works_at_another_size_than_it_was_trained_at(demo, 
 
 
 def test_batches_singles_and_second_runs_agree(demo, run, sampler_of, trained):
-    model = run(
-        "ApplyDirection",
-        model=demo.model,
-        direction=trained[0],
-        strength=1.0,
-        start_percent=0.0,
-        end_percent=0.9,
-        ramp=0.0,
-        branch="both",
-        asymmetric=True,
-        keep_norm=False,
-    )[0]
+    model = with_direction(run, demo.model, trained[0], end_percent=0.9, asymmetric=True)
     both = demo.sample(sampler_of("euler"), model=model, latent=demo.empty(2))
     assert torch.equal(demo.sample(sampler_of("euler"), model=model, latent=demo.empty(2)), both)
     torch.testing.assert_close(demo.sample(sampler_of("euler"), model=model, latent=demo.empty(1)), both[:1], rtol=0, atol=1e-3)
@@ -91,8 +81,7 @@ def test_mixes_with_a_trained_direction_are_directions_and_files(demo, run, samp
 
 def test_two_edits_in_either_order_give_one_picture(demo, run, sampler_of, trained):
     """Each network looks at h as it is without the other's shift."""
-    settings = dict(start_percent=0.0, end_percent=0.9, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
-    apply = lambda model, direction: run("ApplyDirection", model=model, direction=direction, strength=0.7, **settings)[0]
+    apply = lambda model, direction: with_direction(run, model, direction, 0.7, end_percent=0.9)
     other = trained[0].means
     one, two = apply(apply(demo.model, trained[0]), other), apply(apply(demo.model, other), trained[0])
     torch.testing.assert_close(demo.sample(sampler_of("euler"), model=one), demo.sample(sampler_of("euler"), model=two), rtol=0, atol=1e-3)

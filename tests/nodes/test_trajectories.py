@@ -13,17 +13,8 @@ def world(request, demo, shaped):
     return demo if request.param == "demo" else shaped(request.param)
 
 
-def wired(world, sampler, *, steps=STEPS, seed=3, cfg=2.0, latent=None, prompt="a face"):
-    """The inputs of SamplerCustomAdvanced."""
-    from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider, RandomNoise
-
-    return dict(
-        noise=RandomNoise.execute(seed).args[0],
-        guider=CFGGuider.execute(world.model, world.encode(prompt), world.encode(""), cfg).args[0],
-        sampler=sampler,
-        sigmas=BasicScheduler.execute(world.model, "normal", steps, 1.0).args[0],
-        latent_image=latent or world.empty(),
-    )
+def wired(world, sampler, **changes):
+    return world.wired(sampler, **{"steps": STEPS, "seed": 3, **changes})
 
 
 def advanced(**inputs):

@@ -1,0 +1,31 @@
+"""The pack's edits as the tests apply them: each node with settings that a test may change."""
+
+
+def with_direction(run, model, direction, strength=1.0, **changes):
+    """The model that Apply Direction gives."""
+    settings = dict(start_percent=0.0, end_percent=1.0, ramp=0.0, branch="both", asymmetric=False, keep_norm=False)
+    return run("ApplyDirection", model=model, direction=direction, strength=strength, **{**settings, **changes})[0]
+
+
+def with_attribute(run, sampler, attribute, strength=1.0, **changes):
+    """The sampler that Apply Attribute gives."""
+    settings = dict(budget=0.0, target=None, mask=None)
+    return run("ApplyAttribute", sampler=sampler, attribute=attribute, strength=strength, **{**settings, **changes})[0]
+
+
+def with_gain(run, sampler, target, strength=1.0, **changes):
+    """The sampler that Edit During Sampling gives: it raises the first two singular values."""
+    operation = run(
+        "SpectrumOperation",
+        mode="gain",
+        first=1,
+        last=2,
+        gain=1.5,
+        exponent=1.0,
+        threshold=1.0,
+        keep_energy=True,
+        strength=strength,
+        layout="channel",
+    )[0]
+    settings = dict(operation=operation, target=target, steps="all in range", start_percent=0.0, end_percent=1.0)
+    return run("EditDuringSampling", sampler=sampler, **{**settings, **changes})[0]
