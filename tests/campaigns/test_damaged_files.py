@@ -10,8 +10,8 @@ import pytest
 
 from pack.tests.campaigns.fuzz.cases import KINDS, KNOWN
 from pack.tests.campaigns.fuzz.files import load, whole
+from pack.tests.campaigns.fuzz.safetensors_parts import Parts
 from pack.tests.campaigns.fuzz.spoiling import BASES, FAULTS
-from pack.tests.campaigns.fuzz.tensor_damage import Parts
 from pack.tests.child import command
 
 MB = 2**20

@@ -12,22 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 
-from pack.core.hspace.file import direction_tensors, load_direction
+from pack.tests.campaigns.first_save import FirstSave, is_same, save
 from pack.tests.campaigns.saver import MOMENTS, Saver, direction
-
-
-def is_same(path, other):
-    """Whether a file is whole and holds this direction."""
-    found = load_direction(path)
-    return torch.equal(found.shifts, other.shifts) and found.notes == other.notes
-
-
-def save(one, prefix="smile"):
-    from pack.host.folders import save_whole
-
-    return save_whole(*direction_tensors(one), prefix)
 
 
 @pytest.fixture(scope="module")
@@ -48,38 +35,8 @@ def savers():
 
 @pytest.fixture
 def saved(folders):
-    """The folder of a first save, smile_00001_, that must not change.
-
-    Its `others` says whether the save changed, what else is there, and what is left over.
-    """
-    path = save(direction(1))
-    content = path.read_bytes()
-
-    class Saved:
-        folder, output = path.parent, path.parent.parent
-
-        def others(self):
-            """What stands beside the first file: files under final names, and the rest."""
-            assert path.read_bytes() == content
-            beside = set(self.folder.iterdir()) - {path}
-            return sorted(file for file in beside if file.suffix == ".safetensors"), sorted(
-                file for file in beside if file.suffix != ".safetensors"
-            )
-
-        def listed(self):
-            import folder_paths
-
-            return set(folder_paths.get_filename_list("semantic_latents"))
-
-        def next_save_works(self):
-            new = save(direction(3, 4))
-            assert is_same(new, direction(3, 4))
-            assert new.name in self.listed()
-            assert new != path
-            self.others()
-            return new
-
-    return Saved()
+    """The folder of a first save, smile_00001_, that must not change."""
+    return FirstSave(save(direction(1)))
 
 
 def after_kill(saved, meant, case=""):

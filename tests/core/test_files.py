@@ -90,7 +90,7 @@ def test_an_error_that_names_the_file_stays_and_a_long_one_is_cut(tmp_path):
     assert len(str(caught.value)) < READABLE
 
 
-def test_cancel_and_mistakes_of_other_kinds_pass_through(tmp_path):
+def test_an_interruption_passes_through(tmp_path):
     @names_damage
     def load(path):
         raise KeyboardInterrupt

@@ -14,7 +14,8 @@ import torch
 from pack.tests.campaigns.fuzz import pickle_damage, tensor_damage
 from pack.tests.campaigns.fuzz.files import ATTRIBUTES, MATRIX, pth, saved, whole
 from pack.tests.campaigns.fuzz.pickle_damage import Call, packed, unpacked, with_pickle, with_two_directories
-from pack.tests.campaigns.fuzz.tensor_damage import DTYPES, FORMATS, IN_JSON, Parts, repeated, written
+from pack.tests.campaigns.fuzz.safetensors_parts import DTYPES, FORMATS, IN_JSON, Parts, written
+from pack.tests.campaigns.fuzz.tensor_damage import repeated
 
 
 def png(width, height):

@@ -9,8 +9,8 @@ import zipfile
 
 import torch
 
+from pack.tests.campaigns.fuzz.byte_damage import blanked, cut, flipped, grown
 from pack.tests.campaigns.fuzz.files import MATRIX, pth
-from pack.tests.campaigns.fuzz.tensor_damage import blanked, cut, flipped, grown
 
 MB = 2**20
 
