@@ -7,6 +7,11 @@ from torch import nn
 from pack.host.copies import passable
 
 
+@pytest.fixture
+def inference():
+    """Gradients are recorded here: a node that needs them leaves the host's inference mode itself."""
+
+
 class Block(nn.Module):
     """A transformer's block: adds to its input, in place where it is told to."""
 
