@@ -1,4 +1,4 @@
-"""Every test here runs as a node does."""
+"""Every test here runs in inference mode, as a prompt does."""
 
 import pytest
 

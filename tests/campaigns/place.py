@@ -7,7 +7,6 @@ import torch
 from pack.tests.edits import with_direction
 from pack.tests.rounding import close
 
-MASKS = ("no mask", "mask", "inpainting")  # of the node, and of the LATENT
 SIZES = {"square": (6, 6), "odd": (5, 9)}
 STEPS = 3
 
@@ -20,7 +19,7 @@ class Cell(NamedTuple):
     format: str
     batch: int
     size: str
-    mask: str
+    mask: str  # "no mask", "mask" (the node's), or "inpainting" (the LATENT's)
 
 
 class Place:

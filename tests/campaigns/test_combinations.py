@@ -13,6 +13,7 @@ from pack.tests.rounding import close
 from pack.tests.wiring import random
 
 pytestmark = pytest.mark.campaign
+
 DONE = set()  # pairs of a feature and an edit that were tried
 
 

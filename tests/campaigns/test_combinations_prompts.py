@@ -26,6 +26,7 @@ from pack.tests.campaigns.learners import (
 from pack.tests.wiring import node, random
 
 pytestmark = pytest.mark.campaign
+
 PLAIN = {}  # what each learner learns from plain prompts
 
 

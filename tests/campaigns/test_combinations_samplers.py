@@ -11,6 +11,7 @@ from pack.tests.rounding import close
 from pack.tests.wiring import node, random
 
 pytestmark = pytest.mark.campaign
+
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 HIDES_X_T = {"sa_solver", "sa_solver_pece", "uni_pc", "uni_pc_bh2", "dpm_fast", "dpm_adaptive"}
 TWINS = {

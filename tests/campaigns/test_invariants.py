@@ -12,6 +12,7 @@ from pack.tests.campaigns.rows import ROUNDING, ROWS, Here
 from pack.tests.rounding import close
 
 pytestmark = pytest.mark.campaign
+
 CHAINED = {"model": ["ApplyDirection"], "sampler": ["EditDuringSampling", "ApplyAttribute"]}
 BOOKKEEPING = {"current_patcher"}  # the host's own, of who used the model last
 MASKED = ["EditDuringSampling", "ApplyDirection", "ApplyAttribute", "DiscoverDirections"]

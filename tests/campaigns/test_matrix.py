@@ -11,6 +11,7 @@ from pack.tests.campaigns.groups import GROUPS
 from pack.tests.campaigns.place import SIZES, Cell, Place
 
 pytestmark = pytest.mark.campaign
+
 FAMILIES = {
     "demo": None,
     "SD 1.5": "SD15",

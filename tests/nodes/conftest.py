@@ -1,4 +1,4 @@
-"""Every test here runs as a node does, and may ask for a random direction."""
+"""Every test here runs in inference mode, as a prompt does, and may ask for a random direction."""
 
 import pytest
 import torch
