@@ -127,17 +127,6 @@ def test_the_batch_size_does_not_matter(demo, run, sampler_of):
     torch.testing.assert_close(one, all_at_once, rtol=0, atol=1e-3)
 
 
-def test_memory_that_holds_few_splits_the_batch(demo, monkeypatch):
-    from pack.nodes.trajectories import fitting
-
-    latents = torch.zeros(8, 3, 16, 16)
-    need = demo.model.memory_required([4, 3, 16, 16])
-    monkeypatch.setattr(type(demo.model), "get_free_memory", lambda self, device: need * 1.01)
-    assert fitting(demo.model, latents, len(latents)) == 2
-    monkeypatch.setattr(type(demo.model), "get_free_memory", lambda self, device: 0)
-    assert fitting(demo.model, latents, len(latents)) == 1
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
