@@ -91,7 +91,8 @@ class Attribute:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the latent that it was learned at."""
-        return tuple(self.stored.shape[-2:])
+        height, width = self.stored.shape[-2:]
+        return height, width
 
     def change(self, x: Tensor, pair: Pair) -> Tensor:
         """y - x: (b, c, h, w), what strength 1 adds to the source's code x at T_x beside its target's."""

@@ -89,7 +89,8 @@ class _Part:
         return shapes
 
     def attribute(self, tensors: dict[str, Tensor], kind: LatentKind) -> Attribute:
-        stored = LatentSVD(*(tensors.pop(key).float() for key in ("U", "S", "Vh")), self.shape, torch.float32)
+        U, S, Vh = (tensors.pop(key).float() for key in ("U", "S", "Vh"))
+        stored = LatentSVD(U, S, Vh, self.shape, torch.float32)
         network = None
         if tensors:
             network = ValueNetwork.empty(*tensors["first"].shape)

@@ -19,7 +19,7 @@ class ValueNetwork(nn.Module):
     Residual, and its last layer starts at 0: it starts as the plain concatenation (both choices are ours).
     """
 
-    def __init__(self, channels: int, width: int, hidden: int = HIDDEN):
+    def __init__(self, channels: int, width: int, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.first = nn.Parameter(torch.randn(channels, width, hidden) / width**0.5)
         self.first_bias = nn.Parameter(torch.zeros(channels, 1, hidden))
@@ -68,7 +68,8 @@ def train(
         optimizer = torch.optim.LBFGS(network.parameters(), max_iter=1, history_size=20, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
-            return sum(problem(network.values(S, shape)).sum() for problem, S, shape in zip(problems, values, shapes, strict=True)) / total
+            each = (problem(network.values(S, shape)).sum() for problem, S, shape in zip(problems, values, shapes, strict=True))
+            return sum(each, start=values[0].new_zeros(())) / total
 
         def closure() -> Tensor:
             optimizer.zero_grad()

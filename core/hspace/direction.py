@@ -53,7 +53,8 @@ class Direction:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of h that the direction was found at."""
-        return tuple(self.shifts.shape[-2:])
+        height, width = self.shifts.shape[-2:]
+        return height, width
 
     @property
     def norm(self) -> float:
@@ -82,7 +83,8 @@ class Direction:
 
     def shift(self, h: Tensor, sigma: float) -> Tensor:
         """The shift (1, c, h, w) of any h: (b, c, h, w) at a noise level, in its size and on its device."""
-        return self.resampled([sigma]).resized(tuple(h.shape[-2:])).shifts.to(h.device)
+        height, width = h.shape[-2:]
+        return self.resampled([sigma]).resized((height, width)).shifts.to(h.device)
 
     def mean(self) -> Direction:
         """Itself: it is the same for all pictures."""
@@ -121,15 +123,21 @@ def combine(
     stack = [d.resampled(levels).resized(first.size).shifts for d in directions]
     if orthogonalise:
         stack = less_projections(stack)
-    total = sum(weight * shifts for weight, shifts in zip(weights, stack, strict=True))
+    total = weighted_sum(weights, stack)
     scale = len(directions) ** -0.5 if keep_size else 1.0
     parts = " + ".join(f"{weight:g} x {d.notes.get('target', d.method)}" for weight, d in zip(weights, directions, strict=True))
     return Direction(scale * total, tuple(levels), first.family, "combination", {"parts": parts})
 
 
+def weighted_sum(weights: Sequence[float], stack: Sequence[Tensor]) -> Tensor:
+    """sum_i c_i dh_i of shifts of one shape."""
+    return sum((weight * shifts for weight, shifts in zip(weights, stack, strict=True)), start=stack[0].new_zeros(()))
+
+
 def less_projections(stack: list[Tensor]) -> list[Tensor]:
     """Shifts (n, c, h, w), each less its projection on those before it, row by row (Gram-Schmidt)."""
-    basis, result = [], []
+    basis: list[Tensor] = []
+    result: list[Tensor] = []
     for shifts in stack:
         rest = shifts.flatten(1).double()
         for unit in basis:

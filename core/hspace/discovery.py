@@ -14,7 +14,7 @@ from torch import Tensor
 class Means:
     """Running means of shifts (b, c, h, w), one for each noise level."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.sums: dict[float, Tensor] = {}
         self.counts: dict[float, int] = {}
 
@@ -74,7 +74,7 @@ class Jacobian:
     optional weights of the output's entries, such as a mask.
     """
 
-    def __init__(self, f: Map, step: float, weight: Tensor | None = None):
+    def __init__(self, f: Map, step: float, weight: Tensor | None = None) -> None:
         self.f, self.step, self.weight = f, step, weight
 
     def forward(self, v: Tensor) -> Tensor:

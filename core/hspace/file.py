@@ -66,11 +66,11 @@ def _described(direction: AnyDirection, tensors: dict[str, Tensor]) -> dict[str,
         }
     number = sum(key.endswith(".shifts") for key in tensors)
     tensors |= _table(direction.mean(), f"{number}.")
-    trained = isinstance(direction, TrainedDirection)
-    if trained:
+    if isinstance(direction, TrainedDirection):
         tensors |= {
             f"{number}.network.{key}": value.float().cpu().clone().contiguous() for key, value in direction.network.state_dict().items()
         }
+    trained = isinstance(direction, TrainedDirection)
     return {"number": number, "trained": trained, "method": direction.method, "notes": direction.notes}
 
 

@@ -90,14 +90,14 @@ def places_of(part: Tensor, pictures: Tensor) -> list[tuple[int, Place]]:
     A place is one only where all values are equal bit for bit. It may reach over the picture's edges.
     """
     height, width = part.shape[-2:]
-    size = rows, columns = tuple(pictures.shape[-2:])
+    rows, columns = pictures.shape[-2:]
     if height > rows or width > columns:
         return []
     around = torch.cat([pictures, pictures[..., : height - 1, :]], -2)
     around = torch.cat([around, around[..., : width - 1]], -1)
     starts = (pictures == part[:, :1, :1]).all(1).nonzero().tolist()
     equal = [(i, top, left) for i, top, left in starts if torch.equal(around[i, :, top : top + height, left : left + width], part)]
-    return [(i, Place(cells_from(top, height, rows), cells_from(left, width, columns), size)) for i, top, left in equal]
+    return [(i, Place(cells_from(top, height, rows), cells_from(left, width, columns), (rows, columns))) for i, top, left in equal]
 
 
 def cells_from(start: int, length: int, count: int) -> Sequence[int]:

@@ -20,15 +20,17 @@ class ImplicitNetwork(nn.Module):
     scale: root mean square of h, in units of which it reads and writes (ours).
     """
 
-    def __init__(self, channels: int, scale: float = 1.0):
+    scale: Tensor
+
+    def __init__(self, channels: int, scale: float = 1.0) -> None:
         super().__init__()
         self.enter = nn.Conv2d(channels, channels, 1)
         self.time = nn.Linear(channels, channels)
         self.norm = nn.GroupNorm(math.gcd(GROUPS, channels), channels)
         self.leave = nn.Conv2d(channels, channels, 1)
         self.register_buffer("scale", torch.tensor(float(scale)))
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for part in self.leave.parameters():
+            nn.init.zeros_(part)
 
     @classmethod
     def empty(cls, channels: int) -> ImplicitNetwork:

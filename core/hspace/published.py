@@ -44,7 +44,7 @@ def checked_archive(path: Path, largest: int) -> io.BytesIO:
                     for operation, argument, _ in pickletools.genops(data)
                     if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL")
                 ]
-                other = [name for name, argument in asked if name != "GLOBAL" or argument.replace(" ", ".") not in PICKLED]
+                other = [name for name, argument in asked if name != "GLOBAL" or str(argument).replace(" ", ".") not in PICKLED]
                 if other:
                     raise ValueError("its pickle asks for more than tensors")
             target.writestr(entry.filename, data)

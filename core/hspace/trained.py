@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from .direction import Direction, Family, check_same_family, combine, less_projections
+from .direction import Direction, Family, check_same_family, combine, less_projections, weighted_sum
 from .network import ImplicitNetwork
 
 Form = Literal["full", "mean", "global"]
@@ -19,9 +19,14 @@ Form = Literal["full", "mean", "global"]
 class AnyDirection(Protocol):
     """What every direction can do, whether its shift is the same for all pictures or looks at each one's h."""
 
-    family: Family
-    method: str
-    notes: dict[str, str]
+    @property
+    def family(self) -> Family: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def notes(self) -> dict[str, str]: ...
 
     def shift(self, h: Tensor, sigma: float) -> Tensor:
         """The shift (b or 1, c, h, w) of h: (b, c, h, w) at a noise level."""
@@ -87,7 +92,7 @@ class MixedDirection:
         shifts = [part.shift(h, sigma).expand(h.shape).to(h.device, torch.float32) for part in self.parts]
         if self.orthogonalise:
             shifts = less_projections(shifts)
-        total = sum(weight * shift for weight, shift in zip(self.weights, shifts, strict=True))
+        total = weighted_sum(self.weights, shifts)
         return total / len(self.parts) ** 0.5 if self.keep_size else total
 
     def mean(self) -> Direction:
@@ -101,8 +106,9 @@ def mixed(
     directions: Sequence[AnyDirection], weights: Sequence[float], *, orthogonalise: bool = False, keep_size: bool = False
 ) -> Direction | MixedDirection:
     """`combine` for directions of which some look at h: their parts are then added, and orthogonalised, picture by picture."""
-    if all(isinstance(direction, Direction) for direction in directions):
-        return combine(directions, weights, orthogonalise=orthogonalise, keep_size=keep_size)
+    plain = [direction for direction in directions if isinstance(direction, Direction)]
+    if len(plain) == len(directions):
+        return combine(plain, weights, orthogonalise=orthogonalise, keep_size=keep_size)
     result = MixedDirection(tuple(directions), tuple(weights), orthogonalise, keep_size)
     return MixedDirection(result.parts, result.weights, orthogonalise, keep_size, result.mean().notes)
 

@@ -54,7 +54,7 @@ class Training:
     network: is not modified; the result is in `average`, an exponential mean of the weights over the last updates.
     """
 
-    def __init__(self, network: ImplicitNetwork, rate: float, updates: int):
+    def __init__(self, network: ImplicitNetwork, rate: float, updates: int) -> None:
         self.network = copy.deepcopy(network).requires_grad_(True)
         self.average = copy.deepcopy(network).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
@@ -74,7 +74,8 @@ class Training:
         scale = gradient.abs().max().clamp(min=SMALLEST)
         through.backward(gradient / scale)
         for weight in self.network.parameters():
-            weight.grad *= scale
+            if weight.grad is not None:
+                weight.grad *= scale
         self._check("gradient", float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)))
         for group in self.optimizer.param_groups:  # falls to a tenth along a cosine
             group["lr"] = self.rate * (0.55 + 0.45 * math.cos(math.pi * len(self.losses) / max(1, self.updates)))

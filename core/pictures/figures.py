@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+P = ParamSpec("P")
 PAPER, INK, FAINT, BULK = "#18191d", "#ced3dc", "#343842", "#4a505e"
 ACCENTS = ("#7fb3e8", "#e8a15c")
 LEGEND_ROOM = 6
@@ -34,11 +35,11 @@ In custom_nodes, in the folder of this pack, with ComfyUI's Python:
 pip install -r requirements.txt"""
 
 
-def plot(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def plot(draw: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """A function that draws with matplotlib; where that cannot be imported, its picture says so, and what was measured is not lost."""
 
     @wraps(draw)
-    def picture(*measured, **options) -> Tensor:
+    def picture(*measured: P.args, **options: P.kwargs) -> Tensor:
         try:
             return draw(*measured, **options)
         except ImportError as error:
@@ -177,7 +178,7 @@ def _draw_bulk(axes: Axes, svd: LatentSVD, sigma: float) -> None:
         return
     expected = noise_spectrum(svd.matrix, sigma)
     axes.fill_between(range(1, len(expected) + 1), expected, color=BULK, zorder=0, label=f"noise of {sigma:.3g}")
-    axes.axhline(bulk_edge(svd.matrix, sigma), color=INK, linewidth=1.2, linestyle="--", zorder=1)
+    axes.axhline(float(bulk_edge(svd.matrix, sigma)), color=INK, linewidth=1.2, linestyle="--", zorder=1)
 
 
 def _chart(x_label: str, y_label: str) -> tuple[Figure, Axes]:

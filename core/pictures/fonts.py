@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 from PIL import ImageFont
 from PIL.ImageFont import FreeTypeFont
@@ -40,7 +41,11 @@ STYLES = ("bold", "black", "light", "thin", "italic", "oblique", "condensed", "m
 @lru_cache(maxsize=64)
 def load(path: str, size: int) -> FreeTypeFont:
     """A font at a size in pixels. Raises OSError for a file that Pillow cannot read at this size."""
-    return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+    return ImageFont.truetype(path, size) if path else _basic(size)
+
+
+def _basic(size: int) -> FreeTypeFont:
+    return cast(FreeTypeFont, ImageFont.load_default(size))  # it is of another class only where no size is given
 
 
 def font_folders() -> list[Path]:
@@ -77,7 +82,7 @@ def matplotlib_font() -> list[str]:
 def covered(path: str, characters: Iterable[str]) -> set[str]:
     """Those of the characters that a font has."""
     try:
-        font = ImageFont.truetype(path, 24, layout_engine=ImageFont.Layout.BASIC) if path else ImageFont.load_default(24)
+        font = ImageFont.truetype(path, 24, layout_engine=ImageFont.Layout.BASIC) if path else _basic(24)
         lacking = _glyph(font, NO_CHARACTER)
         return {character for character in characters if _glyph(font, character) != lacking}
     except OSError:  # of fixed sizes, or damaged: no font to draw with
@@ -92,7 +97,7 @@ def _glyph(font: FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
 class Fonts:
     """Font files in the order of preference; each is opened only for characters that none before it has."""
 
-    def __init__(self, files: Sequence[str]):
+    def __init__(self, files: Sequence[str]) -> None:
         self.files = files
         self.first: dict[str, str | None] = {}  # by character, the first font that has it
         self.covered: dict[tuple[str, str], bool] = {}  # by font and character
@@ -105,9 +110,9 @@ class Fonts:
         characters = {character for character in text if not character.isspace()}
         self._find(characters)
         chosen = {character: self.first[character] for character in characters}
-        drawable = {character for character, font in chosen.items() if font is not None}
-        needed = sorted({chosen[character] for character in drawable}, key=self.files.index)
-        whole = [font for font in needed if len(needed) > 1 and self._has(font, drawable) == drawable]
+        drawable = {character: font for character, font in chosen.items() if font is not None}
+        needed = sorted(set(drawable.values()), key=self.files.index)
+        whole = [font for font in needed if len(needed) > 1 and self._has(font, drawable) == drawable.keys()]
         return chosen | dict.fromkeys(drawable, whole[0]) if whole else chosen
 
     def _find(self, characters: set[str]) -> None:
@@ -120,7 +125,7 @@ class Fonts:
                 break
         self.first |= dict.fromkeys(characters - self.first.keys())
 
-    def _has(self, font: str, characters: set[str]) -> set[str]:
+    def _has(self, font: str, characters: Collection[str]) -> set[str]:
         unknown = {character for character in characters if (font, character) not in self.covered}
         if unknown:
             found = covered(font, unknown)

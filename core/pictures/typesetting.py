@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from math import ceil
 
 from PIL import Image, ImageDraw
 
@@ -32,7 +33,8 @@ class Face:
 
     def runs(self, text: str) -> Iterator[tuple[str | None, str]]:
         """The text in runs of one font; a space is in that of the character before it."""
-        font, pairs = BASIC, []
+        font: str | None = BASIC
+        pairs: list[tuple[str | None, str]] = []
         for character in text:
             font = self.fonts.get(character, BASIC if font is None else font)
             pairs.append((font, character))
@@ -48,7 +50,7 @@ class Face:
     def extent(self) -> tuple[int, int]:
         """Pixels that a line takes above and below its baseline, in the tallest of the fonts."""
         fonts = [load(font, self.size) for font in {BASIC, *self.fonts.values()} - {None}]
-        return max(font.getmetrics()[0] for font in fonts), max(font.getbbox("Hg", anchor="ls")[3] for font in fonts)
+        return max(font.getmetrics()[0] for font in fonts), max(ceil(font.getbbox("Hg", anchor="ls")[3]) for font in fonts)
 
     def write(self, pen: ImageDraw.ImageDraw, left: float, baseline: float, text: str) -> None:
         """Draw a line in white."""
@@ -113,7 +115,8 @@ def paragraphs_of(text: str) -> list[str]:
 
 def wrapped(text: str, width: float, face: Face) -> list[str]:
     """Lines of at most this width: broken between words or ideographs, inside a word only where it is wider itself."""
-    lines, line = [], ""
+    lines: list[str] = []
+    line = ""
     for piece in PIECES.findall(text):
         if line and face.length(line + piece) > width:
             lines, line = [*lines, line], ""

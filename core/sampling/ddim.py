@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -51,10 +52,10 @@ def sample_ddim(
     eta: float = 0.0,
     boost_below: float = 0.0,
     flow: bool = False,
-    noise: Callable[[float, float], Tensor] | None = None,
-    callback: Callable[[dict], None] | None = None,
-    announce: Callable[[float], dict] | None = None,
-    options: dict | None = None,
+    noise: Callable[[Tensor, Tensor], Tensor] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    announce: Callable[[float], dict[str, Any]] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> Tensor:
     """DDIM with noise share eta, and eta = 1 where a step starts at boost_below or below (quality boosting, Kwon et al. 2023, 3.4).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ def nearest(latents: Tensor, pictures: Tensor, asked: Sequence[int | None]) -> t
     apart = torch.stack([(latents - picture).abs().flatten(1).amax(1) for picture in pictures], 1)
     least = apart.amin(1)
     kept = [row is not None and bool(line[row] <= most) for row, line, most in zip(asked, apart, least, strict=True)]
-    return [row if keep else int(line.argmin()) for row, line, keep in zip(asked, apart, kept, strict=True)], least
+    return [row if row is not None and keep else int(line.argmin()) for row, line, keep in zip(asked, apart, kept, strict=True)], least
 
 
 def sample_along(
@@ -102,8 +103,8 @@ def sample_along(
     path: Path,
     *,
     mask: Tensor | None = None,
-    callback: Callable[[dict], None] | None = None,
-    options: dict | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> Tensor:
     """A first-order run that adds at each step what the path's own step missed (direct inversion, Ju et al. 2024).
 

@@ -45,7 +45,7 @@ class _Seen(Exception):
 class _Recorder(WrappedDenoiser):
     """The denoiser of a run that is only looked at, at the first evaluation of the chosen steps."""
 
-    def __init__(self, denoiser: Denoiser, sigmas: Tensor, steps: tuple[int, ...], traits: Traits):
+    def __init__(self, denoiser: Denoiser, sigmas: Tensor, steps: tuple[int, ...], traits: Traits) -> None:
         super().__init__(denoiser)
         self._known = traits.known
         self._firsts = traits.first_calls(len(sigmas) - 1)
@@ -70,10 +70,10 @@ class _Recorder(WrappedDenoiser):
         if self._complete:
             raise _Seen
 
-    def confirming(self, callback: Callable[[dict], None]) -> Callable[[dict], None]:
+    def confirming(self, callback: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
         """The run's callback, which looks whether the sampler reports what was seen as its running latent, and ends the run at the last."""
 
-        def confirm(state: dict) -> None:
+        def confirm(state: dict[str, Any]) -> None:
             check_reported(state, self._unconfirmed.pop(state["i"], None))
             if self._complete:
                 raise _Seen
@@ -100,7 +100,7 @@ def recorded(
     *,
     steps: Iterable[int],
     traits: Traits = UNKNOWN,
-    callback: Callable[[dict], None] = lambda state: None,
+    callback: Callable[[dict[str, Any]], None] = lambda state: None,
     **options: Any,
 ) -> dict[int, Moment]:
     """The moments of sampler(model, x, sigmas, callback=callback, **options) at these steps; the run ends at the last of them.

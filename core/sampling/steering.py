@@ -69,7 +69,7 @@ class WrappedDenoiser:
     Samplers ask for some by name, to tell the host's denoiser from a bare model: so what is wrapped has a name that none asks for.
     """
 
-    def __init__(self, denoiser: Denoiser):
+    def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
 
     def __getattr__(self, name: str) -> Any:
@@ -87,12 +87,13 @@ class SteeredDenoiser(WrappedDenoiser):
 
     def __init__(
         self, denoiser: Denoiser, edit: StepEdit, sigmas: Tensor, steps: tuple[int, ...], target: Target, traits: Traits = UNKNOWN
-    ):
+    ) -> None:
         super().__init__(denoiser)
         self._edit, self._target, self._traits = edit, target, traits
         self._schedule, self._steps, self._calls = sigmas.tolist(), steps, 0
         self._firsts = traits.first_calls(len(sigmas) - 1)
-        self._reported, self._unconfirmed = False, {}  # whether the run reports its steps; what was edited and not yet reported
+        self._reported = False  # whether the run reports its steps
+        self._unconfirmed: dict[int, Tensor] = {}  # what was edited and not yet reported
         self._up = is_ascending(self._schedule)
         if target == "x0" and steps and not (self._up or is_descending(self._schedule)):
             raise ValueError("sigmas: they go up and down, so that a noise level does not tell its step. Edit x_t in place of x0.")
@@ -101,8 +102,8 @@ class SteeredDenoiser(WrappedDenoiser):
         """Denoised latent of x: (b, ...) at sigma: (b,), edited where the step is one of the chosen."""
         level = float(sigma.flatten()[0])
         if self._target == "x0":
-            denoised, step = self._denoiser(x, sigma, **options), self._step_around(level)
-            return self._edit(denoised, step) if step in self._steps else denoised
+            denoised, around = self._denoiser(x, sigma, **options), self._step_around(level)
+            return self._edit(denoised, around) if around in self._steps else denoised
         step = self._firsts.get(self._calls)
         self._calls += 1
         if step in self._steps:
@@ -122,7 +123,7 @@ class SteeredDenoiser(WrappedDenoiser):
             x.copy_(edited)
         self._unconfirmed[step] = x
 
-    def confirming(self, callback: Callable[[dict], None] | None) -> Callable[[dict], None]:
+    def confirming(self, callback: Callable[[dict[str, Any]], None] | None) -> Callable[[dict[str, Any]], None]:
         """The run's callback, which looks whether what was edited is the running latent that the sampler reports.
 
         It raises ValueError where it is not: an evaluation that was taken for a step's first was of something else. It takes the place of
@@ -130,7 +131,7 @@ class SteeredDenoiser(WrappedDenoiser):
         """
         self._reported = True
 
-        def confirm(state: dict) -> None:
+        def confirm(state: dict[str, Any]) -> None:
             check_reported(state, self._unconfirmed.pop(state["i"], None))
             if callback:
                 callback(state)
@@ -154,7 +155,7 @@ def check_at_step(level: float, expected: float) -> None:
         raise not_at_its_steps()
 
 
-def check_reported(state: dict, x: Tensor | None) -> None:
+def check_reported(state: dict[str, Any], x: Tensor | None) -> None:
     """Raise ValueError if the running latent that a callback reports at a step is not the x that was taken for it; None is none."""
     if x is not None and state["x"] is not x and not torch.equal(state["x"], x):
         raise not_at_its_steps()
@@ -204,7 +205,7 @@ def sample_steered(
 class SwitchedDenoiser(WrappedDenoiser):
     """One denoiser up to a step of a descending schedule, another from it on."""
 
-    def __init__(self, before: Denoiser, after: Denoiser, sigmas: Tensor, step: int):
+    def __init__(self, before: Denoiser, after: Denoiser, sigmas: Tensor, step: int) -> None:
         super().__init__(before)
         self._after, self._level = after, float(sigmas[step])
 

@@ -24,7 +24,7 @@ class Levels(NamedTuple):
     start: float
     end: float
 
-    def __contains__(self, level: object) -> bool:
+    def __contains__(self, level: float) -> bool:  # type: ignore[override]  # a tuple may be asked for any object, a range for levels
         return at_or_below(level, self.start) and at_or_below(self.end, level)
 
     def steps(self, sigmas: Sequence[float]) -> tuple[int, ...]:

@@ -125,7 +125,10 @@ class Edit:
         return None
 
     def __call__(self, S: Tensor, matrix: MatrixShape) -> Tensor:
-        return scale(S, self.gains(matrix))
+        gains = self.gains(matrix)
+        if gains is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither gains by rank nor a call of its own.")
+        return scale(S, gains)
 
 
 @dataclass(frozen=True)
