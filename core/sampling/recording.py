@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from .steering import UNKNOWN, Denoiser, Traits, WrappedDenoiser, check_at_step, check_reported, not_at_its_steps
+from .steering import UNKNOWN, Callback, Denoiser, Traits, WrappedDenoiser, check_at_step, check_reported, not_at_its_steps
 
 Seen = Literal["x_t", "x0"]
 
@@ -70,7 +70,7 @@ class _Recorder(WrappedDenoiser):
         if self._complete:
             raise _Seen
 
-    def confirming(self, callback: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def confirming(self, callback: Callback) -> Callback:
         """The run's callback, which looks whether the sampler reports what was seen as its running latent, and ends the run at the last."""
 
         def confirm(state: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def recorded(
     *,
     steps: Iterable[int],
     traits: Traits = UNKNOWN,
-    callback: Callable[[dict[str, Any]], None] = lambda state: None,
+    callback: Callback = lambda state: None,
     **options: Any,
 ) -> dict[int, Moment]:
     """The moments of sampler(model, x, sigmas, callback=callback, **options) at these steps; the run ends at the last of them.

@@ -20,6 +20,7 @@ from .steps import Levels, at_or_below, is_ascending, is_descending
 Target = Literal["x_t", "x0"]
 StepEdit = Callable[[Tensor, int], Tensor]  # of a latent, at a step
 Denoiser = Callable[..., Tensor]
+Callback = Callable[[dict[str, Any]], None]  # of a sampler, which tells it of each step
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class SteeredDenoiser(WrappedDenoiser):
             x.copy_(edited)
         self._unconfirmed[step] = x
 
-    def confirming(self, callback: Callable[[dict[str, Any]], None] | None) -> Callable[[dict[str, Any]], None]:
+    def confirming(self, callback: Callback | None) -> Callback:
         """The run's callback, which looks whether what was edited is the running latent that the sampler reports.
 
         It raises ValueError where it is not: an evaluation that was taken for a step's first was of something else. It takes the place of
