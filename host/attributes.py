@@ -13,12 +13,14 @@ from ..core.avi.attribute import Attribute, Mixture, Pair, Problem, Recipe, mean
 from ..core.avi.network import ValueNetwork, train
 from ..core.latent import alike, masked
 from ..core.sampling.recording import Moment
-from ..core.sampling.steering import sample_steered
+from ..core.sampling.steering import Callback, Denoiser, sample_steered
 from ..core.sampling.steps import at_or_below, first_step_from
-from .denoisers import levels_of, patcher_of, picture_share, under_prompt
+from ..core.svd.decomposition import LatentSVD
+from .denoisers import NoiseLevels, levels_of, patcher_of, picture_share, under_prompt
 from .pairs import Steps, check_goes_down, kind_of, paired, source_moments, target_moments
 from .progress import tell_once
 from .samplers import AroundSampler, SamplerFunction, masks_over, traits_of
+from .types import Conditioning
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Use:
     attribute: Mixture
     strength: float
     budget: float
-    target: Any | None
+    target: Conditioning | None
     mask: Tensor | None
 
 
@@ -39,7 +41,16 @@ class AttributeSampler(AroundSampler):
     inner: SamplerFunction
     uses: tuple[Use, ...]
 
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+    def __call__(
+        self,
+        model: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        disable: bool | None = None,
+        **options: Any,
+    ) -> Tensor:
         extra_args = extra_args or {}
         uses = [use for use in self.uses if use.strength != 0]
         if len(sigmas) <= 1 or not uses:
@@ -47,12 +58,17 @@ class AttributeSampler(AroundSampler):
         run = Run(model, x, sigmas, dict(extra_args=extra_args, **options))
         edits = [planned for use in uses for planned in self._planned(use, run)]
         inpainted = [extra_args["denoise_mask"]] if extra_args.get("denoise_mask") is not None else []
+
+        def edited(latent: Tensor, step: int) -> Tensor:
+            changes = (planned.change(latent) for planned in edits if planned.steps.edited == step)
+            return latent + sum(changes, start=latent.new_zeros(())).to(latent)
+
         return sample_steered(
             self.inner,
             model,
             x,
             sigmas,
-            edit=lambda latent, step: latent + sum(planned.change(latent) for planned in edits if planned.steps.edited == step).to(latent),
+            edit=edited,
             masks=lambda latent: inpainted,
             name="attribute",
             target="x_t",
@@ -77,13 +93,13 @@ class AttributeSampler(AroundSampler):
 class Run:
     """What a sampler function is called with. x: (b, ...) noise at sigmas[0]."""
 
-    model: Any
+    model: Denoiser
     x: Tensor
     sigmas: Tensor
     options: dict[str, Any]
 
     @property
-    def levels(self) -> Any:
+    def levels(self) -> NoiseLevels:
         """The model's sampling object."""
         return levels_of(self.model)
 
@@ -91,7 +107,7 @@ class Run:
         """The part of the picture that is in the latent where it is edited."""
         return picture_share(self.levels, float(self.sigmas[steps.edited]))
 
-    def pairs(self, inner: SamplerFunction, target: Any, plans: list[Steps]) -> Callable[[Steps], Pair]:
+    def pairs(self, inner: SamplerFunction, target: Conditioning, plans: list[Steps]) -> Callable[[Steps], Pair]:
         """The pair for each plan, from runs under the target prompt, one for each place where they leave the source's."""
 
         def moments(parted: int) -> dict[int, Moment]:
@@ -164,12 +180,21 @@ def in_this_run(use: Use, attribute: Attribute, run: Run) -> bool:
 class Learner(AroundSampler):
     """A sampler function that draws nothing: it looks at the source's and the target's run from the same noise."""
 
-    def __init__(self, inner: SamplerFunction, target: Any, recipe: Recipe, plan: Steps, tick: Callable[..., None]):
+    def __init__(self, inner: SamplerFunction, target: Conditioning, recipe: Recipe, plan: Steps, tick: Callable[..., None]) -> None:
         self.inner, self.target, self.recipe, self.plan, self.tick = inner, target, recipe, plan, tick
         self.problems: list[Problem] = []
         self.differences: list[Tensor] = []
 
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+    def __call__(
+        self,
+        model: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        disable: bool | None = None,
+        **options: Any,
+    ) -> Tensor:
         plan, extra_args = self.plan, extra_args or {}
         moments = source_moments(self.inner, model, x, sigmas, steps=(plan.edited,), extra_args=extra_args, tick=self.tick, **options)
         source = moments[plan.edited]
@@ -193,7 +218,7 @@ class Learner(AroundSampler):
         self.differences.append((target[plan.edited].denoised - source.denoised).float().cpu())
         return x
 
-    def mean_change(self) -> Tensor:
+    def mean_change(self) -> LatentSVD:
         """The mean of what the target foresees more than the source, of the target's rank."""
         return mean_change(self.differences, self.recipe.ranks(self.problems[0].source.matrix)[1])
 
@@ -233,8 +258,8 @@ class OnlyTarget(AroundSampler):
     """A sampler function that draws under the target prompt."""
 
     inner: SamplerFunction
-    target: Any
+    target: Conditioning
 
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, **options: Any) -> Tensor:
+    def __call__(self, model: Denoiser, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, **options: Any) -> Tensor:
         other = under_prompt(model, self.target, x, (extra_args or {}).get("denoise_mask"))
         return self.inner(other, x, sigmas, extra_args=extra_args, **options)

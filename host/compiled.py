@@ -11,7 +11,7 @@ from typing import Any
 
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor, nn
 
 from .options import UNCOMPILED
@@ -19,8 +19,8 @@ from .options import UNCOMPILED
 
 def uncompiled(network: nn.Module) -> nn.Module:
     """The network in a compiled one, whether torch.compile or its own method made it; itself if it is none."""
-    while hasattr(network, "_orig_mod"):
-        network = network._orig_mod
+    while isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+        network = inner
     return copy.copy(network) if getattr(network, "_compiled_call_impl", None) else network  # a copy leaves the compiled call behind
 
 
@@ -36,7 +36,7 @@ def without_graph(model: BaseModel) -> Iterator[bool]:
         model.diffusion_model = network
 
 
-def run_uncompiled(executor, *args: Any, **kwargs: Any) -> Tensor:
+def run_uncompiled(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
     """APPLY_MODEL wrapper: the call without a compiled graph."""
     with without_graph(executor.class_obj):
         return executor(*args, **kwargs)

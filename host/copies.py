@@ -47,7 +47,8 @@ def passable(module: nn.Module, weights_of: Callable[[nn.Module], tuple[Tensor, 
         if id(original) in managed and weights_of:
             weight, bias = weights_of(original)
             part.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-            part.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+            # torch's stubs leave out that None takes a parameter away
+            part.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)  # type: ignore[assignment]
             for key in FUNCTIONS:
                 setattr(part, key, [])
         if isinstance(part, nn.LayerNorm):

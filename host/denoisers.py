@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections import UserDict
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from ..core.sampling.steering import WrappedDenoiser
+from ..core.sampling.steering import Denoiser, WrappedDenoiser
 from ..core.sampling.steps import at_or_below
+from .types import Conditioning
 
 INNER = "inner_model"  # by this name the host's own denoiser holds the guider, and packs' wrappers what they wrap
 
 
-def found_in(denoiser: Any, name: str) -> Any:
+class NoiseLevels(Protocol):
+    """The model's sampling object, as far as it is asked."""
+
+    sigma_max: Tensor
+
+    def percent_to_sigma(self, percent: float) -> float:
+        """The noise level at a part of the schedule, 0..1."""
+
+    def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
+        """The running latent of a picture with noise."""
+
+
+def found_in(denoiser: Denoiser | None, name: str) -> Any:
     """An attribute of a denoiser, or of what it wraps; None if none of them has it."""
-    passed: list[Any] = []
+    passed: list[Denoiser] = []
     while denoiser is not None and all(denoiser is not one for one in passed):
         if getattr(denoiser, name, None) is not None:
             return getattr(denoiser, name)
@@ -28,9 +42,9 @@ def found_in(denoiser: Any, name: str) -> Any:
     return None
 
 
-def guider_of(denoiser: Any) -> Any:
+def guider_of(denoiser: Denoiser) -> CFGGuider:
     """The guider of the run that a denoiser belongs to; ValueError if a wrapper around it hides it."""
-    guider = denoiser
+    guider: Any = denoiser
     while guider is not None and not hasattr(guider, "model_patcher"):
         guider = getattr(guider, INNER, None)
     if guider is None:
@@ -41,17 +55,17 @@ def guider_of(denoiser: Any) -> Any:
     return guider
 
 
-def patcher_of(denoiser: Any) -> ModelPatcher:
+def patcher_of(denoiser: Denoiser) -> ModelPatcher:
     """The model that a denoiser's run draws with."""
     return guider_of(denoiser).model_patcher
 
 
-def levels_of(denoiser: Any) -> Any:
+def levels_of(denoiser: Denoiser) -> NoiseLevels:
     """The model's sampling object, which knows its noise levels."""
     return patcher_of(denoiser).get_model_object("model_sampling")
 
 
-def picture_share(levels: Any, sigma: float) -> float:
+def picture_share(levels: NoiseLevels, sigma: float) -> float:
     """What part of the picture is in the running latent at a noise level: 1, in flow models 1 - sigma.
 
     levels: the model's sampling object.
@@ -59,7 +73,7 @@ def picture_share(levels: Any, sigma: float) -> float:
     return float(levels.noise_scaling(torch.tensor(sigma), torch.zeros(1), torch.ones(1)))
 
 
-def percent_of(model_sampling: Any, sigma: float) -> float:
+def percent_of(model_sampling: NoiseLevels, sigma: float) -> float:
     """The part of the schedule, 0..1, at which a noise level lies: the inverse of the host's percent_to_sigma."""
     low, high = 0.0, 1.0
     for _ in range(20):
@@ -69,12 +83,12 @@ def percent_of(model_sampling: Any, sigma: float) -> float:
     return round(high, 4)
 
 
-class Prompts(UserDict):
+class Prompts(UserDict[str, list[dict[str, Any]]]):
     """A run's prepared prompts, which remember whether they were read."""
 
     read = False
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> list[dict[str, Any]]:
         self.read = True
         return super().__getitem__(name)
 
@@ -82,7 +96,7 @@ class Prompts(UserDict):
 class PromptedDenoiser(WrappedDenoiser):
     """A denoiser under other prompts: the guider at its end holds them while it is called, whatever stands in between."""
 
-    def __init__(self, denoiser: Any, guider: Any, prompts: Prompts):
+    def __init__(self, denoiser: Denoiser, guider: CFGGuider, prompts: Prompts) -> None:
         super().__init__(denoiser)
         self._guider, self._prompts = guider, prompts
 
@@ -100,7 +114,7 @@ class PromptedDenoiser(WrappedDenoiser):
         return denoised
 
 
-def under_prompt(model: Any, target: Any, x: Tensor, denoise_mask: Tensor | None) -> Any:
+def under_prompt(model: Denoiser, target: Conditioning, x: Tensor, denoise_mask: Tensor | None) -> Denoiser:
     """The denoiser of a run with another positive prompt; ControlNets of the run's own prompt stay in force.
 
     Raises ValueError for a guider without a positive prompt, and for a target that brings models of its own.
@@ -111,7 +125,7 @@ def under_prompt(model: Any, target: Any, x: Tensor, denoise_mask: Tensor | None
     return PromptedDenoiser(model, guider, prompts_with(guider, target, x, found_in(model, "latent_image"), denoise_mask))
 
 
-def prompts_with(guider: Any, target: Any, x: Tensor, latent_image: Tensor | None, denoise_mask: Tensor | None) -> Prompts:
+def prompts_with(guider: CFGGuider, target: Conditioning, x: Tensor, latent_image: Tensor | None, denoise_mask: Tensor | None) -> Prompts:
     """A guider's prepared prompts, with another positive one."""
     if "positive" not in getattr(guider, "conds", {}):
         raise ValueError(

@@ -13,16 +13,17 @@ from typing import Any, Literal
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
-from comfy.samplers import CFGGuider
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
 from ..core.hspace.injection import Window, asymmetric_gain, mask_for, matched_scale, shifted
 from ..core.hspace.trained import AnyDirection
+from ..core.sampling.steering import Callback
 from ..core.sampling.steps import Levels, is_descending
 from .compiled import innermost, without_graph
-from .denoisers import percent_of
-from .model_calls import WHOLE, ModelCall, Part, Prompt, told
+from .denoisers import NoiseLevels, percent_of
+from .model_calls import WHOLE, Half, ModelCall, Part, Prompt, told
 from .options import ASKED, EDITED_PASS, EDITING, EDITS, PARTS, PLAN, SIGMA_DOWN, TOLD, sigma_of
 from .other_patches import why_not_reached
 from .progress import tell_once
@@ -56,6 +57,7 @@ class HEdit:
 
     def masks(self, latent: int | None = None) -> Tensor:
         """Its masks (n, h, w), one for all latents or one for each; that of one latent, by its number, if it has its own."""
+        assert self.mask is not None  # asked for only where there is one
         masks = self.mask.reshape(-1, *self.mask.shape[-2:])
         return masks if latent is None or len(masks) == 1 else masks[latent : latent + 1]
 
@@ -87,8 +89,10 @@ class RunPlan:
     latent: the shape (b, c, h, w) of what the run makes; none of its calls can be divided without.
     """
 
-    def __init__(self, edits: tuple[HEdit, ...], sigmas: list[float], model_sampling: Any, latent: torch.Size | None = None):
-        self.edits, self.sigmas, self.model_sampling, self.latent = edits, sigmas, model_sampling, latent
+    def __init__(
+        self, edits: tuple[HEdit, ...], sigmas: list[float], model_sampling: NoiseLevels, latent: torch.Size | None = None
+    ) -> None:
+        self.edits, self.sigmas, self.model_sampling, self.latent = edits, sigmas, model_sampling, latent or torch.Size()
         self.prompts: dict[uuid.UUID, Prompt] = {}
         # Edits whose window was open when the sampler asked about latents, and when the model was called; edits that a call was to show;
         # and edits that moved an h.
@@ -149,7 +153,7 @@ class RunPlan:
         For a prompt's area the host makes a part of every other prompt, under the name of the first: each gets its own here.
         """
         for role, entries in prompts.items():
-            half = "unconditional" if "negative" in role else "conditional"
+            half: Half = "unconditional" if "negative" in role else "conditional"
             for entry in entries or ():
                 if entry["uuid"] in self.prompts:
                     entry["uuid"] = uuid.uuid4()
@@ -192,7 +196,7 @@ class RunPlan:
 
     def apply(self, h: Tensor, sigma: float, parts: list[Part], *, edited_pass: bool) -> Tensor:
         """h: (parts * b, c, h, w) with the shifts of this noise level; the asymmetric ones only in the edited pass."""
-        originals, size = h.chunk(len(parts)), tuple(h.shape[-2:])
+        originals, size = h.chunk(len(parts)), (h.shape[-2], h.shape[-1])
         results = list(originals)
         for edit, direction, strength in zip(self.edits, self.directions_on(h.device), self.strengths, strict=True):
             amount = strength * self.weight(edit, sigma)
@@ -206,7 +210,9 @@ class RunPlan:
         return torch.cat(results)
 
 
-def plan_run(executor, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args, **kwargs) -> Tensor:
+def plan_run(
+    executor: WrapperExecutor, noise: Tensor, latent_image: Tensor, sampler: Sampler, sigmas: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
     """OUTER_SAMPLE wrapper: check the edits against this run, and leave its plan where the UNet's wrapper finds it."""
     guider = executor.class_obj
     options, edits = guider.model_options["transformer_options"], guider.model_options["transformer_options"][EDITS]
@@ -228,7 +234,14 @@ def plan_run(executor, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas
 
 
 def name_prompts(
-    executor, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor, *args, **kwargs
+    executor: WrapperExecutor,
+    guider: CFGGuider,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    callback: Callback | None,
+    noise: Tensor,
+    *args: Any,
+    **kwargs: Any,
 ) -> Tensor:
     """SAMPLER_SAMPLE wrapper: tell the plan the guider's prompts, as the host has prepared them for this run."""
     options = extra_args["model_options"]["transformer_options"]
@@ -237,7 +250,9 @@ def name_prompts(
     return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
 
-def tell_whole(executor, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: int | None = None) -> Tensor:
+def tell_whole(
+    executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: int | None = None
+) -> Tensor:
     """PREDICT_NOISE wrapper: leave what the sampler asks about where the calls on parts of it find it."""
     plan = model_options.get("transformer_options", {}).get(PLAN)
     if plan:
@@ -245,7 +260,16 @@ def tell_whole(executor, x: Tensor, timestep: Tensor, model_options: dict[str, A
     return executor(x, timestep, told(model_options, {ASKED: x}), seed)
 
 
-def call_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **kwargs) -> Tensor:
+def call_model(
+    executor: WrapperExecutor,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: dict[str, list[Any]] | None = None,
+    transformer_options: dict[str, Any] = {},
+    **kwargs: Any,
+) -> Tensor:
     """APPLY_MODEL wrapper: the call without our patches where no edit acts; else with its parts named, and not in a compiled graph."""
     plan = transformer_options.get(PLAN)
     if plan is None:
@@ -280,7 +304,7 @@ def without_edits(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_edit(edit: HEdit, guider: Any, sampler: Any, sigmas: list[float], batch: int) -> None:
+def check_edit(edit: HEdit, guider: CFGGuider, sampler: Sampler, sigmas: list[float], batch: int) -> None:
     """Raise ValueError for an edit that this run could not honour."""
     function = getattr(sampler, "sampler_function", None)
     if edit.asymmetric and not (function and traits_of(function).first_order):
@@ -312,12 +336,21 @@ def shift_h(args: dict[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def run_unet(executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
+def run_unet(
+    executor: WrapperExecutor,
+    x: Tensor,
+    timesteps: Tensor | None = None,
+    context: Tensor | None = None,
+    y: Tensor | None = None,
+    control: dict[str, list[Any]] | None = None,
+    transformer_options: dict[str, Any] = {},
+    **kwargs: Any,
+) -> Tensor:
     """DIFFUSION_MODEL wrapper: out + gain (edited - out) on the parts under an asymmetric edit, with one encoder pass."""
     plan = transformer_options.get(PLAN)
     parts = plan.parts_of(transformer_options) if plan else []
     chunks = plan.chunks(sigma_of(transformer_options), parts) if plan else []
-    if not chunks:
+    if plan is None or not chunks:
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
     gain = plan.gain(sigma_of(transformer_options), transformer_options.get(SIGMA_DOWN))
     call = UNetCall(x, timesteps, context, y, control, transformer_options, kwargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..core.sampling.recording import recorded
+from ..core.sampling.steering import Callback, Denoiser
 from ..core.sampling.steps import first_step_from, is_descending
 from ..core.svd.decomposition import variants
 from .denoisers import levels_of, patcher_of
@@ -30,11 +30,11 @@ class Explorer(AroundSampler):
 
     def __call__(
         self,
-        model: Any,
+        model: Denoiser,
         x: Tensor,
         sigmas: Tensor,
         extra_args: dict[str, Any] | None = None,
-        callback: Callable[[dict], None] | None = None,
+        callback: Callback | None = None,
         disable: bool | None = None,
         **options: Any,
     ) -> Tensor:
@@ -56,7 +56,7 @@ class Explorer(AroundSampler):
             finished.append(self.inner(model, chunk.clone(), sigmas[step:], callback=interruptible(on_step), **run))
         return torch.cat(finished)
 
-    def _step(self, model: Any, sigmas: Tensor) -> int:
+    def _step(self, model: Denoiser, sigmas: Tensor) -> int:
         """The step at which the variants are made; ValueError for a run without it."""
         if not is_descending(sigmas.tolist()):
             raise ValueError("sigmas: they go up (FlipSigmas makes them so); singular vectors are explored in a run that goes down.")

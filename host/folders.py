@@ -9,6 +9,7 @@ from pathlib import Path
 
 import comfy.utils
 import folder_paths
+from torch import Tensor
 
 FOLDER = "semantic_latents"
 DEEPEST = 100  # folders in each other
@@ -38,7 +39,7 @@ def path_of(name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
 
 
-def save_whole(tensors, metadata: dict[str, str], prefix: str) -> Path:
+def save_whole(tensors: dict[str, Tensor], metadata: dict[str, str], prefix: str) -> Path:
     """Write to the next name of this prefix that no folder has; the file appears when it is whole, and never in another's place.
 
     Raises ValueError for a prefix that no file can have, OSError if the folder cannot be written.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +10,17 @@ import comfy.model_management
 import comfy.sample
 import comfy.utils
 import torch
+from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
+from comfy.samplers import KSamplerX0Inpaint
 from torch import Tensor
 
 from ..core.sampling.ddim import sample_ddim
 from ..core.sampling.inversion import Path, invert, nearest, sample_along
-from ..core.sampling.steering import Traits
-from .denoisers import picture_share
+from ..core.sampling.steering import Callback, Denoiser, Traits
+from .denoisers import NoiseLevels, picture_share
 from .runs import check_set, guided, run
+from .types import Conditioning, Latent
 
 SAME = 0.02  # how far a value of two encodings of one picture may be apart, as a share of the picture's largest
 
@@ -29,12 +33,14 @@ class InvertedNoise:
 
     seed = 0
 
-    def __init__(self, start: Tensor, sigma: float, model_sampling: Any, latent_format: Any, inverted: dict[str, Any] | None = None):
+    def __init__(
+        self, start: Tensor, sigma: float, model_sampling: NoiseLevels, latent_format: LatentFormat, inverted: Latent | None = None
+    ) -> None:
         self.start, self.sigma, self.model_sampling, self.latent_format = start, sigma, model_sampling, latent_format
         self.pictures = None if inverted is None else inverted["samples"].cpu()
         self.indices = None if inverted is None else inverted.get("batch_index")
 
-    def rows(self, latent: dict[str, Any]) -> list[int]:
+    def rows(self, latent: Latent) -> list[int]:
         """Which of the inverted pictures each latent is: the one that it equals up to rounding.
 
         For other latents, such as empty ones, that of its batch_index, by which the host's own noise is found again, or of
@@ -42,26 +48,28 @@ class InvertedNoise:
         """
         if len(self.start) == 1:
             return [0] * len(latent["samples"])
+        assert self.pictures is not None  # None only of a single one
         asked = self._asked(latent)
         found, apart = nearest(latent["samples"].cpu(), self.pictures, asked)
         largest = self.pictures.flatten(1).abs().amax(1).tolist()
         rows = [row if far <= SAME * largest[row] else told for row, far, told in zip(found, apart.tolist(), asked, strict=True)]
-        if None in rows:
+        found_all = [row for row in rows if row is not None]
+        if len(found_all) < len(rows):
             index = latent["batch_index"][rows.index(None)]
             raise ValueError(
                 f"latent_image: batch_index {index} is none of the {len(self.start)} pictures that were inverted; "
                 "connect the latent that went into Invert, or a part of it."
             )
-        return rows
+        return found_all
 
-    def _asked(self, latent: dict[str, Any]) -> list[int | None]:
+    def _asked(self, latent: Latent) -> list[int | None]:
         count, indices = len(self.start), latent.get("batch_index")
         if indices is None or indices == self.indices:
             return [i % count for i in range(len(latent["samples"]))]
         own = self.indices or list(range(count))
         return [own.index(index) if index in own else None for index in indices]
 
-    def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
+    def generate_noise(self, input_latent: Latent) -> Tensor:
         """Noise (b, c, h, w) that the host scales and adds to the latent; ValueError for a latent of another size."""
         latent = input_latent["samples"].cpu()
         if latent.shape[1:] != self.start.shape[1:]:
@@ -88,7 +96,16 @@ class AlongPath:
     __name__ = "semantic_latents_exact"
     traits = Traits(first_order=True)
 
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+    def __call__(
+        self,
+        model: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        disable: bool | None = None,
+        **options: Any,
+    ) -> Tensor:
         if len(sigmas) != len(self.sigmas) or not torch.allclose(sigmas.cpu(), torch.tensor(self.sigmas), rtol=1e-4):
             raise ValueError("sigmas: the exact sampler needs the sigmas that Invert was given; connect the same node to both.")
         mask = (extra_args or {}).get("denoise_mask")
@@ -112,10 +129,19 @@ class Inversion:
 
     __name__ = "invert"
 
-    def __init__(self, refinements: int, tolerance: float):
+    def __init__(self, refinements: int, tolerance: float) -> None:
         self.refinements, self.tolerance = refinements, tolerance
 
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+    def __call__(
+        self,
+        model: KSamplerX0Inpaint,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        disable: bool | None = None,
+        **options: Any,
+    ) -> Tensor:
         steps = len(sigmas) - 1
         bar = comfy.utils.ProgressBar(3 * steps)
 
@@ -138,7 +164,7 @@ class Inversion:
         return back
 
 
-def inverted(model: ModelPatcher, source: Any, pictures: list[dict[str, Any]], sigmas: Tensor) -> Tensor:
+def inverted(model: ModelPatcher, source: Conditioning, pictures: Sequence[Latent], sigmas: Tensor) -> Tensor:
     """The noise (n, c, h, w) from which the model draws given pictures under their prompt."""
     sizes = {tuple(latent["samples"].shape[1:]) for latent in pictures}
     if len(sizes) > 1:

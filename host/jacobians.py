@@ -11,7 +11,7 @@ import comfy.utils
 import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from ..core.hspace.discovery import Jacobian, leading_right_vectors
@@ -22,6 +22,7 @@ from .options import PROBING
 from .other_patches import options_of, step_skipped
 from .runs import schedule
 from .seeds import seeds_from
+from .types import Conditioning
 from .unet import DECODER, Chunks, Reached, Stop, UNetCall, recording, replaying, twin_of
 from .watching import SOURCE, watched_runs
 
@@ -43,7 +44,17 @@ class Probe:
     found: tuple[Tensor, Tensor] | None = None
     reached: bool = False
 
-    def __call__(self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
+    def __call__(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        timesteps: Tensor | None = None,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: dict[str, list[Any]] | None = None,
+        transformer_options: dict[str, Any] = {},
+        **kwargs: Any,
+    ) -> Tensor:
         entries, sigma = transformer_options["cond_or_uncond"], float(transformer_options["sigmas"].flatten()[0])
         at_sigma = abs(sigma - self.sigma) <= 1e-4 * sigma
         self.reached = self.reached or at_sigma
@@ -54,9 +65,10 @@ class Probe:
                 self.found = self._directions(executor, call, entries.index(SOURCE))
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
 
-    def _directions(self, executor, call: UNetCall, chunk: int) -> tuple[Tensor, Tensor]:
+    def _directions(self, executor: WrapperExecutor, call: UNetCall, chunk: int) -> tuple[Tensor, Tensor]:
         """Shifts of h (count, c, h, w), a tenth as long as h, and their singular values."""
-        unet, tape = executor.class_obj, []
+        unet = executor.class_obj
+        tape: list[Tensor] = []
         call.run(executor, twin_of(unet, *recording(unet, tape)))
         rows = Rows(call, chunk)
         h = rows.first(tape[-1])
@@ -65,7 +77,7 @@ class Probe:
         shifts = shifts.float() / shifts.float().flatten(1).norm(dim=1)[:, None, None, None]
         return (0.1 * h.float().norm() * shifts).cpu(), values
 
-    def _of_output(self, executor, call: UNetCall, rows: Rows, tape: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _of_output(self, executor: WrapperExecutor, call: UNetCall, rows: Rows, tape: list[Tensor]) -> tuple[Tensor, Tensor]:
         unet = executor.class_obj
         decoder = copies(unet, *DECODER, device=call.x.device)
         h = rows.first(tape[-1]).clone()
@@ -80,9 +92,10 @@ class Probe:
         weight = None if self.mask is None else mask_like(self.mask, call.x)
         return self._leading(output, h, weight)
 
-    def _of_h(self, executor, call: UNetCall, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _of_h(self, executor: WrapperExecutor, call: UNetCall, rows: Rows) -> tuple[Tensor, Tensor]:
         unet = executor.class_obj
-        encoder = copies(unet, "time_embed", "label_emb", "input_blocks", "middle_block", device=call.x.device)
+        parts = "time_embed", "label_emb", "input_blocks", "middle_block"
+        encoder: dict[str, Any] = copies(unet, *parts, device=call.x.device)  # some are lists of blocks
         x, beside = (
             rows.first(call.x).clone().tensor_split([unet.out_channels], 1)
         )  # an inpainting model's mask and picture come after the latent
@@ -123,7 +136,7 @@ class Probe:
 class Rows:
     """One picture of a call's batch, under one prompt, repeated as often as is asked for."""
 
-    def __init__(self, call: UNetCall, chunk: int):
+    def __init__(self, call: UNetCall, chunk: int) -> None:
         self.source, self.chunk, self.count = call, chunk, len(call.options["cond_or_uncond"])
 
     def first(self, value: Tensor) -> Tensor:
@@ -161,7 +174,7 @@ def mask_like(mask: Tensor, x: Tensor) -> Tensor:
 
 def sensitive_directions(
     model: ModelPatcher,
-    prompts: dict[str, Any],
+    prompts: dict[str, Conditioning],
     cfg: float,
     latent: Tensor,
     *,
@@ -180,7 +193,8 @@ def sensitive_directions(
     sigmas = schedule(model, steps)[:-1]
     target = model.get_model_object("model_sampling").percent_to_sigma(percent)
     sigma = float(sigmas[(sigmas.log() - torch.tensor(max(target, 1e-9)).log()).abs().argmin()])
-    probe, probed = Probe(sigma, method, count, iterations, region_of(mask), *seeds_from(seed, 1)), seen_by_patches(model)
+    (first,) = seeds_from(seed, 1)
+    probe, probed = Probe(sigma, method, count, iterations, region_of(mask), first), seen_by_patches(model)
     probed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "semantic_latents_probe", probe)
     for _ in watched_runs(probed, prompts, cfg, latent, steps=steps, seed=seed, count=1, batch=1, looked_at=False):
         pass

@@ -72,7 +72,7 @@ class ModelCall:
             return [Part(prompt.half, prompt.place(self.size), prompt=i) for i, prompt in enumerate(self.prompts)]
         if not halves and not masks:
             return [Part(None)]
-        layout = self._layout()
+        layout: tuple[Sequence[int | None], int] | None = self._layout()
         if layout is None and halves:
             raise ValueError(
                 f"branch: the model is called on {len(self.x)} rows for {len(self.prompts)} prompts and {self.shape[0]} "
@@ -89,7 +89,8 @@ class ModelCall:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the latents."""
-        return tuple(self.shape[-2:])
+        height, width = self.shape[-2:]
+        return height, width
 
     def _is_of_its_size(self, prompt: Prompt) -> bool:
         place = prompt.place(self.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ..core.avi.attribute import LatentKind, Pair, Recipe
 from ..core.sampling.recording import Moment, recorded
-from ..core.sampling.steering import SwitchedDenoiser
+from ..core.sampling.steering import Denoiser, SwitchedDenoiser
 from ..core.sampling.steps import first_step_from, is_descending
-from .denoisers import picture_share, under_prompt
+from .denoisers import NoiseLevels, picture_share, under_prompt
 from .progress import interruptible
 from .samplers import traits_of
+from .types import Conditioning
 
 
 def kind_of(model: ModelPatcher) -> LatentKind:
@@ -43,7 +44,7 @@ class Steps:
     parted: int
 
     @classmethod
-    def of(cls, recipe: Recipe, levels: Any, sigmas: Tensor, *, learned: bool = False) -> Steps:
+    def of(cls, recipe: Recipe, levels: NoiseLevels, sigmas: Tensor, *, learned: bool = False) -> Steps:
         """levels: the model's sampling object. A run that starts after a place is edited, or parts, at its first step.
 
         Raises ValueError if a place lies past the run's last step, or for levels that go up; learned: those of a finished attribute.
@@ -70,7 +71,7 @@ class Steps:
 
 
 @contextmanager
-def same_randomness(x: Tensor):
+def same_randomness(x: Tensor) -> Iterator[None]:
     """Leaves the random state as it was, so that a run inside does not change the noise of the run after it."""
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         yield
@@ -78,7 +79,7 @@ def same_randomness(x: Tensor):
 
 def source_moments(
     inner: Callable[..., Tensor],
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     *,
@@ -105,8 +106,8 @@ def source_moments(
 
 def target_moments(
     inner: Callable[..., Tensor],
-    model: Any,
-    target: Any,
+    model: Denoiser,
+    target: Conditioning,
     x: Tensor,
     sigmas: Tensor,
     *,
@@ -122,8 +123,9 @@ def target_moments(
     return source_moments(inner, switched, x, sigmas, steps=steps, extra_args=extra_args, tick=tick, **options)
 
 
-def paired(moments: dict[int, Moment], steps: Steps, sigmas: Tensor, source: Moment | None, levels: Any) -> Pair:
+def paired(moments: dict[int, Moment], steps: Steps, sigmas: Tensor, source: Moment | None, levels: NoiseLevels) -> Pair:
     """The pair for a source edited at its step. Where the runs part no earlier, it takes the source's moment: what both foresee there."""
     if steps.pairs_at_once:
+        assert source is not None  # it was looked at for this
         return Pair.foreseen(source, moments[steps.taken], picture_share(levels, float(sigmas[steps.edited])))
     return Pair.at(moments[steps.taken], float(sigmas[steps.taken]), float(sigmas[steps.edited]))

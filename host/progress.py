@@ -17,15 +17,16 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.pictures.sheet import labelled_grid
+from ..core.sampling.steering import Callback
 
-TOLD: WeakSet[Any] = WeakSet()  # edits of which the log has said that they do not act in a run
+TOLD: WeakSet[object] = WeakSet()  # edits of which the log has said that they do not act in a run
 RGB_SIDE, DECODED_SIDE = 512, 128  # of a preview, in latent pixels: taken as colours, or decoded by the host's small decoders
 
 
 class Bar:
     """A progress bar of so many ticks; with a model, ticks can show its latents."""
 
-    def __init__(self, total: int, model: ModelPatcher | None = None):
+    def __init__(self, total: int, model: ModelPatcher | None = None) -> None:
         self.bar, self.done = comfy.utils.ProgressBar(total), 0
         self.previewer = None if model is None else previewer_for(model)
 
@@ -78,17 +79,17 @@ def preview_of_run(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Te
     return latent_preview.prepare_callback(model, steps)
 
 
-def interruptible(tick: Callable[[Tensor], None] = lambda denoised: None) -> Callable[[Any], None]:
+def interruptible(tick: Callable[[Tensor], None] = lambda denoised: None) -> Callback:
     """A sampler's callback in runs that the user does not see: Cancel works at every step; tick gets the foreseen latents."""
 
-    def callback(state: Any) -> None:
+    def callback(state: dict[str, Any]) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         tick(state["denoised"])
 
     return callback
 
 
-def tell_once(edit: Any, text: str) -> None:
+def tell_once(edit: object, text: str) -> None:
     """Put into the log, once for each edit however many runs it is in, why it does not act in a run."""
     if edit not in TOLD:
         TOLD.add(edit)

@@ -19,8 +19,8 @@ def prompt_notes(node: type[io.ComfyNode], *inputs: str) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def _text(graph: dict[str, Any], link: Any) -> str | None:
-    seen = set()
+def _text(graph: dict[str, Any], link: object) -> str | None:
+    seen: set[str] = set()
     while isinstance(link, list) and link and link[0] in graph and link[0] not in seen:
         seen.add(link[0])
         inputs = graph[link[0]].get("inputs", {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import comfy.model_management
 import comfy.sample
@@ -12,31 +11,32 @@ import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import KSAMPLER, CFGGuider
+from comfy.samplers import KSAMPLER, CFGGuider, Sampler
 from torch import Tensor
 
 from .families import unet_of
 from .progress import Bar
 from .samplers import SamplerFunction, with_function
 from .seeds import noise_of, seeds_from
+from .types import Conditioning, Latent, Noise
 
 # Told by Empty Latent Image and its like: how many pixels, or frames, its cells stand for.
 RATIOS = ("downscale_ratio_spacial", "downscale_ratio_temporal")
 
 
-def fitted(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
+def fitted(model: ModelPatcher, latent: Latent) -> Latent:
     """The LATENT for a model: an empty one has the model's channels and resolution, another one is as it came."""
     told = {name: latent[name] for name in RATIOS if name in latent}
     rest = {name: value for name, value in latent.items() if name not in RATIOS}
     return {**rest, "samples": comfy.sample.fix_empty_latent_channels(model, latent["samples"], **told)}
 
 
-def empty_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:
+def empty_latent(model: ModelPatcher, latent: Latent) -> Tensor:
     """One latent (1, c, ..., h, w) of the LATENT's size, empty, in the model's own format."""
     return fitted(model, {**latent, "samples": torch.zeros_like(latent["samples"][:1])})["samples"]
 
 
-def checked_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:
+def checked_latent(model: ModelPatcher, latent: Latent) -> Tensor:
     """The empty latent (1, c, h, w) for a model with an h-space; ValueError for another."""
     unet_of(model)
     return empty_latent(model, latent)
@@ -52,7 +52,7 @@ def euler() -> KSAMPLER:
     return comfy.samplers.sampler_object("euler")
 
 
-def guided(model: ModelPatcher, prompts: dict[str, Any], cfg: float = 1.0) -> CFGGuider:
+def guided(model: ModelPatcher, prompts: dict[str, Conditioning], cfg: float = 1.0) -> CFGGuider:
     """The host's guidance. prompts: CONDITIONING by role, "positive" and others."""
     guider = CFGGuider(model)
     guider.inner_set_conds(prompts)
@@ -80,8 +80,8 @@ def run(
 
 
 def run_as_wired(
-    noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict[str, Any], callback: Callable[..., None] | None = None
-) -> dict[str, Any]:
+    noise: Noise, guider: CFGGuider, sampler: Sampler, sigmas: Tensor, latent: Latent, callback: Callable[..., None] | None = None
+) -> Latent:
     """The LATENT of a run as core's SamplerCustomAdvanced makes it of the same inputs."""
     given = fitted(guider.model_patcher, latent)
     result = guider.sample(
@@ -121,7 +121,7 @@ class PreviewedRuns:
         self.bar.tick(torch.cat([*self.finished, denoised]))
 
 
-def drawn(model: ModelPatcher, latent: dict[str, Any], count: int, seed: int) -> Tensor:
+def drawn(model: ModelPatcher, latent: Latent, count: int, seed: int) -> Tensor:
     """The noise (count, c, h, w) of pictures that the model draws."""
     return noise_of(checked_latent(model, latent), seeds_from(seed, count))
 

@@ -10,12 +10,12 @@ from typing import Any, get_args
 
 import comfy.utils
 from comfy.k_diffusion.sampling import default_noise_sampler
-from comfy.samplers import KSAMPLER
+from comfy.samplers import KSAMPLER, Sampler
 from torch import Tensor
 
 from ..core.latent import check_latent
 from ..core.sampling.ddim import sample_ddim
-from ..core.sampling.steering import Target, Traits, sample_steered, steps_in_window
+from ..core.sampling.steering import Callback, Denoiser, Target, Traits, sample_steered, steps_in_window
 from .denoisers import levels_of, picture_share
 from .options import SIGMA_DOWN
 from .progress import tell_once
@@ -63,13 +63,22 @@ class EditedSampler(AroundSampler):
 
     inner: SamplerFunction
     operation: Callable[..., Tensor]
-    target: str
+    target: Target
     once: bool
     start_percent: float
     end_percent: float
     mask: Tensor | None
 
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+    def __call__(
+        self,
+        model: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        disable: bool | None = None,
+        **options: Any,
+    ) -> Tensor:
         extra_args = extra_args or {}
         if len(sigmas) <= 1:
             return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
@@ -114,13 +123,14 @@ def traits_of(function: SamplerFunction) -> Traits:
     """
     while isinstance(function, AroundSampler):
         function = function.inner
-    if isinstance(getattr(function, "traits", None), Traits):
-        return function.traits
+    traits = getattr(function, "traits", None)
+    if isinstance(traits, Traits):
+        return traits
     known = getattr(function, "__module__", "").startswith("comfy.")
     return replace(KNOWN.get(name_of(function), Traits()), known=known)
 
 
-def name_of(function: SamplerFunction) -> str:
+def name_of(function: object) -> str:
     return getattr(function, "__name__", "")
 
 
@@ -141,7 +151,7 @@ def check_target(target: str, function: SamplerFunction) -> None:
         check_exposes_x_t(function, "Choose target x0, which works with every sampler, or")
 
 
-def inner_function(sampler: Any) -> SamplerFunction:
+def inner_function(sampler: Sampler) -> SamplerFunction:
     """The function of a SAMPLER, to be wrapped; ValueError for one that is not built on the host's KSAMPLER."""
     if not isinstance(sampler, KSAMPLER):
         raise ValueError(
@@ -163,7 +173,7 @@ def with_function(sampler: KSAMPLER, function: SamplerFunction) -> KSAMPLER:
     return changed
 
 
-def exposing_function(sampler: Any) -> SamplerFunction:
+def exposing_function(sampler: Sampler) -> SamplerFunction:
     """The function of a SAMPLER that can be edited on x_t; ValueError for any other."""
     inner = inner_function(sampler)
     check_exposes_x_t(inner)
@@ -191,7 +201,16 @@ class DDIM:
     def draws_noise(self) -> bool:
         return self.eta > 0 or self.boost_percent < 1
 
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **options: Any) -> Tensor:
+    def __call__(
+        self,
+        model: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        disable: bool | None = None,
+        **options: Any,
+    ) -> Tensor:
         extra_args = extra_args or {}
         levels = levels_of(model)
         boost = levels.percent_to_sigma(self.boost_percent) if self.boost_percent < 1 else 0.0

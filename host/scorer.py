@@ -7,6 +7,8 @@ from typing import Any
 import comfy.model_management
 import torch
 import torch.nn.functional as F
+from comfy.clip_vision import ClipVisionModel
+from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ..core.pictures.channels import as_rgb
@@ -16,7 +18,7 @@ from .copies import copy_of
 class ImageScorer:
     """The host's CLIP vision model as a function of pictures that gradients pass."""
 
-    def __init__(self, clip_vision: Any):
+    def __init__(self, clip_vision: ClipVisionModel) -> None:
         comfy.model_management.load_model_gpu(clip_vision.patcher)
         self.model, self.settings = copy_of(clip_vision.model, clip_vision.load_device), clip_vision
 
@@ -40,16 +42,17 @@ class ImageScorer:
 class PictureDecoder:
     """A VAE's decoder as a function of latents that gradients pass: (b, c, h, w), as between nodes, to (b, c, H, W) in 0..1."""
 
-    def __init__(self, vae: Any):
+    def __init__(self, vae: VAE) -> None:
         comfy.model_management.load_model_gpu(vae.patcher)
-        self.model, self.vae = copy_of(vae.first_stage_model, vae.device), vae
+        self.vae = vae
+        self.model: Any = copy_of(vae.first_stage_model, vae.device)  # it has more methods than a module
 
     def __call__(self, latents: Tensor) -> Tensor:
         decoded = self.model.decode(latents.to(self.vae.device, self.vae.vae_dtype)).float()
         return self.vae.process_output(decoded.clone())  # it works in place
 
 
-def text_embedding(clip: Any, text: str) -> Tensor:
+def text_embedding(clip: CLIP, text: str) -> Tensor:
     """The text tower's pooled embedding (e,)."""
     pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)[1]
     if pooled is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +10,18 @@ from typing import Any
 import comfy.model_management
 import comfy.samplers
 import torch
+from comfy.controlnet import ControlBase
 from comfy.hooks import EnumHookType
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
-from comfy.samplers import KSAMPLER
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import KSAMPLER, CFGGuider, KSamplerX0Inpaint
 from torch import Tensor
 
 from ..core.hspace.discovery import Means
 from ..core.hspace.training import Training, change_loss, directional_loss, matching_loss, reach_loss
 from ..core.sampling.ddim import euler_step
+from ..core.sampling.steering import Callback
 from .compiled import seen_by_patches
 from .copies import copies
 from .model_calls import check_undivided, told, undivided
@@ -27,6 +29,7 @@ from .options import EDITING, SHIFTED
 from .other_patches import step_skipped
 from .runs import guided, run
 from .samplers import SamplerFunction
+from .types import Conditioning
 from .unet import DECODER, Reached, Stop, UNetCall, recording, replaying, twin_of
 from .watching import NOT_IN_FORCE, same_size
 
@@ -36,7 +39,7 @@ REACH = 0.5  # weight of the move's length beside its direction
 class ModelInTraining:
     """A model that carries a network, and what one call of it needs: the shift of h, and gradients through the decoder only."""
 
-    def __init__(self, model: ModelPatcher):
+    def __init__(self, model: ModelPatcher) -> None:
         self.model = seen_by_patches(model)
         self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"{EDITING}_training", self.run_unet)
         self.model.set_model_middle_block_after_patch(self.shift_h)
@@ -52,17 +55,29 @@ class ModelInTraining:
         if not options.get(SHIFTED):
             self.size = float(h.float().square().mean().sqrt())
             return {"h": h}
+        assert self.network is not None  # h is shifted in training alone
         self.shape = same_size(self.shape, h)
         shift = self.network(h.detach(), float(options["sigmas"].flatten()[0]))
         self.shifts.append(shift.detach())
         return {"h": h + shift.to(h.dtype)}
 
-    def run_unet(self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs) -> Tensor:
+    def run_unet(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        timesteps: Tensor | None = None,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: dict[str, list[Any]] | None = None,
+        transformer_options: dict[str, Any] = {},
+        **kwargs: Any,
+    ) -> Tensor:
         """DIFFUSION_MODEL wrapper: where gradients are asked for, the encoder runs without, the decoder in a copy that passes them."""
         check_undivided(x, transformer_options)
         if not (transformer_options.get(SHIFTED) and torch.is_grad_enabled()):
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        call, unet, tape = UNetCall(x, timesteps, context, y, control, with_backward(transformer_options), kwargs), executor.class_obj, []
+        call, unet = UNetCall(x, timesteps, context, y, control, with_backward(transformer_options), kwargs), executor.class_obj
+        tape: list[Tensor] = []
         with torch.no_grad():
             blocks, middle = recording(unet, tape)
             with suppress(Reached):
@@ -107,7 +122,7 @@ class TrainingRuns:
     """What all runs of a training share: model, prompts, guidance, steps, and the noise level below which nothing is shifted."""
 
     trained: ModelInTraining
-    prompts: dict[str, Any]
+    prompts: dict[str, Conditioning]
     cfg: float
     sigmas: Tensor
     lowest: float
@@ -131,7 +146,15 @@ class EditedRun:
 
     __name__ = "follow_direction"
 
-    def __call__(self, model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback=None, disable=None) -> Tensor:
+    def __call__(
+        self,
+        model: KSamplerX0Inpaint,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Callback | None = None,
+        disable: bool | None = None,
+    ) -> Tensor:
         guider, options, steps = model.inner_model, extra_args["model_options"], self.runs.steps
         check_in_force(guider, sigmas[:steps].tolist())
         freeze_controls(guider.conds)
@@ -143,7 +166,7 @@ class EditedRun:
                 self.tick()
         return x
 
-    def edited(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+    def edited(self, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
         """The prediction with h shifted; ValueError if the model is not called for it."""
         self.runs.trained.shifts.clear()
         edited = prediction(guider, options, x, sigma, "positive", shifted=True)
@@ -151,7 +174,7 @@ class EditedRun:
             raise step_skipped(options)
         return edited
 
-    def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+    def step(self, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
         """The prediction that the run goes on with."""
         raise NotImplementedError
 
@@ -165,7 +188,7 @@ class Trainer(EditedRun):
     training: Training | None = None
     last: tuple[Tensor, Tensor] | None = None  # predictions of the last step, plain and edited
 
-    def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+    def step(self, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
         names = ["positive", "target"] if self.objective.needs_target else ["positive"]
         plain, *target = (prediction(guider, options, x, sigma, name, shifted=False) for name in names)
         if self.training is None:
@@ -184,7 +207,7 @@ class Averaging(EditedRun):
 
     means: Means
 
-    def step(self, guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+    def step(self, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
         edited = self.edited(guider, options, x, sigma)
         self.means.add(float(sigma[0]), torch.cat(self.runs.trained.shifts).cpu())
         return edited
@@ -196,7 +219,9 @@ def trained(trainer: Trainer, batches: Sequence[Tensor], epochs: int, show: Call
         for _ in range(epochs):
             for batch in batches:
                 trainer.runs.run(trainer, batch)
+                assert trainer.last is not None  # every run has a step
                 show(trainer.last)
+    assert trainer.training is not None
     return trainer.training
 
 
@@ -210,13 +235,13 @@ def averaged(
     return averaging.means.result()
 
 
-def prediction(guider: Any, options: dict[str, Any], x: Tensor, sigma: Tensor, name: str, *, shifted: bool) -> Tensor:
+def prediction(guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor, name: str, *, shifted: bool) -> Tensor:
     """The denoised latent of x under this prompt, guided as the host does it in a run with these model options, with h shifted or not."""
     options = told(undivided(options, x), {SHIFTED: shifted})
     return comfy.samplers.sampling_function(guider.inner_model, x, sigma, guider.conds["negative"], guider.conds[name], guider.cfg, options)
 
 
-def check_in_force(guider: Any, sigmas: list[float]) -> None:
+def check_in_force(guider: CFGGuider, sigmas: list[float]) -> None:
     """Raise ValueError for a prompt of a run that is without effect at one of these noise levels."""
     for name, parts in guider.conds.items():
         spans = [(part.get("timestep_end", 0.0), part.get("timestep_start", float("inf"))) for part in parts]
@@ -224,7 +249,7 @@ def check_in_force(guider: Any, sigmas: list[float]) -> None:
             raise ValueError(NOT_IN_FORCE.format("source" if name == "positive" else name))
 
 
-def check_weights(**prompts: Any) -> None:
+def check_weights(**prompts: Conditioning | None) -> None:
     """Raise ValueError for a prompt that changes the model's weights: one copy of the decoder serves all prompts. None passes."""
     for name, prompt in prompts.items():
         if any(extras.get("hooks") and extras["hooks"].get_type(EnumHookType.Weight) for _, extras in prompt or []):
@@ -236,14 +261,14 @@ def check_weights(**prompts: Any) -> None:
 class FrozenControl:
     """A ControlNet that no gradient is asked of: its weights are inference tensors."""
 
-    def __init__(self, control: Any):
+    def __init__(self, control: ControlBase) -> None:
         self.control = control
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.control, name)
 
     @torch.no_grad()
-    def get_control(self, *args: Any) -> Any:
+    def get_control(self, *args: Any) -> dict[str, list[Any]] | None:
         return self.control.get_control(*args)
 
 
@@ -262,7 +287,7 @@ def with_backward(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def in_training():
+def in_training() -> Iterator[None]:
     """Tells the host that gradients are needed."""
     before, comfy.model_management.in_training = comfy.model_management.in_training, True
     try:

@@ -7,7 +7,7 @@ and wrappers act as in any pass. Nothing on the model is replaced: a shallow twi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +20,14 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from .other_patches import why_not_reached
 
+Layer = Callable[..., Tensor]
 DECODER = ("time_embed", "label_emb", "output_blocks", "out")  # the UNet's parts that take part after the middle block
 
 
 class Record:
     """The last layer of a block: keeps a copy of what passes through it, to which the host adds control residuals in place."""
 
-    def __init__(self, tape: list[Tensor]):
+    def __init__(self, tape: list[Tensor]) -> None:
         self.tape = tape
 
     def __call__(self, h: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ class Stop(Record):
 class Replay:
     """The only layer of a block: gives back what was recorded."""
 
-    def __init__(self, recorded: Tensor):
+    def __init__(self, recorded: Tensor) -> None:
         self.recorded = recorded
 
     def __call__(self, h: Tensor) -> Tensor:
@@ -75,10 +76,10 @@ class UNetCall:
     """The arguments of one call of the host's UNet, for a batch of n chunks, (n b, ...)."""
 
     x: Tensor
-    timesteps: Tensor
+    timesteps: Tensor | None
     context: Tensor | None
     y: Tensor | None
-    control: dict[str, list] | None
+    control: dict[str, list[Any]] | None
     options: dict[str, Any]
     rest: dict[str, Any]
 
@@ -107,7 +108,7 @@ class UNetCall:
             return rest.execute(self.x, self.timesteps, self.context, self.y, control, self.options, **self.rest)
 
 
-def saved_from_patches(options: dict[str, Any]) -> AbstractContextManager:
+def saved_from_patches(options: dict[str, Any]) -> AbstractContextManager[Any]:
     """Where patches may write in place into what a gradient needs later, as FreeU V2 does, that is copied."""
     patches = {*options.get("patches", {}), *options.get("patches_replace", {})} - {
         "middle_block_after_patch"
@@ -126,7 +127,8 @@ def run_decoder_twice(
 
     Raises ValueError if a wrapper between skips the UNet.
     """
-    unet, tape, dice = executor.class_obj, [], Dice()
+    unet, dice = executor.class_obj, Dice()
+    tape: list[Tensor] = []
     plain = call.run(executor, twin_of(unet, *recording(unet, tape, dice.keep)))
     if not tape:
         why = why_not_reached({"transformer_options": call.options})
@@ -138,7 +140,7 @@ def run_decoder_twice(
 class Chunks:
     """Takes the rows of some chunks out of whatever has the batch's length, in lists and dictionaries too."""
 
-    def __init__(self, chunks: list[int], count: int, batch: int):
+    def __init__(self, chunks: list[int], count: int, batch: int) -> None:
         size = batch // count
         self.rows = [row for i in chunks for row in range(i * size, (i + 1) * size)]
         self.batch = batch
@@ -151,7 +153,7 @@ class Chunks:
         return [self(item) for item in value] if isinstance(value, list) else value
 
 
-def recording(unet: UNetModel, tape: list[Tensor], *further: Callable[[Tensor], Tensor]) -> tuple[list, list]:
+def recording(unet: UNetModel, tape: list[Tensor], *further: Layer) -> tuple[list[list[Layer]], list[Layer]]:
     """The blocks before the decoder, each of which puts its output on the tape, and further layers at their end.
 
     A UNet without a middle block (a distilled one) gets one that only records: h is what would have entered it.
@@ -160,13 +162,13 @@ def recording(unet: UNetModel, tape: list[Tensor], *further: Callable[[Tensor], 
     return blocks, [*(unet.middle_block or ()), Record(tape), *further]
 
 
-def replaying(unet: UNetModel, tape: list[Tensor], *further: Callable[[Tensor], Tensor]) -> tuple[list, list]:
+def replaying(unet: UNetModel, tape: list[Tensor], *further: Layer) -> tuple[list[list[Layer]], list[Layer]]:
     """Blocks before the decoder that give back a tape, and further layers at their end."""
     *kept, h = tape
     return [[Replay(recorded)] for recorded in kept], [Replay(h), *further]
 
 
-def twin_of(unet: UNetModel, input_blocks: list[Iterable], middle_block: list) -> UNetModel:
+def twin_of(unet: UNetModel, input_blocks: Sequence[Iterable[Layer]], middle_block: Sequence[Layer]) -> UNetModel:
     """The same UNet, weights and all, with other blocks before the decoder."""
     twin = copy.copy(unet)
     vars(twin).update(input_blocks=input_blocks, middle_block=middle_block)  # found before the registered modules

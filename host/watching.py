@@ -17,6 +17,7 @@ from .other_patches import options_of, step_skipped
 from .progress import Bar
 from .runs import euler, run, schedule
 from .seeds import noise_of, seeds_from
+from .types import Conditioning
 
 SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; the host's own for the first two
 NOT_IN_FORCE = (
@@ -24,7 +25,7 @@ NOT_IN_FORCE = (
 )
 
 
-def check_whole(**prompts: Any) -> None:
+def check_whole(**prompts: Conditioning | None) -> None:
     """Raise ValueError for a prompt that is meant for a part of the picture: its h has another size. None passes."""
     for name, prompt in prompts.items():
         if any("area" in extras or extras.get("set_area_to_bounds") for _, extras in prompt or []):
@@ -47,9 +48,10 @@ class Watch:
     Raises ValueError at a call on a part of the latents.
     """
 
-    def __init__(self, names: dict[int, str]):
+    def __init__(self, names: dict[int, str]) -> None:
         self.parts: dict[int, list[Tensor]] = {}
-        self.names, self.size = names, None
+        self.names = names
+        self.size: torch.Size | None = None
 
     def __call__(self, args: dict[str, Any]) -> dict[str, Tensor]:
         options, entries = args["transformer_options"], args["transformer_options"]["cond_or_uncond"]
@@ -85,12 +87,12 @@ class WatchedGuider(comfy.samplers.CFGGuider):
     def __init__(
         self,
         model: ModelPatcher,
-        prompts: dict[str, Any],
+        prompts: dict[str, Conditioning],
         cfg: float,
         on_step: Callable[[dict[int, Tensor], float], None],
         *,
         looked_at: bool = True,
-    ):
+    ) -> None:
         names = {NEGATIVE: "negative", TARGET: "target", SOURCE: "source" if "target" in prompts else "positive"}
         places = (SOURCE, *([TARGET] if "target" in prompts else []), *([NEGATIVE] if cfg != 1.0 else [])) if looked_at else ()
         self.watch = Watch({place: names[place] for place in places})
@@ -101,7 +103,7 @@ class WatchedGuider(comfy.samplers.CFGGuider):
         self.inner_set_conds(prompts)
         self.set_cfg(cfg)
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: int | None = None) -> Tensor:
         model_options = undivided(model_options, x)
 
         def look(args: dict[str, Any]) -> list[Tensor]:
@@ -115,7 +117,7 @@ class WatchedGuider(comfy.samplers.CFGGuider):
 
 def watched_runs(
     model: ModelPatcher,
-    prompts: dict[str, Any],
+    prompts: dict[str, Conditioning],
     cfg: float,
     latent: Tensor,
     *,
@@ -130,7 +132,7 @@ def watched_runs(
     for chunk in [seeds[i : i + batch] for i in range(0, count, batch)]:
         seen: list[tuple[float, dict[int, Tensor]]] = []
 
-        def on_step(parts: dict[int, Tensor], sigma: float, seen: list = seen) -> None:
+        def on_step(parts: dict[int, Tensor], sigma: float, seen: list[tuple[float, dict[int, Tensor]]] = seen) -> None:
             seen.append((sigma, {index: part.cpu() for index, part in parts.items()}))
             bar.tick()
 
