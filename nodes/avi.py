@@ -15,12 +15,13 @@ from ..host.provenance import HIDDEN, prompt_notes
 from ..host.runs import PreviewedRuns, empty_latent, guided
 from ..host.samplers import exposing_function, with_function
 from ..host.seeds import seeds_from
+from ..host.types import KSAMPLER, VAE, Conditioning, Latent, ModelPatcher
 from .base import ATTRIBUTE, CATEGORY, checked, seed_input
 
 
 class TrainAttribute(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         weight = dict(default=0.0, min=0.0, max=100.0, step=0.01)
         return io.Schema(
             node_id="SemanticLatents_TrainAttribute",
@@ -128,29 +129,29 @@ class TrainAttribute(io.ComfyNode):
     @checked
     def execute(
         cls,
-        model,
-        source,
-        target,
-        negative,
-        vae,
-        sampler,
-        sigmas,
-        latent,
-        cfg,
-        seed,
-        seeds,
-        percent,
-        ahead,
-        branch,
-        source_rank,
-        target_rank,
-        solver,
-        target_weight,
-        source_weight,
-        target_values_weight,
-        source_values_weight,
-        residual,
-        steps,
+        model: ModelPatcher,
+        source: Conditioning,
+        target: Conditioning,
+        negative: Conditioning,
+        vae: VAE,
+        sampler: KSAMPLER,
+        sigmas: Tensor,
+        latent: Latent,
+        cfg: float,
+        seed: int,
+        seeds: int,
+        percent: float,
+        ahead: float,
+        branch: float,
+        source_rank: int,
+        target_rank: int,
+        solver: str,
+        target_weight: float,
+        source_weight: float,
+        target_values_weight: float,
+        source_values_weight: float,
+        residual: bool,
+        steps: int,
     ) -> io.NodeOutput:
         weights = LossWeights(target_weight, source_weight, target_values_weight, source_values_weight)
         recipe = Recipe(percent, ahead, branch, source_rank, target_rank, weights, residual)
@@ -180,7 +181,7 @@ def first_picture(pictures: Tensor) -> Tensor:
 
 class ApplyAttribute(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_ApplyAttribute",
             display_name="Apply Attribute",
@@ -222,7 +223,15 @@ class ApplyAttribute(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, sampler, attribute, strength, budget, target=None, mask=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        sampler: KSAMPLER,
+        attribute: Mixture,
+        strength: float,
+        budget: float,
+        target: Conditioning | None = None,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
         inner, use = exposing_function(sampler), Use(attribute, strength, budget, target, mask)
         chained = (
             AttributeSampler(inner.inner, (*inner.uses, use)) if isinstance(inner, AttributeSampler) else AttributeSampler(inner, (use,))
@@ -232,7 +241,7 @@ class ApplyAttribute(io.ComfyNode):
 
 class MixAttributes(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         weight = dict(default=1.0, min=-10.0, max=10.0, step=0.01)
         return io.Schema(
             node_id="SemanticLatents_MixAttributes",
@@ -251,7 +260,7 @@ class MixAttributes(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, first, second, first_weight, second_weight) -> io.NodeOutput:
+    def execute(cls, first: Mixture, second: Mixture, first_weight: float, second_weight: float) -> io.NodeOutput:
         parts = [(part, weight * own) for mix, weight in ((first, first_weight), (second, second_weight)) for part, own in mix.parts]
         return io.NodeOutput(Mixture(tuple(parts)))
 

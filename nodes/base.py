@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.svd.decomposition import LatentSVD
 from ..host.seeds import COUNT
+from ..host.types import Latent
 
 SVD = io.Custom("SEMANTIC_LATENTS_SVD")
 DIRECTION = io.Custom("SEMANTIC_LATENTS_DIRECTION")
@@ -26,13 +27,13 @@ class DecomposedLatent:
     """A latent's SVD beside what else its LATENT carried (noise mask, batch index), which Compose gives back."""
 
     svd: LatentSVD
-    rest: dict[str, Any]
+    rest: Latent
 
     @classmethod
-    def of(cls, svd: LatentSVD, latent: dict[str, Any]) -> DecomposedLatent:
+    def of(cls, svd: LatentSVD, latent: Latent) -> DecomposedLatent:
         return cls(svd, {key: value for key, value in latent.items() if key != "samples"})
 
-    def latent(self, samples: Tensor) -> dict[str, Any]:
+    def latent(self, samples: Tensor) -> Latent:
         return {**self.rest, "samples": samples}
 
 
@@ -104,7 +105,7 @@ def only(name: str, values: Sequence[Any], but: Sequence[str]) -> Any:
     return values[0]
 
 
-def same(one: Any, other: Any) -> bool:
+def same(one: object, other: object) -> bool:
     """Whether two values of a list are equal, as those of a node that ran several times on equal inputs."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and bool((one == other).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from comfy_api.latest import io, ui
@@ -11,14 +12,15 @@ from torch import Tensor
 from ..core.hspace.direction import Direction
 from ..core.hspace.discovery import Means, aligned, principal_components
 from ..core.hspace.injection import Window
-from ..core.hspace.trained import in_form, mixed
+from ..core.hspace.trained import AnyDirection, Form, in_form, mixed
 from ..core.latent import alike
 from ..core.pictures.figures import explained_variance_figure, singular_values_figure
-from ..host.edits import HEdit, with_edit
+from ..host.edits import Branch, HEdit, with_edit
 from ..host.families import check_fits, family_of
-from ..host.jacobians import sensitive_directions
+from ..host.jacobians import Method, sensitive_directions
 from ..host.provenance import HIDDEN, prompt_notes
 from ..host.runs import checked_latent
+from ..host.types import Conditioning, Latent, ModelPatcher
 from ..host.watching import SOURCE, TARGET, check_whole, watched_runs
 from .base import CATEGORY, DIRECTION, checked, seed_input
 
@@ -53,7 +55,7 @@ def run_inputs(what: str) -> list[io.Input]:
 
 class DirectionFromPrompts(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_DirectionFromPrompts",
             display_name="Direction From Prompts",
@@ -74,7 +76,19 @@ class DirectionFromPrompts(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, model, source, target, negative, latent, images, batch_size, steps, cfg, seed) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: ModelPatcher,
+        source: Conditioning,
+        target: Conditioning,
+        negative: Conditioning,
+        latent: Latent,
+        images: int,
+        batch_size: int,
+        steps: int,
+        cfg: float,
+        seed: int,
+    ) -> io.NodeOutput:
         check_whole(source=source, target=target, negative=negative)
         prompts, family, means = {"positive": source, "negative": negative, "target": target}, family_of(model), Means()
         runs = watched_runs(model, prompts, cfg, checked_latent(model, latent), steps=steps, seed=seed, count=images, batch=batch_size)
@@ -91,7 +105,7 @@ class DirectionFromPrompts(io.ComfyNode):
 
 class DiscoverDirections(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_DiscoverDirections",
             display_name="Discover Directions",
@@ -160,7 +174,21 @@ class DiscoverDirections(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, model, positive, negative, method, latent, images, batch_size, steps, cfg, seed, count, percent, iterations, mask=None
+        cls,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        method: Literal["PCA"] | Method,
+        latent: Latent,
+        images: int,
+        batch_size: int,
+        steps: int,
+        cfg: float,
+        seed: int,
+        count: int,
+        percent: float,
+        iterations: int,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         check_whole(positive=positive, negative=negative)
         prompts, empty = {"positive": positive, "negative": negative}, checked_latent(model, latent)
@@ -216,7 +244,7 @@ def components_of(runs: Iterable[tuple[float, dict[int, Tensor]]], images: int, 
 
 class ApplyDirection(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_ApplyDirection",
             display_name="Apply Direction",
@@ -296,7 +324,18 @@ class ApplyDirection(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, model, direction, strength, start_percent, end_percent, ramp, branch, asymmetric, keep_norm, mask=None, form="full"
+        cls,
+        model: ModelPatcher,
+        direction: AnyDirection,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        ramp: float,
+        branch: Branch,
+        asymmetric: bool,
+        keep_norm: bool,
+        mask: Tensor | None = None,
+        form: Form = "full",
     ) -> io.NodeOutput:
         check_fits(model, direction.family, "direction")
         edit = HEdit(in_form(direction, form), strength, Window(start_percent, end_percent, ramp), branch, asymmetric, keep_norm, mask)
@@ -305,7 +344,7 @@ class ApplyDirection(io.ComfyNode):
 
 class CombineDirections(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_CombineDirections",
             display_name="Combine Directions",
@@ -349,7 +388,16 @@ class CombineDirections(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, first, second, first_weight, second_weight, orthogonalise, keep_size, average_over_time) -> io.NodeOutput:
+    def execute(
+        cls,
+        first: AnyDirection,
+        second: AnyDirection,
+        first_weight: float,
+        second_weight: float,
+        orthogonalise: bool,
+        keep_size: bool,
+        average_over_time: bool,
+    ) -> io.NodeOutput:
         mix = mixed([first, second], [first_weight, second_weight], orthogonalise=orthogonalise, keep_size=keep_size)
         return io.NodeOutput(in_form(mix, "global" if average_over_time else "full"))
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..core.avi.attribute import described
+from ..core.avi.attribute import Mixture, described
 from ..core.avi.file import attribute_tensors, load_attribute
 from ..core.hspace.file import direction_tensors, load_direction
 from ..core.hspace.published import PUBLISHED_CONCEPTS, load_published
+from ..core.hspace.trained import AnyDirection
 from ..host.folders import file_names, fingerprint, listed_name, path_of, save_whole
 from .base import ATTRIBUTE, CATEGORY, DIRECTION, checked
 
 
 class SaveDirection(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_SaveDirection",
             display_name="Save Direction",
@@ -35,14 +36,14 @@ class SaveDirection(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, direction, filename_prefix) -> io.NodeOutput:
+    def execute(cls, direction: AnyDirection, filename_prefix: str) -> io.NodeOutput:
         path = save_whole(*direction_tensors(direction), filename_prefix)
         return io.NodeOutput(direction, ui={"text": [listed_name(path)]})
 
 
 class LoadDirection(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_LoadDirection",
             display_name="Load Direction",
@@ -70,19 +71,19 @@ class LoadDirection(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file, concept):
+    def fingerprint_inputs(cls, file: str, concept: str) -> tuple[str, str, str | None, float | None]:
         return (concept, *fingerprint(file))
 
     @classmethod
     @checked
-    def execute(cls, file, concept) -> io.NodeOutput:
+    def execute(cls, file: str, concept: str) -> io.NodeOutput:
         path = path_of(file)
         return io.NodeOutput(load_published(path, concept) if path.suffix == ".pth" else load_direction(path))
 
 
 class SaveAttribute(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_SaveAttribute",
             display_name="Save Attribute",
@@ -104,14 +105,14 @@ class SaveAttribute(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, attribute, filename_prefix) -> io.NodeOutput:
+    def execute(cls, attribute: Mixture, filename_prefix: str) -> io.NodeOutput:
         path = save_whole(*attribute_tensors(attribute), filename_prefix)
         return io.NodeOutput(attribute, ui={"text": [listed_name(path)]})
 
 
 class LoadAttribute(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_LoadAttribute",
             display_name="Load Attribute",
@@ -132,12 +133,12 @@ class LoadAttribute(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file):
+    def fingerprint_inputs(cls, file: str) -> tuple[str, str | None, float | None]:
         return fingerprint(file)
 
     @classmethod
     @checked
-    def execute(cls, file) -> io.NodeOutput:
+    def execute(cls, file: str) -> io.NodeOutput:
         attribute = load_attribute(path_of(file))
         info = described(attribute)
         return io.NodeOutput(attribute, info)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io, ui
@@ -14,12 +12,13 @@ from ..core.pictures.distances import colour_drift, psnr, ssim
 from ..core.pictures.sheet import labelled_grid
 from ..demo import JUDGES, WEIGHTS, scorer
 from ..host.scorer import ImageScorer, check_pair, text_embedding
+from ..host.types import CLIP, ClipVisionModel
 from .base import CATEGORY, checked, one_value_each
 
 
 class StrengthRange(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_StrengthRange",
             display_name="Strength Range",
@@ -47,14 +46,14 @@ class StrengthRange(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, minimum, maximum, count) -> io.NodeOutput:
+    def execute(cls, minimum: float, maximum: float, count: int) -> io.NodeOutput:
         strengths = [round(value, 6) for value in linspace(minimum, maximum, count).double().tolist()]
         return io.NodeOutput(strengths, [f"{value:+.2f}" if value else "0" for value in strengths])
 
 
 class Grid(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_Grid",
             display_name="Labelled Grid",
@@ -86,7 +85,7 @@ class Grid(io.ComfyNode):
     @classmethod
     @checked
     @one_value_each(but=("images", "labels"))
-    def execute(cls, images, columns, tile, title, labels=None) -> io.NodeOutput:
+    def execute(cls, images: list[Tensor], columns: int, tile: int, title: str, labels: list[str] | None = None) -> io.NodeOutput:
         pictures = [picture for batch in images for picture in batch]
         sheet = labelled_grid(pictures, labels or [], columns=columns, tile=tile, title=title)
         return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))
@@ -94,7 +93,7 @@ class Grid(io.ComfyNode):
 
 class CompareEdit(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_CompareEdit",
             display_name="Compare Edit",
@@ -130,7 +129,15 @@ class CompareEdit(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, before, after, source_text, target_text, clip_vision=None, clip=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        before: Tensor,
+        after: Tensor,
+        source_text: str,
+        target_text: str,
+        clip_vision: ClipVisionModel | None = None,
+        clip: CLIP | None = None,
+    ) -> io.NodeOutput:
         before, after = pair_of(before, after)
         a, b = (pictures.movedim(-1, 1).float() * 2 - 1 for pictures in (before, after))
         means, deviations = colour_drift(a, b)
@@ -172,7 +179,9 @@ def pair_of(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     return as_rgb(before, "before").expand(len(after), -1, -1, -1).cpu(), as_rgb(after, "after").cpu()
 
 
-def scored(clip_vision: Any, clip: Any, before: Tensor, after: Tensor, source: str, target: str) -> tuple[Tensor, Tensor]:
+def scored(
+    clip_vision: ClipVisionModel | None, clip: CLIP | None, before: Tensor, after: Tensor, source: str, target: str
+) -> tuple[Tensor, Tensor]:
     """Gain (b,) of the target text's cosine, and cosine (b,) of the pictures' move with the texts'."""
     if clip_vision is None or clip is None:
         raise ValueError(
@@ -190,7 +199,7 @@ def scored(clip_vision: Any, clip: Any, before: Tensor, after: Tensor, source: s
 
 class DemoScorer(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_DemoScorer",
             display_name="Load Demo Scorer",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..core.sampling.steering import Target
 from ..host.denoisers import picture_share
 from ..host.edits import check_no_asymmetric_edit
 from ..host.inversion import AlongPath, Inversion, InvertedNoise, check_schedule
 from ..host.runs import fitted, guided, run
 from ..host.samplers import DDIM, EditedSampler, check_target, inner_function, sampler_of, with_function
+from ..host.types import KSAMPLER, Conditioning, Latent, ModelPatcher
 from .base import CATEGORY, checked
 
 
 class EditDuringSampling(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_EditDuringSampling",
             display_name="Edit During Sampling",
@@ -72,7 +75,16 @@ class EditDuringSampling(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, sampler, operation, target, steps, start_percent, end_percent, mask=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        sampler: KSAMPLER,
+        operation: io.LatentOperation.Type,
+        target: Target,
+        steps: str,
+        start_percent: float,
+        end_percent: float,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
         inner = inner_function(sampler)
         if start_percent > end_percent:
             raise ValueError(f"start_percent: got {start_percent}, which is after end_percent {end_percent}; exchange them.")
@@ -83,7 +95,7 @@ class EditDuringSampling(io.ComfyNode):
 
 class DDIMSampler(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_DDIMSampler",
             display_name="DDIM Sampler",
@@ -118,13 +130,13 @@ class DDIMSampler(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, eta, boost_percent) -> io.NodeOutput:
+    def execute(cls, eta: float, boost_percent: float) -> io.NodeOutput:
         return io.NodeOutput(sampler_of(DDIM(eta, boost_percent)))
 
 
 class Invert(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_Invert",
             display_name="Invert",
@@ -177,7 +189,9 @@ class Invert(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, model, positive, latent, sigmas, refinements, tolerance) -> io.NodeOutput:
+    def execute(
+        cls, model: ModelPatcher, positive: Conditioning, latent: Latent, sigmas: Tensor, refinements: int, tolerance: float
+    ) -> io.NodeOutput:
         check_schedule(sigmas)
         check_no_asymmetric_edit(model, "which has no way back")
         latent = fitted(model, latent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from ..host.inversion import inverted
 from ..host.progress import Bar
 from ..host.runs import drawn, euler, guided, run, schedule
 from ..host.scorer import ImageScorer, text_embedding
+from ..host.types import CLIP, VAE, CFGGuider, ClipVisionModel, Conditioning, Latent, ModelPatcher
 from .base import CATEGORY, checked, seed_input
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -27,7 +27,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 class EditingSchedule(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_EditingSchedule",
             display_name="Editing Schedule",
@@ -105,23 +105,23 @@ class EditingSchedule(io.ComfyNode):
     @checked
     def execute(
         cls,
-        model,
-        positive,
-        negative,
-        vae,
-        latent,
-        distance,
-        images,
-        steps,
-        cfg,
-        seed,
-        edit_threshold,
-        boost_threshold,
-        source_text,
-        target_text,
-        clip=None,
-        clip_vision=None,
-        pictures=None,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        vae: VAE,
+        latent: Latent,
+        distance: str,
+        images: int,
+        steps: int,
+        cfg: float,
+        seed: int,
+        edit_threshold: float,
+        boost_threshold: float,
+        source_text: str,
+        target_text: str,
+        clip: CLIP | None = None,
+        clip_vision: ClipVisionModel | None = None,
+        pictures: Latent | None = None,
     ) -> io.NodeOutput:
         unet_of(model)
         apart = distance_of(distance, clip_vision)
@@ -144,7 +144,7 @@ class EditingSchedule(io.ComfyNode):
         return io.NodeOutput(0.0, round(phases.end, 3), round(phases.boost, 3), picture, ui=ui.PreviewImage(picture, cls=cls))
 
 
-def distance_of(name: str, clip_vision: Any) -> Distance:
+def distance_of(name: str, clip_vision: ClipVisionModel | None) -> Distance:
     """A distance (b,) of pictures (b, 3, h, w) in [-1, 1]; ValueError if what it needs is not there."""
     if name != "CLIP vision":
         return {"SSIM": structural_distance, "RMS": rms}[name]
@@ -163,7 +163,7 @@ def distance_of(name: str, clip_vision: Any) -> Distance:
     return apart
 
 
-def followed(guider: Any, noise: Tensor, sigmas: Tensor, bar: Bar) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def followed(guider: CFGGuider, noise: Tensor, sigmas: Tensor, bar: Bar) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """A run by euler from noise (1, c, h, w): the finished latent, and at each step the foreseen and the noisy one, of unit variance."""
     foreseen, noisy = [], []
 
@@ -175,7 +175,7 @@ def followed(guider: Any, noise: Tensor, sigmas: Tensor, bar: Bar) -> tuple[Tens
     return run(guider, noise, euler(), sigmas, callback=on_step), foreseen, noisy
 
 
-def measured(guider: Any, vae: Any, noise: Tensor, sigmas: Tensor, apart: Distance, bar: Bar) -> tuple[Tensor, Tensor]:
+def measured(guider: CFGGuider, vae: VAE, noise: Tensor, sigmas: Tensor, apart: Distance, bar: Bar) -> tuple[Tensor, Tensor]:
     """Distances (steps, pictures) from the finished picture of the foreseen and of the noisy one, over runs by euler."""
     process_out = guider.model_patcher.get_model_object("latent_format").process_out
     strengths: list[list[float]] = []

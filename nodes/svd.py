@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..core.pictures.figures import spectrum_figure
 from ..core.svd import decomposition as latent_svd
 from ..core.svd.applying import apply_spectrum
+from ..core.svd.matrices import Layout
 from ..core.svd.rescaling import Band, CurveGain, Edit, Power, SpectrumOperation, Threshold, Truncate, rescale
+from ..host.types import Latent
 from .base import CATEGORY, SVD, DecomposedLatent, checked
 
 MODES = ["gain", "power", "curve", "truncate", "hard threshold", "soft threshold"]
@@ -116,7 +117,7 @@ def rescaling(
     threshold: float,
     keep_energy: bool,
     strength: float,
-    curve: Any = None,
+    curve: io.Curve.Type | None = None,
 ) -> SpectrumOperation:
     """The operation that the inputs of `rescaling_inputs` describe."""
     if mode == "curve" and curve is None:
@@ -125,16 +126,21 @@ def rescaling(
         "gain": lambda: Band(first, last, gain),
         "power": lambda: Power(exponent),
         "truncate": lambda: Truncate(last),
-        "curve": lambda: CurveGain(lambda ranks: 1 + (gain - 1) * curve.interp_array(ranks)),
+        "curve": lambda: along(curve, gain),
         "hard threshold": lambda: Threshold(threshold, "hard"),
         "soft threshold": lambda: Threshold(threshold, "soft"),
     }
     return SpectrumOperation(edits[mode](), strength, keep_energy)
 
 
+def along(curve: io.Curve.Type, gain: float) -> CurveGain:
+    """A gain that follows a curve over the ranks: 1 where the curve is 0, all of it where the curve is 1."""
+    return CurveGain(lambda ranks: 1 + (gain - 1) * curve.interp_array(ranks))
+
+
 class Decompose(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_Decompose",
             display_name="Decompose Latent (SVD)",
@@ -157,7 +163,7 @@ class Decompose(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, samples, layout) -> io.NodeOutput:
+    def execute(cls, samples: Latent, layout: Layout) -> io.NodeOutput:
         svd = latent_svd.decompose(samples["samples"], layout=layout)
         picture = spectrum_figure(svd)
         return io.NodeOutput(DecomposedLatent.of(svd, samples), picture, ui=ui.PreviewImage(picture, cls=cls))
@@ -165,7 +171,7 @@ class Decompose(io.ComfyNode):
 
 class Compose(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_Compose",
             display_name="Compose Latent (SVD)",
@@ -178,13 +184,13 @@ class Compose(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, svd) -> io.NodeOutput:
+    def execute(cls, svd: DecomposedLatent) -> io.NodeOutput:
         return io.NodeOutput(svd.latent(latent_svd.compose(svd.svd)))
 
 
 class RescaleSingularValues(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_RescaleSingularValues",
             display_name="Rescale Singular Values",
@@ -198,7 +204,19 @@ class RescaleSingularValues(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, svd, mode, first, last, gain, exponent, threshold, keep_energy, strength, curve=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        svd: DecomposedLatent,
+        mode: str,
+        first: int,
+        last: int,
+        gain: float,
+        exponent: float,
+        threshold: float,
+        keep_energy: bool,
+        strength: float,
+        curve: io.Curve.Type | None = None,
+    ) -> io.NodeOutput:
         operation = rescaling(
             mode=mode,
             first=first,
@@ -215,7 +233,7 @@ class RescaleSingularValues(io.ComfyNode):
 
 class ExchangeSingularVectors(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_ExchangeSingularVectors",
             display_name="Exchange Singular Vectors",
@@ -246,14 +264,14 @@ class ExchangeSingularVectors(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, svd, other, take, leading) -> io.NodeOutput:
+    def execute(cls, svd: DecomposedLatent, other: DecomposedLatent, take: str, leading: int) -> io.NodeOutput:
         mixed = latent_svd.exchange(svd.svd, other.svd, take=take, leading=leading or None)
         return io.NodeOutput(DecomposedLatent(mixed, svd.rest))
 
 
 class SpectrumOperationNode(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_SpectrumOperation",
             display_name="Spectrum Operation",
@@ -269,7 +287,19 @@ class SpectrumOperationNode(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, mode, first, last, gain, exponent, threshold, keep_energy, strength, layout, curve=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        mode: str,
+        first: int,
+        last: int,
+        gain: float,
+        exponent: float,
+        threshold: float,
+        keep_energy: bool,
+        strength: float,
+        layout: Layout,
+        curve: io.Curve.Type | None = None,
+    ) -> io.NodeOutput:
         operation = rescaling(
             mode=mode,
             first=first,

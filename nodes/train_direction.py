@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from ..host.runs import check_set, drawn, euler, schedule
 from ..host.scorer import ImageScorer, PictureDecoder, check_pair, text_embedding
 from ..host.seeds import seeds_from
 from ..host.training import Directional, Matching, ModelInTraining, Trainer, TrainingRuns, averaged, check_weights, trained
-from ..host.types import ModelPatcher
+from ..host.types import CLIP, VAE, ClipVisionModel, Conditioning, Latent, ModelPatcher
 from ..host.watching import check_whole
 from .base import CATEGORY, DIRECTION, checked, one_value_each, seed_input
 
@@ -36,7 +36,7 @@ MATCHING, DIRECTIONAL = "prompt matching", "CLIP directional"
 
 class TrainDirection(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_TrainDirection",
             display_name="Train Direction",
@@ -137,38 +137,38 @@ class TrainDirection(io.ComfyNode):
     @one_value_each(but=("pictures",))
     def execute(
         cls,
-        model,
-        source,
-        negative,
-        vae,
-        latent,
-        objective,
-        images,
-        batch_size,
-        epochs,
-        steps,
-        end_percent,
-        cfg,
-        learning_rate,
-        keep_weight,
-        seed,
-        source_text,
-        target_text,
-        target=None,
-        clip_vision=None,
-        clip=None,
-        pictures=(),
-        resume=None,
+        model: ModelPatcher,
+        source: Conditioning,
+        negative: Conditioning,
+        vae: VAE,
+        latent: Latent,
+        objective: str,
+        images: int,
+        batch_size: int,
+        epochs: int,
+        steps: int,
+        end_percent: float,
+        cfg: float,
+        learning_rate: float,
+        keep_weight: float,
+        seed: int,
+        source_text: str,
+        target_text: str,
+        target: Conditioning | None = None,
+        clip_vision: ClipVisionModel | None = None,
+        clip: CLIP | None = None,
+        pictures: Sequence[Latent] = (),
+        resume: AnyDirection | None = None,
     ) -> io.NodeOutput:
         family = family_of(model)
         check_no_asymmetric_edit(model, "through which no direction is trained")
-        check_resumed(resume, model)
+        resumed = check_resumed(resume, model)
         scorer = Scorer(clip_vision, clip, source_text, target_text)
         goal = goal_of(objective, keep_weight, target, scorer, vae, model)
         sigmas = schedule(model, steps)
         for check in (check_whole, check_weights):
             check(source=source, negative=negative, target=target)
-        prompts = {"positive": source, "negative": negative, **({"target": target} if goal.needs_target else {})}
+        prompts = {"positive": source, "negative": negative, **({"target": target} if goal.needs_target and target is not None else {})}
         lowest = model.get_model_object("model_sampling").percent_to_sigma(end_percent)
         runs = TrainingRuns(ModelInTraining(model), prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
         noise = inverted(model, source, pictures, sigmas) if pictures else drawn(model, latent, images, seed)
@@ -176,7 +176,7 @@ class TrainDirection(io.ComfyNode):
         batches = noise.split(batch_size)
         updates = epochs * runs.steps * len(batches)
         bar = Bar(updates + updates // epochs + 2)
-        begin = Beginning(family.channels, seed, learning_rate, updates, resume)
+        begin = Beginning(family.channels, seed, learning_rate, updates, resumed)
         training = trained(Trainer(runs, bar.tick, goal, begin), batches, epochs, lambda latents: show(bar, model, vae, latents))
         about = dict(objective=objective, images=str(len(noise)), steps=str(steps), seed=str(seed), end_percent=f"{end_percent:g}")
         notes = {**prompt_notes(cls, "source", "target"), **about, "updates": str(updates + begin.updates_before)}
@@ -210,29 +210,30 @@ class Beginning:
         return int(self.resume.notes.get("updates", 0)) if self.resume else 0
 
 
-def show(bar: Bar, model: ModelPatcher, vae: Any, latents: tuple[Tensor, ...]) -> None:
+def show(bar: Bar, model: ModelPatcher, vae: VAE, latents: tuple[Tensor, ...]) -> None:
     """The pictures of a few predicted latents (b, c, h, w), a row each, on the node."""
     process_out = model.get_model_object("latent_format").process_out
     bar.show([vae.decode(process_out(row)[:SHOWN]) for row in latents])
 
 
-def check_resumed(resume: AnyDirection | None, model: ModelPatcher) -> None:
-    """Raise ValueError for a direction that training cannot go on with."""
+def check_resumed(resume: AnyDirection | None, model: ModelPatcher) -> TrainedDirection | None:
+    """The direction that training goes on with, None for none; ValueError for one that it cannot go on with."""
     if resume is None:
-        return
+        return None
     if not isinstance(resume, TrainedDirection):
         raise ValueError(
             f"resume: this direction ({resume.method}) has no network to go on with; connect one of Train Direction, loaded or fresh."
         )
     check_fits(model, resume.family, "resume")
+    return resume
 
 
 @dataclass(frozen=True)
 class Scorer:
     """A CLIP model's towers, None where they are not connected, and the words of the attribute."""
 
-    clip_vision: Any | None
-    clip: Any | None
+    clip_vision: ClipVisionModel | None
+    clip: CLIP | None
     source_text: str
     target_text: str
 
@@ -245,7 +246,9 @@ class Scorer:
             )
 
 
-def goal_of(objective: str, keep_weight: float, target: Any, scorer: Scorer, vae: Any, model: ModelPatcher) -> Matching | Directional:
+def goal_of(
+    objective: str, keep_weight: float, target: Conditioning | None, scorer: Scorer, vae: VAE, model: ModelPatcher
+) -> Matching | Directional:
     """The objective; ValueError that names what is missing for it."""
     if objective == DIRECTIONAL:
         return directional(keep_weight, scorer, vae, model)
@@ -254,7 +257,7 @@ def goal_of(objective: str, keep_weight: float, target: Any, scorer: Scorer, vae
     return Matching(keep_weight)
 
 
-def directional(keep_weight: float, scorer: Scorer, vae: Any, model: ModelPatcher) -> Directional:
+def directional(keep_weight: float, scorer: Scorer, vae: VAE, model: ModelPatcher) -> Directional:
     """The objective of a scorer; ValueError for one that cannot serve, and for words that are the same to it."""
     scorer.check()
     process_out = model.get_model_object("latent_format").process_out
@@ -265,12 +268,12 @@ def directional(keep_weight: float, scorer: Scorer, vae: Any, model: ModelPatche
         change = difference(*texts)
     if float(change.norm()) < 1e-4:
         raise ValueError("target_text: it says the same as source_text to the scorer; describe the attribute.")
-    likeness = float(F.cosine_similarity(*texts, dim=0))
+    likeness = float(F.cosine_similarity(texts[0], texts[1], dim=0))
     return Directional(keep_weight, lambda latents: images.embed(decoder(process_out(latents))), change, likeness)
 
 
 def before_and_after(
-    runs: TrainingRuns, model: ModelPatcher, vae: Any, direction: AnyDirection, noise: Tensor, end: float, bar: Bar
+    runs: TrainingRuns, model: ModelPatcher, vae: VAE, direction: AnyDirection, noise: Tensor, end: float, bar: Bar
 ) -> Tensor:
     """A sheet of whole runs without and with the direction."""
     edited = with_edit(model, HEdit(direction, 1.0, Window(0.0, end), "both", False, False, None))

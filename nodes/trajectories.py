@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import re
+from typing import Any, Literal, overload
 
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..core.latent import check_latent
 from ..core.pictures.figures import distance_figure, ranks_figure
-from ..core.sampling.recording import Trajectory
-from ..core.svd.subspaces import distance_matrix, followed, random_distance
+from ..core.sampling.recording import Seen, Trajectory
+from ..core.svd.subspaces import Side, distance_matrix, followed, random_distance
 from ..host.denoisers import percent_of
 from ..host.exploring import Explorer
 from ..host.progress import preview_of_run
 from ..host.runs import run_as_wired
 from ..host.samplers import check_exposes_x_t, inner_function, with_function
+from ..host.types import KSAMPLER, CFGGuider, Latent, Noise
 from .base import CATEGORY, TRAJECTORY, checked
 
 
-def numbers_in(text: str, name: str, *, whole: bool) -> list[float] | list[int]:
+@overload
+def numbers_in(text: str, name: str, *, whole: Literal[True]) -> list[int]: ...
+
+
+@overload
+def numbers_in(text: str, name: str, *, whole: Literal[False]) -> list[float]: ...
+
+
+def numbers_in(text: str, name: str, *, whole: bool) -> list[int] | list[float]:
     """Numbers out of a text such as `1-4, 8` (whole numbers from 1) or `0, 0.5, 2`; ValueError that names the input."""
-    found: list = []
+    found: list[Any] = []
     for part in filter(None, (part.strip() for part in re.split(r"[,;\s]+", text))):
         match = re.fullmatch(r"(\d+)-(\d+)", part)
         try:
@@ -58,7 +68,7 @@ def run_inputs() -> list[io.Input]:
 
 class SampleTrajectory(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_SampleTrajectory",
             display_name="Sample Trajectory",
@@ -75,9 +85,10 @@ class SampleTrajectory(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, noise, guider, sampler, sigmas, latent_image) -> io.NodeOutput:
+    def execute(cls, noise: Noise, guider: CFGGuider, sampler: KSAMPLER, sigmas: Tensor, latent_image: Latent) -> io.NodeOutput:
         check_latent(latent_image["samples"], "latent_image")
-        steps, moments = len(sigmas) - 1, []
+        steps = len(sigmas) - 1
+        moments: list[tuple[Tensor, Tensor]] = []
         if steps < 1:
             raise ValueError("sigmas: no step to follow; connect BasicScheduler with at least 1 step and denoise above 0.")
         preview = preview_of_run(guider.model_patcher, steps)
@@ -100,7 +111,7 @@ class SampleTrajectory(io.ComfyNode):
 
 class SubspaceDistance(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_SubspaceDistance",
             display_name="Subspace Distance",
@@ -136,7 +147,7 @@ class SubspaceDistance(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, trajectory, rank, side, of) -> io.NodeOutput:
+    def execute(cls, trajectory: Trajectory, rank: int, side: Side, of: Seen) -> io.NodeOutput:
         latents = trajectory.latents(of)
         matrix = distance_matrix(latents, rank, side)
         rows = latents[0].shape[-2 if side == "left" else -1]
@@ -153,7 +164,7 @@ class SubspaceDistance(io.ComfyNode):
 
 class VectorMobility(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_VectorMobility",
             display_name="Vector Mobility",
@@ -183,7 +194,7 @@ class VectorMobility(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, trajectory, triplets, channel, of) -> io.NodeOutput:
+    def execute(cls, trajectory: Trajectory, triplets: int, channel: int, of: Seen) -> io.NodeOutput:
         paths = followed([latent[:1] for latent in trajectory.latents(of)], channel - 1, triplets)
         picture = ranks_figure(trajectory.percents, paths.ranks, paths.likeness)
         return io.NodeOutput(picture, paths.mobility, ui=ui.PreviewImage(picture, cls=cls))
@@ -191,7 +202,7 @@ class VectorMobility(io.ComfyNode):
 
 class ExploreSingularVectors(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SemanticLatents_ExploreSingularVectors",
             display_name="Explore Singular Vectors",
@@ -235,7 +246,18 @@ class ExploreSingularVectors(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, noise, guider, sampler, sigmas, latent_image, percent, triplets, gains, batch_size) -> io.NodeOutput:
+    def execute(
+        cls,
+        noise: Noise,
+        guider: CFGGuider,
+        sampler: KSAMPLER,
+        sigmas: Tensor,
+        latent_image: Latent,
+        percent: float,
+        triplets: str,
+        gains: str,
+        batch_size: int,
+    ) -> io.NodeOutput:
         check_latent(latent_image["samples"], "latent_image")
         if len(latent_image["samples"]) != 1:
             raise ValueError(f"latent_image: got a batch of {len(latent_image['samples'])}; one picture is varied, connect a batch of 1.")
