@@ -10,7 +10,7 @@ host = $(PYTHON) -m dev.host --host $(HOST)
 help:
 	@echo "make demo        edit a face in a real ComfyUI; writes a picture to output/"
 	@echo "make test        run the tests (ARGS='-k name' passes options to pytest, ARGS='-m slow' runs the slow ones; PROCESSES=$(PROCESSES))"
-	@echo "make lint        check format, import order and usual mistakes (ruff)"
+	@echo "make lint        check format, import order and usual mistakes (ruff), and types (mypy)"
 	@echo "make test-long   run the campaigns at their full size (hours); writes docs/hardening"
 	@echo "make ui          serve ComfyUI with this pack (PORT=8188 chooses the port)"
 	@echo "make bench       measure speed, and what the pack adds to the host's start"
@@ -36,6 +36,7 @@ test:
 lint:
 	@$(host) run -m ruff format --check .
 	@$(host) run -m ruff check .
+	@MYPYPATH=.host/$(HOST)/ComfyUI/custom_nodes $(host) run -m mypy
 
 test-long:
 	@$(host) --browser run -P -m pytest --import-mode=importlib $(TESTS) -m campaign --long -o faulthandler_timeout=0 $(ARGS)
