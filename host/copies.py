@@ -18,6 +18,7 @@ HANDLES = (
     "_v_weight",
     "_v_bias",
     "_pin",
+    "_pin_hostbuf",
     "_pins",
     "_pin_state",
     "_prefetch",
