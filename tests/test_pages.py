@@ -139,3 +139,59 @@ def test_the_page_names_what_demo_files_say_of_themselves():
             with safe_open(path, "pt") as file:
                 assert all(f"`{key}`" in line for key in file.metadata() or {})
                 assert all(any(key.startswith(name) for name in re.findall(r"`([\w.]+?)\*?`", line)) for key in file.keys())
+
+
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/formats.md")}
+PATH = re.compile(
+    r"`((?:\.github|core|host|nodes|demo|dev|bench|tests|docs|locales|workflows|subgraphs)/[\w./-]*|\.[\w-]+\.yaml|\w+\.toml)`"
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_and_links_of_a_page_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[\w-]*)?\)", PAGES[page])
+    gone = [path for path in PATH.findall(PAGES[page]) if not (ROOT / path).exists()]
+    assert not gone + [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_commands_of_a_page_are_there(page):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    asked = set(re.findall(r"^make ([a-z][\w-]*)|`make ([a-z][\w-]*)", PAGES[page], flags=re.M))
+    assert asked and {one or other for one, other in asked} <= targets
+
+
+def test_the_steps_to_add_a_node_name_what_is_there():
+    steps = section(PAGES["CONTRIBUTING.md"], "## To add a node")
+    for path, names in {"tests/nodes/test_invariants.py": ("ROWS", "MASKED", "CHAINED"), "tests/nodes/test_schema.py": ("IDS",)}.items():
+        assert all(f"`{name}`" in steps and re.search(rf"^{name}\b", (ROOT / path).read_text(), flags=re.M) for name in names)
+
+
+def pins():
+    """The version of each package in dev/requirements.txt."""
+    lines = (ROOT / "dev/requirements.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def test_the_hooks_have_the_pinned_ruff():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert set(re.findall(r"ruff==([\d.]+)", hooks)) == {pins()["ruff"]}
+
+
+def read_yaml(path):
+    return pytest.importorskip("yaml").safe_load((ROOT / path).read_text())
+
+
+def test_workflows_and_templates_are_yaml_and_have_their_parts():
+    jobs = read_yaml(".github/workflows/test.yml")["jobs"]
+    from pack.dev.host import SOURCES
+
+    assert set(jobs) == {"lint", "core", "host"} and set(jobs["host"]["strategy"]["matrix"]["host"]) == set(SOURCES)
+    assert set(jobs["core"]["env"]["PACKAGES"].split("|")) <= set(pins())
+    (job,) = read_yaml(".github/workflows/publish.yml")["jobs"].values()
+    assert job["steps"][-1]["with"]["personal_access_token"] == "${{ secrets.REGISTRY_ACCESS_TOKEN }}"
+    for kind in ("bug", "feature"):
+        form = read_yaml(f".github/ISSUE_TEMPLATE/{kind}.yml")
+        ids = [part["id"] for part in form["body"]]
+        assert form["name"] and form["description"] and len(ids) == len(set(ids))
+    assert {hook["id"] for hook in read_yaml(".pre-commit-config.yaml")["repos"][0]["hooks"]} == {"ruff-check", "ruff-format"}
