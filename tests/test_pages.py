@@ -35,13 +35,15 @@ def test_the_files_on_the_way_of_the_data_are_there():
     """By their paths, or by their names beside one of the same folder."""
     found = set(re.findall(r"`([\w/]+\.py)`", section(ARCHITECTURE, "## How data flows")))
     names = {path.name for path in ROOT.glob("core/**/*.py")}
-    assert found and all((ROOT / name).exists() or name in names for name in found)
+    assert found
+    assert all((ROOT / name).exists() or name in names for name in found)
 
 
 def test_the_names_on_the_way_of_the_data_are_in_the_code():
     text = "".join(path.read_text() for room in ("core", "host", "nodes") for path in (ROOT / room).rglob("*.py"))
     names = re.findall(r"`(\w+(?:\.\w+)?)`", section(ARCHITECTURE, "## How data flows"))
-    assert names and not [name for name in names if not re.search(rf"\b{name.rpartition('.')[2]}\b", text)]
+    assert names
+    assert not [name for name in names if not re.search(rf"\b{name.rpartition('.')[2]}\b", text)]
 
 
 def directions():
@@ -84,9 +86,11 @@ def test_the_page_names_each_key_of_directions():
     text = section(FORMATS, "## Directions") + section(FORMATS, "## What all safetensors of the pack have in common")
     for version, direction in enumerate(directions(), 1):
         tensors, metadata = direction_tensors(direction)
-        assert metadata["version"] == str(version) and f"### Version {version}:" in text
+        assert metadata["version"] == str(version)
+        assert f"### Version {version}:" in text
         assert not [name for name in written(tensors, metadata) if f"`{name}`" not in text]
-    assert version == DIRECTION.version and f"`{DIRECTION.format}`, written by {DIRECTION.node}," in text
+    assert version == DIRECTION.version
+    assert f"`{DIRECTION.format}`, written by {DIRECTION.node}," in text
 
 
 def test_the_page_names_each_key_of_attributes():
@@ -105,7 +109,9 @@ def test_the_page_has_the_limits_of_files():
     from pack.core.hspace.file import PARTS as DIRECTIONS
     from pack.core.hspace.published import PUBLISHED, PUBLISHED_CONCEPTS
 
-    assert (LARGEST, LONGEST_TEXT) == (2**30, 2**20) and "(2^30)" in FORMATS and "(2^20 characters)" in FORMATS
+    assert (LARGEST, LONGEST_TEXT) == (2**30, 2**20)
+    assert "(2^30)" in FORMATS
+    assert "(2^20 characters)" in FORMATS
     assert f"longer than {READABLE} characters" in FORMATS
     assert f"a list of 1 to {DIRECTIONS} leaves or mixes; mixes lie at most {DEPTH} deep" in FORMATS
     assert f"a list of 1 to {PARTS} attributes" in FORMATS
@@ -158,7 +164,8 @@ def test_paths_and_links_of_a_page_lead_somewhere(page):
 def test_commands_of_a_page_are_there(page):
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     asked = set(re.findall(r"^make ([a-z][\w-]*)|`make ([a-z][\w-]*)", PAGES[page], flags=re.M))
-    assert asked and {one or other for one, other in asked} <= targets
+    assert asked
+    assert {one or other for one, other in asked} <= targets
 
 
 def test_the_steps_to_add_a_node_name_what_is_there():
@@ -186,12 +193,15 @@ def test_workflows_and_templates_are_yaml_and_have_their_parts():
     jobs = read_yaml(".github/workflows/test.yml")["jobs"]
     from pack.dev.host import SOURCES
 
-    assert set(jobs) == {"lint", "core", "host"} and set(jobs["host"]["strategy"]["matrix"]["host"]) == set(SOURCES)
+    assert set(jobs) == {"lint", "core", "host"}
+    assert set(jobs["host"]["strategy"]["matrix"]["host"]) == set(SOURCES)
     assert set(jobs["core"]["env"]["PACKAGES"].split("|")) <= set(pins())
     (job,) = read_yaml(".github/workflows/publish.yml")["jobs"].values()
     assert job["steps"][-1]["with"]["personal_access_token"] == "${{ secrets.REGISTRY_ACCESS_TOKEN }}"
     for kind in ("bug", "feature"):
         form = read_yaml(f".github/ISSUE_TEMPLATE/{kind}.yml")
         ids = [part["id"] for part in form["body"]]
-        assert form["name"] and form["description"] and len(ids) == len(set(ids))
+        assert form["name"]
+        assert form["description"]
+        assert len(ids) == len(set(ids))
     assert {hook["id"] for hook in read_yaml(".pre-commit-config.yaml")["repos"][0]["hooks"]} == {"ruff-check", "ruff-format"}

@@ -282,7 +282,8 @@ def check_call(function, given, *, unbound):
     more = "..." in wanted
     wanted = [name for name in wanted if name != "..."]
     got = [p.name for p in places[: len(wanted)]]
-    assert len(got) == len(wanted) and all(name in ("_", other) for name, other in zip(wanted, got)), f"it takes {parameters}"
+    fits = len(got) == len(wanted) and all(name in ("_", other) for name, other in zip(wanted, got))
+    assert fits, f"it takes {parameters}"
     names = [name for name in named.split(", ") if name]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
     assert takes_any or set(names) <= {p.name for p in parameters}, f"it takes {parameters}"
@@ -368,7 +369,8 @@ def test_a_row_names_no_file_that_imports_its_name_no_more():
     leaning = {name: {file for file, names in by_file.items() if name in names} for name in set().union(*by_file.values())}
     listed = [(name.partition("(")[0], file) for row in ROWS for name in row.names for file in row.files if len(row.names) == 1]
     modules = [(name, file) for name, file in listed if name in leaning and importable(name.rpartition(".")[0])]
-    assert modules and not [f"{file}: {name}" for name, file in modules if file not in leaning[name]]
+    assert modules
+    assert not [f"{file}: {name}" for name, file in modules if file not in leaning[name]]
 
 
 def test_the_page_names_what_the_code_lists():
