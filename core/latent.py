@@ -29,10 +29,16 @@ def check_latent(x: Tensor, name: str = "latent") -> None:
         )
 
 
-def alike(a: Tensor, b: Tensor) -> bool:
-    """Whether two predictions differ by no more than what number formats round away, a thousandth of b's norm.
+def append_dims(x: Tensor, ndim: int) -> Tensor:
+    """x with dimensions of size 1 after its own, ndim in all: values of each row, to be multiplied with rows."""
+    return x.reshape(*x.shape, *[1] * (ndim - x.ndim))
 
-    Equal prompts in one batch do: a row's place in it may change its last bits, in half precision the third digit.
+
+def nearly_equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two predictions differ by rounding only: by no more than a thousandth of b's norm.
+
+    Predictions for equal prompts in one batch differ as much: the last bits of a row depend on its place in the batch, in
+    half precision the third digit.
     """
     a, b = a.float(), b.float()
     return bool((a - b).norm() <= 1e-3 * b.norm())

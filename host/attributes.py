@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.avi.attribute import Attribute, Mixture, Pair, Problem, Recipe, mean_change, scaled
 from ..core.avi.network import ValueNetwork, train
-from ..core.latent import alike, masked
+from ..core.latent import nearly_equal, masked
 from ..core.sampling.recording import Moment
 from ..core.sampling.steering import Callback, Denoiser, sample_steered
 from ..core.sampling.steps import at_or_below, first_step_from
@@ -210,7 +210,7 @@ class Learner(AroundSampler):
             tick=lambda denoised: self.tick(torch.cat([source.denoised, denoised])),
             **options,
         )
-        if alike(target[plan.edited].denoised, source.denoised):
+        if nearly_equal(target[plan.edited].denoised, source.denoised):
             raise ValueError(
                 "target: it draws the same as the source; connect a prompt that differs, or lower branch, where the two runs part."
             )

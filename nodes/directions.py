@@ -13,7 +13,7 @@ from ..core.hspace.direction import Direction
 from ..core.hspace.discovery import Means, aligned, principal_components
 from ..core.hspace.injection import Window
 from ..core.hspace.trained import AnyDirection, Form, in_form, mixed
-from ..core.latent import alike
+from ..core.latent import nearly_equal
 from ..core.pictures.figures import explained_variance_figure, singular_values_figure
 from ..host.edits import Branch, HEdit, with_edit
 from ..host.families import check_fits, family_of
@@ -94,7 +94,7 @@ class DirectionFromPrompts(io.ComfyNode):
         runs = watched_runs(model, prompts, cfg, checked_latent(model, latent), steps=steps, seed=seed, count=images, batch=batch_size)
         moves = False
         for sigma, h in runs:
-            moves = moves or not alike(h[TARGET], h[SOURCE])
+            moves = moves or not nearly_equal(h[TARGET], h[SOURCE])
             means.add(sigma, h[TARGET] - h[SOURCE])
         shifts, sigmas = means.result()
         if not moves:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..latent import append_dims
 from ..sampling.recording import Moment
 from ..svd.decomposition import LatentSVD, compose, decompose
 from ..svd.matrices import MatrixShape
@@ -223,7 +224,7 @@ def scaled(change: Tensor, like: Tensor, *, strength: float = 1.0, budget: float
         return strength * change
     own, whole = (part.flatten(1).norm(dim=1).clamp(min=1e-12) for part in (change, like))
     factor = math.copysign(budget, strength) * whole / own
-    return factor.view(-1, *[1] * (change.ndim - 1)) * change
+    return append_dims(factor, change.ndim) * change
 
 
 def mean_change(differences: Sequence[Tensor], rank: int) -> LatentSVD:

@@ -50,7 +50,7 @@ def integrate(source: LatentSVD, target: LatentSVD, source_rank: int, target_ran
             f"target: a latent of shape {target.shape} does not go with one of shape {source.shape}; both need one size and batch."
         )
     copies = source.shape[0] // target.shape[0]
-    U, S, Vh = (part.to(source.U).repeat(copies, *[1] * (part.ndim - 1)) for part in (target.U, target.S, target.Vh))
+    U, S, Vh = (torch.cat([part.to(source.U)] * copies) for part in (target.U, target.S, target.Vh))
     m, n = source_rank, target_rank
     return replace(
         source,

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..latent import append_dims
+
 
 class Means:
     """Running means of shifts (b, c, h, w), one for each noise level."""
@@ -80,9 +82,9 @@ class Jacobian:
     def forward(self, v: Tensor) -> Tensor:
         """J v, for v: (k, ...)."""
         with torch.no_grad():
-            length = self.step / v.flatten(1).norm(dim=1).clamp(min=1e-12).reshape(-1, *[1] * (v.ndim - 1))
+            length = append_dims(self.step / v.flatten(1).norm(dim=1).clamp(min=1e-12), v.ndim)
             change = (self.f(v * length) - self.f(-v * length)).float()
-            return self._weighted(change / (2 * length.reshape(-1, *[1] * (change.ndim - 1))))
+            return self._weighted(change / append_dims(2 * length.flatten(), change.ndim))
 
     def reverse(self, u: Tensor, like: Tensor) -> Tensor:
         """J^T u, for u: (k, ...) of f's output, in the shape of like. Raises ValueError if it is not finite."""
