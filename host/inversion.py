@@ -16,7 +16,7 @@ from comfy.samplers import KSamplerX0Inpaint
 from torch import Tensor
 
 from ..core.sampling.ddim import sample_ddim
-from ..core.sampling.inversion import Path, invert, nearest, sample_along
+from ..core.sampling.inversion import ExactPath, OtherRun, invert, nearest, sample_along
 from ..core.sampling.steering import Callback, Denoiser, Traits
 from .denoisers import NoiseLevels, picture_share
 from .runs import check_set, guided, run
@@ -90,7 +90,7 @@ class InvertedNoise:
 class AlongPath:
     """The sampler function that leads an unedited run back to the inverted picture."""
 
-    path: Path
+    path: ExactPath
     sigmas: tuple[float, ...]
 
     __name__ = "semantic_latents_exact"
@@ -110,7 +110,12 @@ class AlongPath:
             raise ValueError("sigmas: the exact sampler needs the sigmas that Invert was given; connect the same node to both.")
         mask = (extra_args or {}).get("denoise_mask")
         options = {**(extra_args or {}), "denoise_mask": None}  # with it, the model would see the picture with plain noise around the mask
-        return sample_along(model, x, sigmas, self.path.to(x), mask=mask, callback=callback, options=options)
+        try:
+            return sample_along(model, x, sigmas, self.path.to(x), mask=mask, callback=callback, options=options)
+        except OtherRun as error:
+            raise ValueError(
+                f"sampler: the inversion has {error.difference}; use the same sigmas and the same latents as Invert."
+            ) from error
 
 
 def check_schedule(sigmas: Tensor) -> None:
@@ -157,7 +162,7 @@ class Inversion:
             tolerance=self.tolerance,
             on_step=lambda i, _: bar.update(1),
         )
-        self.path = Path.along(denoised, trajectory, sigmas)
+        self.path = ExactPath.along(denoised, trajectory, sigmas)
         bar.update(steps)
         back = sample_ddim(model, trajectory[0], sigmas, options=extra_args)
         bar.update(steps)

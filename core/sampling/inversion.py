@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..latent import append_dims
 from .ddim import euler_step
 
-Denoiser = Callable[[Tensor, float], Tensor]
+DenoiserAt = Callable[[Tensor, float], Tensor]  # of x: (b, ...) at one noise level
 
 
 def invert(
-    model: Denoiser,
+    model: DenoiserAt,
     x: Tensor,
     sigmas: Tensor,
     *,
@@ -25,70 +26,89 @@ def invert(
 ) -> list[Tensor]:
     """The running latents of the run that ends in x: trajectory[i] at sigmas[i], the last one x itself.
 
-    model(x, sigma) gives the denoised latent of x: (b, ...). sigmas: (steps + 1,) descending. Each step upwards solves
-    x_hi = x_lo + (sigma_hi - sigma_lo) (x_hi - D(x_hi)) / sigma_hi, whose solution `euler_step` takes back to x_lo, by
-    fixed-point iteration from the first-order guess (the noise predicted at the point below; DDIM inversion, Song et al.
-    2021), until the change of the root mean square falls below tolerance times sigma_hi, at most refinements times. An
-    iteration that moves away is not followed. Each latent of the batch goes its own way. on_step(step, residual) reports
-    the largest of their last changes.
+    DDIM inversion (Song et al. 2021), with each step solved as `solve_step` says. model(x, sigma) gives the denoised latent
+    of x: (b, ...). sigmas: (steps + 1,) descending, one step at the least. refinements: most iterations of a step, 0 for plain
+    DDIM inversion. on_step(step, residual) reports the largest residual of the batch.
     """
-    levels, trajectory, noise = sigmas.tolist(), [x], None
-    for i in range(len(levels) - 2, -1, -1):
-        high, low = levels[i], levels[i + 1]
-        if noise is None:
-            noise = _noise(model, x, high)
-        solved = x + (high - low) * noise
-        residual = x.new_full((len(x), *[1] * (x.ndim - 1)), float("inf"))
-        moving = torch.ones_like(residual, dtype=torch.bool)
-        for _ in range(refinements):
-            noise = torch.where(moving, _noise(model, solved, high), noise)
-            nearer = x + (high - low) * noise
-            change = (nearer - solved).square().mean(tuple(range(1, x.ndim)), keepdim=True).sqrt() / high
-            moving = moving & (change < residual)
-            solved, residual = torch.where(moving, nearer, solved), torch.where(moving, change, residual)
-            moving = moving & (change >= tolerance)
-            if not moving.any():
-                break
-        x, noise = solved, noise if refinements else _noise(model, solved, high)
+    levels, trajectory = sigmas.tolist(), [x]
+    noise = predicted_noise(model, x, levels[-2])  # not at the last level, which is 0 in a whole schedule
+    for i in reversed(range(len(levels) - 1)):
+        x, noise, residual = solve_step(model, x, noise, levels[i], levels[i + 1], refinements, tolerance)
         trajectory.insert(0, x)
         if on_step:
             on_step(i, float(residual.max()))
     return trajectory
 
 
-def _noise(model: Denoiser, x: Tensor, sigma: float) -> Tensor:
+def solve_step(
+    model: DenoiserAt, x: Tensor, noise: Tensor, high: float, low: float, refinements: int, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The latent at noise level high that `euler_step` takes to x at low, the noise predicted for it, and its residual (b, 1, ...).
+
+    Solves x_hi = x + (high - low) (x_hi - D(x_hi)) / high by fixed-point iteration. It starts from the given noise, that of
+    the step below, and ends when the root mean square of the change falls below tolerance times high. The residual is the last
+    change in units of high. Each latent of the batch stops by itself. A change that is larger than the one before is not made.
+    """
+    solved = x + (high - low) * noise
+    residual = append_dims(x.new_full((len(x),), float("inf")), x.ndim)
+    moving = torch.ones_like(residual, dtype=torch.bool)
+    if not refinements:
+        return solved, predicted_noise(model, solved, high), residual
+    for _ in range(refinements):
+        noise = torch.where(moving, predicted_noise(model, solved, high), noise)
+        nearer = x + (high - low) * noise
+        change = (nearer - solved).square().mean(tuple(range(1, x.ndim)), keepdim=True).sqrt() / high
+        moving = moving & (change < residual)
+        solved, residual = torch.where(moving, nearer, solved), torch.where(moving, change, residual)
+        moving = moving & (change >= tolerance)
+        if not moving.any():
+            break
+    return solved, noise, residual
+
+
+def predicted_noise(model: DenoiserAt, x: Tensor, sigma: float) -> Tensor:
+    """eps = (x - D(x)) / sigma."""
     return (x - model(x, sigma)) / sigma
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class ExactPath:
     """A run as it should have gone, trajectory[i] at step i, and where a step from each of these points really leads."""
 
     trajectory: tuple[Tensor, ...]
     stepped: tuple[Tensor, ...]
 
     @classmethod
-    def along(cls, model: Denoiser, trajectory: list[Tensor], sigmas: Tensor) -> Path:
-        """One model call for each step of sigmas: (steps + 1,)."""
+    def along(cls, model: DenoiserAt, trajectory: list[Tensor], sigmas: Tensor) -> ExactPath:
+        """Makes one model call for each step of sigmas: (steps + 1,)."""
         levels = sigmas.tolist()
         stepped = [euler_step(x, model(x, sigma), sigma, after) for x, sigma, after in zip(trajectory, levels, levels[1:])]
         return cls(tuple(trajectory), tuple(stepped))
 
-    def to(self, like: Tensor) -> Path:
+    def to(self, like: Tensor) -> ExactPath:
         """The same on another latent's device and in its dtype."""
-        return Path(tuple(x.to(like) for x in self.trajectory), tuple(x.to(like) for x in self.stepped))
+        return ExactPath(tuple(x.to(like) for x in self.trajectory), tuple(x.to(like) for x in self.stepped))
 
-    def rows(self, rows: list[int]) -> Path:
+    def rows(self, rows: list[int]) -> ExactPath:
         """The runs of some of its pictures, in this order."""
         if rows == list(range(len(self.trajectory[0]))):
             return self
-        return Path(tuple(x[rows] for x in self.trajectory), tuple(x[rows] for x in self.stepped))
+        return ExactPath(tuple(x[rows] for x in self.trajectory), tuple(x[rows] for x in self.stepped))
+
+
+class OtherRun(ValueError):
+    """A run that a path cannot lead. difference: the steps and the shapes of both, as a clause."""
+
+    def __init__(self, path: ExactPath, x: Tensor, steps: int):
+        start = path.trajectory[0]
+        self.difference = f"{len(path.stepped)} steps at {tuple(start.shape)}, this run {steps} at {tuple(x.shape)}"
+        super().__init__(f"path: it has {self.difference}; give the same sigmas and the same latents.")
 
 
 def nearest(latents: Tensor, pictures: Tensor, asked: Sequence[int | None]) -> tuple[list[int], Tensor]:
-    """For each latent (b, ...) the nearest of the pictures (n, ...), and how far it is (b,): the largest difference of a value.
+    """For each latent (b, ...) the number of the nearest of the pictures (n, ...), and its distance (b,).
 
-    asked: a picture for each latent, which is kept if none is nearer.
+    The distance is the largest difference of a value. asked: a picture for each latent, which is kept if no other is nearer.
     """
     apart = torch.stack([(latents - picture).abs().flatten(1).amax(1) for picture in pictures], 1)
     least = apart.amin(1)
@@ -100,7 +120,7 @@ def sample_along(
     model: Callable[..., Tensor],
     x: Tensor,
     sigmas: Tensor,
-    path: Path,
+    path: ExactPath,
     *,
     mask: Tensor | None = None,
     callback: Callable[[dict[str, Any]], None] | None = None,
@@ -108,12 +128,12 @@ def sample_along(
 ) -> Tensor:
     """A first-order run that adds at each step what the path's own step missed (direct inversion, Ju et al. 2024).
 
-    x' = trajectory[i + 1] + (step(x) - step(trajectory[i])): as long as nothing is edited it follows the path bit for
-    bit, whatever the inversion's own error; an edit adds its difference. A start that differs from the path's by rounding
-    only is taken for it. By their starts, a part of the pictures is known again, in any order and number; a latent that starts
-    elsewhere is taken for the picture of its place. mask: (b, 1 or c, h, w), 1 where an edit may act; elsewhere the run is the
-    path itself. model(x, sigma (b,), **options) gives the denoised latent. Raises ValueError if the path has another number of
-    steps or another size, or if the run has other pictures.
+    x' = trajectory[i + 1] + (step(x) - step(trajectory[i])). While nothing is edited, the run follows the path bit for bit,
+    whatever the error of the inversion. An edit adds its difference. A latent that starts at one of the path's pictures, up to
+    rounding, follows that picture: the run may have some of the pictures, in any order. A latent that starts elsewhere
+    follows the picture of its own place. mask: (b, 1 or c, h, w), 1 where an edit may act; elsewhere the run is the path
+    itself. model(x, sigma (b,), **options) gives the denoised latent. Raises OtherRun, a ValueError, if the path has another
+    number of steps or another size, or if the run has other pictures.
     """
     levels = sigmas.tolist()
     path, known = _path_of(x, path, levels)
@@ -131,7 +151,7 @@ def sample_along(
     return masked(x, -1)
 
 
-def _path_of(x: Tensor, path: Path, levels: list[float]) -> tuple[Path, Tensor]:
+def _path_of(x: Tensor, path: ExactPath, levels: list[float]) -> tuple[ExactPath, Tensor]:
     """The path's pictures in the order of the latents that start at them, and which latents do (b, 1, ...)."""
     start = path.trajectory[0]
     if len(path.stepped) == len(levels) - 1 and start.shape[1:] == x.shape[1:]:
@@ -139,8 +159,5 @@ def _path_of(x: Tensor, path: Path, levels: list[float]) -> tuple[Path, Tensor]:
         known = apart <= 1e-4 * max(levels[0], 1.0)
         if known.all() or len(x) == len(start):
             rows = [row if near else i for i, (row, near) in enumerate(zip(rows, known, strict=True))]
-            return path.rows(rows), known.view(-1, *[1] * (x.ndim - 1))
-    raise ValueError(
-        f"sampler: the inversion has {len(path.stepped)} steps at {tuple(start.shape)}, this run {len(levels) - 1} at "
-        f"{tuple(x.shape)}; use the same sigmas and the same latents as Invert."
-    )
+            return path.rows(rows), append_dims(known, x.ndim)
+    raise OtherRun(path, x, len(levels) - 1)

@@ -100,6 +100,8 @@ def test_a_batch_inverts_as_its_singles(demo, run, picture):
 
 
 def test_clear_errors(demo, run, picture):
+    from comfy_extras.nodes_custom_sampler import DisableNoise
+
     latent, sigmas = picture(demo), demo.sigmas(4)
     noise, _, exact, _ = inverted(run, demo, latent, sigmas)
     with pytest.raises(ValueError, match="sigmas: must go down to 0"):
@@ -110,6 +112,8 @@ def test_clear_errors(demo, run, picture):
         drawn(demo, noise, exact, sigmas, demo.empty(size=24))
     with pytest.raises(ValueError, match="sigmas: the exact sampler needs"):
         drawn(demo, noise, exact, demo.sigmas(5), latent)
+    with pytest.raises(ValueError, match="sampler: the inversion has 4 steps .* use the same sigmas and the same latents as Invert."):
+        drawn(demo, DisableNoise.execute().args[0], exact, sigmas, demo.empty(size=24))
 
 
 def test_cancel_stops_within_a_model_call(demo, run, picture):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pack.core.sampling.ddim import euler_step, sample_ddim
-from pack.core.sampling.inversion import Path, invert, nearest, sample_along
+from pack.core.sampling.inversion import ExactPath, invert, nearest, sample_along
 from pack.tests.core.sampling.gaussian import SIGMAS, gaussian, noise
 
 
@@ -28,14 +28,14 @@ def test_refinement_never_makes_it_worse_than_the_first_order_guess():
 
 def test_an_unedited_run_follows_the_path_bit_for_bit():
     picture = noise(2, 4, 8, 8).float()
-    path = Path.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=0), SIGMAS)
+    path = ExactPath.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=0), SIGMAS)
     nearly = path.trajectory[0] * (1 + 1e-7)
     assert torch.equal(sample_along(gaussian, nearly, SIGMAS, path), picture)
 
 
 def test_an_edit_along_the_path_adds_its_difference():
     picture, shift = noise(1, 4, 8, 8), 0.1
-    path = Path.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=500, tolerance=1e-13), SIGMAS)
+    path = ExactPath.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=500, tolerance=1e-13), SIGMAS)
 
     def edited(x, sigma):
         return gaussian(x, sigma) + shift
@@ -46,7 +46,7 @@ def test_an_edit_along_the_path_adds_its_difference():
 
 
 def test_a_path_of_other_steps_is_refused():
-    path = Path.along(gaussian, invert(gaussian, noise(1, 1, 4, 4), SIGMAS), SIGMAS)
+    path = ExactPath.along(gaussian, invert(gaussian, noise(1, 1, 4, 4), SIGMAS), SIGMAS)
     with pytest.raises(ValueError, match="7 steps .* this run 6"):
         sample_along(gaussian, path.trajectory[0], SIGMAS[1:], path)
     with pytest.raises(ValueError, match="same latents"):
@@ -65,13 +65,13 @@ PARTS = {
 @pytest.mark.parametrize("rows", PARTS.values(), ids=PARTS)
 def test_a_part_of_the_pictures_follows_its_own_path(rows):
     picture = noise(3, 4, 8, 8).float()
-    path = Path.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=0), SIGMAS)
+    path = ExactPath.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=0), SIGMAS)
     assert torch.equal(sample_along(gaussian, path.trajectory[0][rows] * (1 + 1e-7), SIGMAS, path), picture[rows])
 
 
 def test_a_latent_that_starts_elsewhere_has_the_path_of_its_place():
     picture, shift = noise(3, 4, 8, 8), 0.1
-    path = Path.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=0), SIGMAS)
+    path = ExactPath.along(gaussian, invert(gaussian, picture, SIGMAS, refinements=0), SIGMAS)
     start = path.trajectory[0].clone()
     start[1] += shift
     moved = sample_along(gaussian, start, SIGMAS, path)
