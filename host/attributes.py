@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.avi.attribute import Attribute, Mixture, Pair, Problem, Recipe, mean_change, scaled
+from ..core.avi.attribute import Attribute, Mixture, OtherSize, Pair, Problem, Recipe, mean_change, scaled
 from ..core.avi.network import ValueNetwork, train
-from ..core.latent import nearly_equal, masked
+from ..core.latent import masked, nearly_equal
 from ..core.sampling.recording import Moment
 from ..core.sampling.steering import Callback, Denoiser, sample_steered
 from ..core.sampling.steps import at_or_below, first_step_from
@@ -149,13 +149,21 @@ class PlannedEdit:
     def change(self, latent: Tensor) -> Tensor:
         """What is added to the latent (b, c, ..., h, w) of its step."""
         if self.pair is None:
-            change = whole = self.share * self.attribute.stored_change(latent)
+            change = whole = self.share * stored_change(self.attribute, latent)
         else:
             change, whole = self.attribute.change(latent, self.pair), self.pair.matched - latent
         change = scaled(change, whole, strength=self.use.strength * self.weight, budget=self.use.budget * abs(self.weight))
         for mask in masks_over(latent, self.use.mask, None):
             change = masked(latent, latent + change.to(latent), mask) - latent
         return change
+
+
+def stored_change(attribute: Attribute, latent: Tensor) -> Tensor:
+    """What an attribute's file adds to a latent; ValueError that says what to connect for a latent of another size."""
+    try:
+        return attribute.stored_change(latent)
+    except OtherSize as error:
+        raise ValueError(f"{error} Connect a target prompt, which works at any size, or learn the attribute at this one.") from error
 
 
 def in_this_run(use: Use, attribute: Attribute, run: Run) -> bool:

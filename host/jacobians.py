@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from ..core.hspace.discovery import Jacobian, leading_right_vectors
+from ..core.hspace.discovery import Jacobian, NoGradient, leading_right_vectors
 from .compiled import seen_by_patches
 from .copies import copies
 from .model_calls import check_undivided
@@ -28,6 +28,11 @@ from .watching import SOURCE, watched_runs
 
 Method = Literal["Jacobian", "pullback"]
 STEP = {torch.float32: 1e-2, torch.float16: 5e-2, torch.bfloat16: 1e-1}  # of finite differences, in units of the point's norm
+
+NO_GRADIENT = (
+    "model: a patch of it has no finite gradient (Patch Model Add Downscale with bislerp has none). Choose other settings there, or "
+    "method PCA."
+)
 
 
 @dataclass
@@ -72,8 +77,10 @@ class Probe:
         call.run(executor, twin_of(unet, *recording(unet, tape)))
         rows = Rows(call, chunk)
         h = rows.first(tape[-1])
-        found = self._of_output(executor, call, rows, tape) if self.method == "Jacobian" else self._of_h(executor, call, rows)
-        shifts, values = found
+        try:
+            shifts, values = self._of_output(executor, call, rows, tape) if self.method == "Jacobian" else self._of_h(executor, call, rows)
+        except NoGradient as error:
+            raise ValueError(NO_GRADIENT) from error
         shifts = shifts.float() / shifts.float().flatten(1).norm(dim=1)[:, None, None, None]
         return (0.1 * h.float().norm() * shifts).cpu(), values
 

@@ -68,6 +68,10 @@ class Recipe:
         return self.source_rank or share, self.target_rank or share
 
 
+class OtherSize(ValueError):
+    """A latent has another size than those that an attribute was learned from."""
+
+
 @dataclass(frozen=True, eq=False)
 class Attribute:
     """An attribute: the recipe, a change for use without a target run, and the network if one was trained.
@@ -103,15 +107,11 @@ class Attribute:
     def stored_change(self, x: Tensor) -> Tensor:
         """What strength 1 adds to any latent x: (b, c, h, w) of the size that the attribute was learned at.
 
-        The difference of two predicted x0 moves the running latent by as much of it as there is of x0: all in the frame
-        x = x0 + sigma eps, which keeps its noise; 1 - sigma in a flow model's. Raises
-        ValueError for another size.
+        The difference of two predicted x0 moves the running latent by as much of it as there is of x0: by all in the frame
+        x = x0 + sigma eps, by 1 - sigma in a flow model's. The noise stays. Raises OtherSize, a ValueError, for another size.
         """
         if tuple(x.shape[1:]) != tuple(self.stored.shape[1:]):
-            raise ValueError(
-                f"attribute: it was learned at {tuple(self.stored.shape[1:])}, this latent has {tuple(x.shape[1:])}. "
-                "Connect a target prompt, which works at any size, or learn the attribute at this one."
-            )
+            raise OtherSize(f"attribute: it was learned at {tuple(self.stored.shape[1:])}, this latent has {tuple(x.shape[1:])}.")
         return compose(self.stored).to(x).expand_as(x)
 
 

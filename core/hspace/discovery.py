@@ -40,7 +40,7 @@ def principal_components(samples: Tensor, count: int) -> tuple[Tensor, float]:
     """
     n = len(samples)
     if n <= count:
-        raise ValueError(f"images: {n} are too few for {count} directions; sample more images than directions.")
+        raise ValueError(f"samples: {n} are too few for {count} components; give more samples than components.")
     centred = (samples - samples.mean(0)).flatten(1).double()
     values, vectors = torch.linalg.eigh(centred @ centred.T)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
@@ -69,6 +69,10 @@ def aligned(levels: Iterable[Tensor]) -> list[Tensor]:
 Map = Callable[[Tensor], Tensor]
 
 
+class NoGradient(ValueError):
+    """A function has no finite gradient."""
+
+
 class Jacobian:
     """Products with the Jacobian of f at 0, for stacks of vectors; f maps (k, ...) to (k, ...), row by row.
 
@@ -87,15 +91,12 @@ class Jacobian:
             return self._weighted(change / append_dims(2 * length.flatten(), change.ndim))
 
     def reverse(self, u: Tensor, like: Tensor) -> Tensor:
-        """J^T u, for u: (k, ...) of f's output, in the shape of like. Raises ValueError if it is not finite."""
+        """J^T u, for u: (k, ...) of f's output, in the shape of like. Raises NoGradient, a ValueError, if it is not finite."""
         with torch.enable_grad():
             origin = torch.zeros_like(like, requires_grad=True)
             (result,) = torch.autograd.grad(self.f(origin), origin, self._weighted(u))
         if not torch.isfinite(result).all():
-            raise ValueError(
-                "model: a patch of it has no finite gradient (Patch Model Add Downscale with bislerp has none). Choose other "
-                "settings there, or method PCA."
-            )
+            raise NoGradient("f: its gradient contains NaN or Inf; give a function that is differentiable at 0.")
         return result
 
     def _weighted(self, u: Tensor) -> Tensor:

@@ -94,11 +94,19 @@ def test_cancel_stops_within_a_step(demo, run):
 
 def discover(run, world, **changes):
     settings = dict(
-        latent=world.empty(), method="PCA", images=6, batch_size=3, steps=3, cfg=2.0, seed=0, count=3, percent=0.4, iterations=12
+        model=world.model,
+        latent=world.empty(),
+        method="PCA",
+        images=6,
+        batch_size=3,
+        steps=3,
+        cfg=2.0,
+        seed=0,
+        count=3,
+        percent=0.4,
+        iterations=12,
     )
-    return run(
-        "DiscoverDirections", model=world.model, positive=world.encode("a face"), negative=world.encode(""), **{**settings, **changes}
-    )
+    return run("DiscoverDirections", positive=world.encode("a face"), negative=world.encode(""), **{**settings, **changes})
 
 
 def test_discovered_directions_are_orthogonal_and_ordered(world, run):
@@ -186,6 +194,13 @@ def test_discovery_refuses_what_it_cannot_use(demo, run):
         discover(run, demo, images=3)
     with pytest.raises(ValueError, match="mask: PCA compares whole pictures"):
         discover(run, demo, mask=torch.ones(1, 8, 8))
+
+
+def test_a_patch_without_a_gradient_is_named(demo, run):
+    model = demo.model.clone()
+    model.set_model_output_block_patch(lambda h, skip, options: (h + (h - h.detach()).abs().sqrt(), skip))
+    with pytest.raises(ValueError, match="a patch of it has no finite gradient .* or method PCA"):
+        discover(run, demo, model=model, method="Jacobian", images=1, count=1, latent=demo.empty(size=32))
 
 
 def combined(run, first, second, **changes):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pack.core.hspace.discovery import Means, aligned, principal_components
+from pack.core.hspace.discovery import Jacobian, Means, NoGradient, aligned, principal_components
 
 
 def test_running_means_equal_the_mean():
@@ -58,3 +58,8 @@ def test_power_iteration_finds_the_singular_vectors_of_a_map_and_keeps_off_what_
     assert leading_right_vectors(masked, torch.randn(2, 3, 4, generator=generator, dtype=torch.float64), 80)[1][0].item() == pytest.approx(
         expected.item(), rel=1e-3
     )
+
+
+def test_a_gradient_that_is_not_finite_is_refused():
+    with pytest.raises(NoGradient, match="f: its gradient"):
+        Jacobian(torch.sqrt, 1e-3).reverse(torch.ones(1, 4), torch.zeros(1, 4))
