@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,34 +22,32 @@ T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]
 
 
-class Kind(NamedTuple):
-    """A kind of file: its format's name, what it holds, the node that writes it, and the latest version that is read."""
+class Format(NamedTuple):
+    """A format of files: its name, the word for what such a file holds, and the latest version that is read."""
 
-    format: str
-    what: str
-    node: str
+    name: str
+    holds: str
     version: int
 
 
+class OtherFormat(ValueError):
+    """A file that is whole, as far as can be seen, but of another format than the one that was asked for."""
+
+
 def names_damage(load: Callable[..., T]) -> Callable[..., T]:
-    """Makes of whatever goes wrong in load(path, ...) a ValueError that names the file, short enough to be read."""
+    """Names the file in the errors of load(path, ...).
+
+    What reading and checking a file can raise (ValueError, SafetensorError, OSError) becomes a ValueError that is short enough
+    to be read. Any other exception is a fault of the program and passes.
+    """
 
     @functools.wraps(load)
     def loaded(path: Path, *rest: object) -> T:
         try:
             return load(path, *rest)
-        except (
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            ArithmeticError,
-            RuntimeError,
-            MemoryError,
-            EOFError,
-            SafetensorError,
-            OSError,
-        ) as error:
+        except OtherFormat:
+            raise
+        except (ValueError, SafetensorError, OSError) as error:
             start, text = f"file: {path.name}", str(error)
             message = (
                 text
@@ -60,65 +59,101 @@ def names_damage(load: Callable[..., T]) -> Callable[..., T]:
     return loaded
 
 
-def read_checked(path: Path, kind: Kind, check: Callable[[dict[str, str], Shapes], None]) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a file of this kind, once its version, its size and check(metadata, shapes) have passed.
+def read_checked(path: Path, format: Format, parse: Callable[[dict[str, str], Shapes], T]) -> tuple[T, dict[str, Tensor]]:
+    """What parse(metadata, shapes) makes of a file's description, and the file's tensors.
 
-    The tensors are copies: what happens to the file afterwards does not reach them. Raises ValueError for any other file.
+    No tensor is read before the format, the version, the size and parse have passed. The tensors are copies: what happens to
+    the file afterwards does not reach them. parse raises ValueError, with a clause, for metadata or shapes that do not fit.
+    Raises OtherFormat for a file of another format, and ValueError for a damaged one.
     """
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
-        if metadata.get("format") != kind.format:
-            raise ValueError(
-                f"file: {path.name} holds no {kind.what} (its format is {metadata.get('format', 'unnamed')[:50]!r}); choose a "
-                f"file of {kind.node}."
-            )
-        if not _is_number(metadata.get("version", "")) or int(metadata["version"]) > kind.version:
-            raise ValueError(
-                f"file: {path.name} is of version {metadata.get('version', '')[:50]!r}, this pack reads up to {kind.version}; "
-                "update Semantic Latents."
-            )
-        if sum(map(len, metadata.values())) > LONGEST_TEXT:
-            raise ValueError(f"file: {path.name} is damaged: its metadata is longer than any {kind.what}'s.")
+        _check_format(path, metadata, format)
         slices = {key: file.get_slice(key) for key in file.keys()}
         shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
         if sum(math.prod(shape) for shape in shapes.values()) > LARGEST:
-            raise ValueError(f"file: {path.name} is larger than any {kind.what}.")
+            raise ValueError(f"file: {path.name} is larger than any {format.holds}.")
         if not all(part.get_dtype() in FLOATS for part in slices.values()):
             raise ValueError(f"file: {path.name} is damaged: it holds tensors that are no real numbers of 16 bits or more.")
-        check(metadata, shapes)
+        try:
+            parsed = parse(metadata, shapes)
+        except ValueError as error:
+            raise ValueError(f"file: {path.name} is damaged: {error}.") from error
         tensors = {key: file.get_tensor(key).clone() for key in shapes}
     spoilt = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if spoilt:
         raise ValueError(f"file: {path.name} is damaged: {', '.join(spoilt)} contain NaN or Inf.")
-    return metadata, tensors
+    return parsed, tensors
 
 
-def _is_number(text: str) -> bool:
+def _check_format(path: Path, metadata: dict[str, str], format: Format) -> None:
+    """Raise OtherFormat or ValueError unless a file of this metadata is of this format, of a known version, and short enough."""
+    if metadata.get("format") != format.name:
+        name = metadata.get("format", "unnamed")[:50]
+        raise OtherFormat(f"file: {path.name} holds no {format.holds} (its format is {name!r}).")
+    if not _is_count(metadata.get("version", "")) or int(metadata["version"]) > format.version:
+        raise ValueError(
+            f"file: {path.name} is of version {metadata.get('version', '')[:50]!r}, this pack reads up to {format.version}; "
+            "update Semantic Latents."
+        )
+    if sum(map(len, metadata.values())) > LONGEST_TEXT:
+        raise ValueError(f"file: {path.name} is damaged: its metadata is longer than any {format.holds}'s.")
+
+
+def _is_count(text: str) -> bool:
     return text.isdecimal() and len(text) < 10  # Python refuses to read thousands of digits
 
 
-def require(path: Path, metadata: dict[str, str], *keys: str) -> None:
+def require(metadata: dict[str, str], *keys: str) -> None:
+    """Raise ValueError that names the keys which the metadata lacks."""
     missing = [key for key in keys if key not in metadata]
     if missing:
-        raise ValueError(f"file: {path.name} is damaged: its metadata lacks {', '.join(missing)}.")
+        raise ValueError(f"its metadata lacks {', '.join(missing)}")
 
 
-def channels_in(path: Path, metadata: dict[str, str]) -> int:
-    if not _is_number(metadata.get("channels", "")):
-        raise ValueError(f"file: {path.name} is damaged: its metadata lacks or garbles channels.")
+def channels_in(metadata: dict[str, str]) -> int:
+    """The number of channels. Raises ValueError if it is missing or no number."""
+    if not _is_count(metadata.get("channels", "")):
+        raise ValueError("its metadata lacks or garbles channels")
     return int(metadata["channels"])
 
 
-def are_notes(notes: object) -> bool:
-    """Whether this is a mapping to texts."""
-    return isinstance(notes, dict) and all(isinstance(value, str) for value in notes.values())
-
-
-def notes_in(path: Path, text: str) -> dict[str, str]:
+def notes_in(metadata: dict[str, str]) -> dict[str, str]:
+    """The notes. Raises ValueError if they are missing or no mapping to texts."""
     try:
-        notes = json.loads(text)
-    except (ValueError, RecursionError):
+        notes = json_in(metadata, "notes")
+    except ValueError:
         notes = None
     if not are_notes(notes):
-        raise ValueError(f"file: {path.name} is damaged: its metadata lacks or garbles notes.")
+        raise ValueError("its metadata lacks or garbles notes")
     return notes
+
+
+def json_in(metadata: dict[str, str], key: str) -> Any:
+    """What stands under this key as JSON. Raises ValueError if it is missing, cannot be read, or is nested too deeply."""
+    require(metadata, key)
+    try:
+        return json.loads(metadata[key])
+    except RecursionError as error:
+        raise ValueError(f"its {key} is nested too deeply") from error
+
+
+def entry_of(value: object, **types: type) -> tuple[Any, ...]:
+    """The values of a JSON object under these names, in this order. Raises ValueError unless each is there and has its type."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{repr(value)[:50]} is no mapping")
+    for name, expected in types.items():
+        found = value.get(name)
+        if not isinstance(found, expected) or isinstance(found, bool) is not (expected is bool):
+            raise ValueError(f"{name} is missing or no {expected.__name__}")
+    return tuple(value[name] for name in types)
+
+
+def are_notes(value: object) -> bool:
+    """Whether this is a mapping to texts."""
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite number, and an integer no larger than a float can be; a boolean is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
 from comfy_api.latest import io
 
 from ..core.avi.attribute import Mixture, described
 from ..core.avi.file import attribute_tensors, load_attribute
+from ..core.files import OtherFormat
 from ..core.hspace.file import direction_tensors, load_direction
 from ..core.hspace.published import PUBLISHED_CONCEPTS, load_published
 from ..core.hspace.trained import AnyDirection
 from ..host.folders import file_names, fingerprint, listed_name, path_of, save_whole
 from .base import ATTRIBUTE, CATEGORY, DIRECTION, checked
+
+T = TypeVar("T")
+
+
+def loaded(load: Callable[[Path], T], path: Path, writer: str) -> T:
+    """What load makes of a file. Raises ValueError that names the node which writes such files, for a file of another format."""
+    try:
+        return load(path)
+    except OtherFormat as error:
+        raise ValueError(f"{str(error).removesuffix('.')}; choose a file of {writer}.") from error
 
 
 class SaveDirection(io.ComfyNode):
@@ -78,7 +93,8 @@ class LoadDirection(io.ComfyNode):
     @checked
     def execute(cls, file: str, concept: str) -> io.NodeOutput:
         path = path_of(file)
-        return io.NodeOutput(load_published(path, concept) if path.suffix == ".pth" else load_direction(path))
+        published = path.suffix == ".pth"
+        return io.NodeOutput(load_published(path, concept) if published else loaded(load_direction, path, "Save Direction"))
 
 
 class SaveAttribute(io.ComfyNode):
@@ -139,9 +155,8 @@ class LoadAttribute(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, file: str) -> io.NodeOutput:
-        attribute = load_attribute(path_of(file))
-        info = described(attribute)
-        return io.NodeOutput(attribute, info)
+        attribute = loaded(load_attribute, path_of(file), "Save Attribute")
+        return io.NodeOutput(attribute, described(attribute))
 
 
 NODES = [SaveDirection, LoadDirection, SaveAttribute, LoadAttribute]

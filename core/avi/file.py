@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..files import Kind, Shapes, channels_in, names_damage, read_checked, require
+from ..files import LARGEST, Format, Shapes, are_notes, channels_in, entry_of, is_number, json_in, names_damage, read_checked, require
 from ..svd.decomposition import LatentSVD, check_rank
 from ..svd.matrices import matrix_shape
 from .attribute import Attribute, LatentKind, Mixture, Recipe
 from .integration import LossWeights
 from .network import ValueNetwork
 
-ATTRIBUTE = Kind("semantic_latents.attribute", "attribute", "Save Attribute", 1)
+ATTRIBUTE = Format("semantic_latents.attribute", "attribute", 1)
 PARTS = 64  # attributes in one mix
+FIELDS, LOSS_FIELDS = ({field.name for field in fields(one)} for one in (Recipe, LossWeights))
 
 
 def attribute_tensors(mix: Mixture) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of an attribute's file, or a mix's."""
-    tensors, parts = {}, []
+    """The tensors and the metadata of a file that holds an attribute or a mix."""
+    tensors: dict[str, Tensor] = {}
+    parts: list[dict[str, Any]] = []
     for i, (attribute, weight) in enumerate(mix.parts):
         svd = attribute.stored
         network = {} if attribute.network is None else attribute.network.state_dict()
@@ -40,7 +42,7 @@ def attribute_tensors(mix: Mixture) -> tuple[dict[str, Tensor], dict[str, str]]:
             }
         )
     metadata = {
-        "format": ATTRIBUTE.format,
+        "format": ATTRIBUTE.name,
         "version": str(ATTRIBUTE.version),
         "latents": mix.kind.name,
         "channels": str(mix.kind.channels),
@@ -49,8 +51,37 @@ def attribute_tensors(mix: Mixture) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
+@names_damage
+def load_attribute(path: Path) -> Mixture:
+    """The attribute or mix in a safetensors file.
+
+    Raises OtherFormat, a ValueError, for a file of another format. Raises ValueError that names the file if it is damaged, if
+    a newer version wrote it, or if its shapes are not those of an attribute. Nothing is allocated before these checks.
+    """
+    (kind, saved), tensors = read_checked(path, ATTRIBUTE, _parsed)
+    own = [{key.removeprefix(f"{i}."): value for key, value in tensors.items() if key.startswith(f"{i}.")} for i in range(len(saved))]
+    return Mixture(tuple((one.attribute(mine, kind), one.weight) for one, mine in zip(saved, own, strict=True)))
+
+
+def _parsed(metadata: dict[str, str], shapes: Shapes) -> tuple[LatentKind, list[_Saved]]:
+    """What a file's metadata describe. Raises ValueError if they are garbled, or if the file has other tensors."""
+    require(metadata, "latents", "parts")
+    channels = channels_in(metadata)
+    try:
+        entries = json_in(metadata, "parts")
+        if not (isinstance(entries, list) and 1 <= len(entries) <= PARTS):
+            raise ValueError(f"it has to have 1 to {PARTS} parts")
+        saved = [_Saved.of(entry, channels) for entry in entries]
+        expected = {key: shape for i, one in enumerate(saved) for key, shape in one.shapes(f"{i}.", shapes).items()}
+    except ValueError as error:
+        raise ValueError(f"its metadata does not describe an attribute ({error})") from error
+    if expected != shapes:
+        raise ValueError(f"its tensors have shapes {shapes}, which its attributes do not have")
+    return LatentKind(metadata["latents"], channels), saved
+
+
 @dataclass(frozen=True)
-class _Part:
+class _Saved:
     """What the metadata say of one attribute of a file."""
 
     weight: float
@@ -60,71 +91,63 @@ class _Part:
     notes: dict[str, str]
 
     @classmethod
-    def of(cls, entry: dict[str, Any], channels: int) -> _Part:
-        """Raises ValueError, TypeError or KeyError for anything else than what `attribute_tensors` writes."""
-        recipe = dict(entry["recipe"])
-        weights = recipe["weights"] = LossWeights(**recipe["weights"])
-        ranks, percents = (recipe["source_rank"], recipe["target_rank"]), (recipe["percent"], recipe["ahead"], recipe["branch"])
-        if not all(type(rank) is int and rank >= 0 for rank in ranks) or type(recipe["residual"]) is not bool:
-            raise ValueError("its ranks or switches are garbled")
-        if not all(type(value) in (int, float) and math.isfinite(value) for value in (*percents, *vars(weights).values(), entry["weight"])):
-            raise ValueError("its percents or weights are no numbers")
-        shape, losses, notes = tuple(entry["shape"]), dict(entry["losses"]), dict(entry["notes"])
-        if not all(type(size) is int and size > 0 for size in shape) or len(shape) not in (4, 5) or shape[:2] != (1, channels):
-            raise ValueError(f"no latent of {channels} channels has the shape {shape}")
-        if max(ranks) > min(shape[-2:]):
-            raise ValueError(f"a latent of {shape} has no {max(ranks)} triplets")
-        if not all(isinstance(value, float) for value in losses.values()) or not all(isinstance(value, str) for value in notes.values()):
+    def of(cls, entry: object, channels: int) -> _Saved:
+        """Raises ValueError for anything else than what `attribute_tensors` writes."""
+        recipe, shape, losses, notes = entry_of(entry, recipe=dict, shape=list, losses=dict, notes=dict)
+        if not is_number(entry.get("weight")):
+            raise ValueError("its weight is no number")
+        if not all(type(size) is int and size > 0 for size in shape) or len(shape) not in (4, 5) or shape[:2] != [1, channels]:
+            raise ValueError(f"no latent of {channels} channels has the shape {tuple(shape)}")
+        if math.prod(shape) > LARGEST:
+            raise ValueError(f"no latent is as large as {tuple(shape)}")
+        if not all(isinstance(value, float) for value in losses.values()) or not are_notes(notes):
             raise ValueError("losses must be numbers, notes must be text")
-        return cls(float(entry["weight"]), shape, Recipe(**recipe), losses, notes)
+        return cls(float(entry["weight"]), tuple(shape), _recipe_of(recipe, min(shape[-2:])), losses, notes)
 
-    def shapes(self, rank: int, hidden: int | None) -> Shapes:
-        """The tensors that such an attribute has, with so many triplets on file and hidden units in its network, if it has one."""
+    def shapes(self, prefix: str, found: Shapes) -> Shapes:
+        """The shapes of its tensors, by key. found: those of the file, which say how many triplets and hidden units there are.
+
+        Raises ValueError if they do not say it.
+        """
         matrix, count = matrix_shape(self.shape, "channel"), math.prod(self.shape[:-2])
+        rank = _last(found, f"{prefix}S")
         check_rank(rank, matrix, "triplets")
         shapes = {"U": (count, matrix.rows, rank), "S": (count, rank), "Vh": (count, rank, matrix.cols)}
-        if hidden is not None:
-            network = ValueNetwork.empty(self.shape[1], sum(self.recipe.ranks(matrix)), hidden)
+        if f"{prefix}first" in found:
+            width, hidden = sum(self.recipe.ranks(matrix)), _last(found, f"{prefix}first")
+            if found[f"{prefix}first"] != (self.shape[1], width, hidden):  # a network of such a size is made only if it is in the file
+                raise ValueError(f"its network is not one for {self.shape[1]} channels and {width} singular values")
+            network = ValueNetwork.empty(self.shape[1], width, hidden)
             shapes |= {key: tuple(value.shape) for key, value in network.state_dict().items()}
-        return shapes
+        return {f"{prefix}{key}": shape for key, shape in shapes.items()}
 
     def attribute(self, tensors: dict[str, Tensor], kind: LatentKind) -> Attribute:
-        U, S, Vh = (tensors.pop(key).float() for key in ("U", "S", "Vh"))
+        """The attribute of its tensors, by their keys without the prefix."""
+        U, S, Vh = (tensors[key].float() for key in ("U", "S", "Vh"))
         stored = LatentSVD(U, S, Vh, self.shape, torch.float32)
+        weights = {key: value.float() for key, value in tensors.items() if key not in ("U", "S", "Vh")}
         network = None
-        if tensors:
-            network = ValueNetwork.empty(*tensors["first"].shape)
-            network.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
+        if weights:
+            network = ValueNetwork.empty(*weights["first"].shape)
+            network.load_state_dict(weights, assign=True)
         return Attribute(self.recipe, stored, kind, network, self.losses, self.notes)
 
 
-@names_damage
-def load_attribute(path: Path) -> Mixture:
-    """The attribute or mix in a safetensors file.
+def _last(shapes: Shapes, key: str) -> int:
+    """The last size of a tensor. Raises ValueError if there is no such tensor, or if it is a single number."""
+    if not shapes.get(key):
+        raise ValueError(f"it has no tensor {key} of one dimension or more")
+    return shapes[key][-1]
 
-    Raises ValueError that names the file if it is damaged, if it is no attribute, if a newer version wrote it, or if its
-    shapes are not those of an attribute; nothing is allocated before these checks.
-    """
-    parts: list[_Part] = []
 
-    def check(metadata: dict[str, str], shapes: Shapes) -> None:
-        require(path, metadata, "latents", "parts")
-        try:
-            entries = json.loads(metadata["parts"])
-            if not (isinstance(entries, list) and 1 <= len(entries) <= PARTS):
-                raise ValueError(f"it has to have 1 to {PARTS} parts")
-            parts.extend(_Part.of(entry, channels_in(path, metadata)) for entry in entries)
-            expected = {
-                f"{i}.{key}": shape
-                for i, part in enumerate(parts)
-                for key, shape in part.shapes(shapes[f"{i}.S"][-1], shapes.get(f"{i}.first", (None,))[-1]).items()
-            }
-        except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-            raise ValueError(f"file: {path.name} is damaged: its metadata does not describe an attribute ({error}).") from error
-        if expected != shapes:
-            raise ValueError(f"file: {path.name} is damaged: its tensors have shapes {shapes}, which its attributes do not have.")
-
-    metadata, tensors = read_checked(path, ATTRIBUTE, check)
-    kind = LatentKind(metadata["latents"], int(metadata["channels"]))
-    own = [{key.removeprefix(f"{i}."): value for key, value in tensors.items() if key.startswith(f"{i}.")} for i in range(len(parts))]
-    return Mixture(tuple((part.attribute(mine, kind), part.weight) for part, mine in zip(parts, own, strict=True)))
+def _recipe_of(entry: dict[str, Any], rank: int) -> Recipe:
+    """The recipe in an entry, for latents of this rank. Raises ValueError if it is garbled, or asks for more triplets."""
+    *ranks, weights, _ = entry_of(entry, source_rank=int, target_rank=int, weights=dict, residual=bool)
+    percents = [entry.get(name) for name in ("percent", "ahead", "branch")]
+    if not all(map(is_number, (*percents, *weights.values()))):
+        raise ValueError("its percents or weights are no numbers")
+    if not set(entry) <= FIELDS or not set(weights) <= LOSS_FIELDS:
+        raise ValueError("its recipe has settings that no recipe has")
+    if min(ranks) < 0 or max(ranks) > rank:
+        raise ValueError(f"it has ranks {ranks} of {rank} triplets")
+    return Recipe(**{**entry, "weights": LossWeights(**weights)})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import Kind, Shapes, are_notes, channels_in, names_damage, notes_in, read_checked, require
+from ..files import Format, Shapes, are_notes, channels_in, entry_of, is_number, json_in, names_damage, notes_in, read_checked, require
 from .direction import Direction, Family
 from .network import ImplicitNetwork
 from .trained import AnyDirection, MixedDirection, TrainedDirection
 
-DIRECTION = Kind("semantic_latents.direction", "direction", "Save Direction", 2)
+DIRECTION = Format("semantic_latents.direction", "direction", 2)
 PARTS, DEPTH = 64, 16  # of one mix
 
 
@@ -28,7 +26,7 @@ def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[
     """
     family = direction.family
     metadata = {
-        "format": DIRECTION.format,
+        "format": DIRECTION.name,
         "family": family.name,
         "prediction": family.prediction,
         "channels": str(family.channels),
@@ -41,7 +39,7 @@ def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[
     tensors: dict[str, Tensor] = {}
     tree = _described(direction, tensors)
     try:
-        list(_leaves(tree))
+        _tree_of(tree)
     except ValueError as error:
         raise ValueError(f"direction: {error}; save its parts one by one, and mix them after loading.") from error
     return tensors, {**metadata, "version": "2", "tree": json.dumps(tree)}
@@ -55,7 +53,7 @@ def _table(direction: Direction, prefix: str = "") -> dict[str, Tensor]:
 
 
 def _described(direction: AnyDirection, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """What a direction is made of; its leaves' tensors are added to tensors, under their numbers."""
+    """What a direction is made of. Adds the tensors of its leaves to tensors, under the leaves' numbers."""
     if isinstance(direction, MixedDirection):
         return {
             "parts": [_described(part, tensors) for part in direction.parts],
@@ -78,34 +76,37 @@ def _described(direction: AnyDirection, tensors: dict[str, Tensor]) -> dict[str,
 def load_direction(path: Path) -> AnyDirection:
     """The direction in a safetensors file.
 
-    Raises ValueError that names the file if it is damaged, if it is no direction, if a newer version wrote it, or if its
-    shapes are not those of a direction; nothing is allocated before these checks.
+    Raises OtherFormat, a ValueError, for a file of another format. Raises ValueError that names the file if it is damaged, if
+    a newer version wrote it, or if its shapes are not those of a direction. Nothing is allocated before these checks.
     """
-
-    def check(metadata: dict[str, str], shapes: Shapes) -> None:
-        require(path, metadata, "family", "prediction", "method")
-        channels, notes = channels_in(path, metadata), notes_in(path, metadata.get("notes", ""))
-        if metadata["version"] == "1":
-            leaves = [_Leaf("", False, metadata["method"], notes)]
-        else:
-            try:
-                leaves = list(_leaves(json.loads(metadata["tree"])))
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-                raise ValueError(f"file: {path.name} is damaged: its metadata does not describe a direction ({error}).") from error
-        if len({leaf.prefix for leaf in leaves}) < len(leaves):
-            raise ValueError(f"file: {path.name} is damaged: its metadata name a part twice.")
-        if not all(leaf.fits(shapes, channels) for leaf in leaves) or {key for leaf in leaves for key in leaf.keys(channels)} != set(
-            shapes
-        ):
-            raise ValueError(f"file: {path.name} is damaged: its tensors have shapes {shapes}, which no direction has.")
-
-    metadata, tensors = read_checked(path, DIRECTION, check)
-    family = Family(metadata["family"], metadata["prediction"], int(metadata["channels"]))
-    if metadata["version"] == "1":
-        return _Leaf("", False, metadata["method"], notes_in(path, metadata["notes"])).direction(tensors, family)
-    direction = _built(json.loads(metadata["tree"]), tensors, family)
+    (family, tree), tensors = read_checked(path, DIRECTION, _parsed)
+    direction = tree.direction(tensors, family)
     direction.mean()  # values that are finite one by one may not be in a sum
     return direction
+
+
+def _parsed(metadata: dict[str, str], shapes: Shapes) -> tuple[Family, _Leaf | _Mix]:
+    """What a file's metadata describe. Raises ValueError if they are garbled, or if the file has other tensors."""
+    require(metadata, "family", "prediction", "method")
+    family, notes = Family(metadata["family"], metadata["prediction"], channels_in(metadata)), notes_in(metadata)
+    if metadata["version"] == "1":
+        tree = _Leaf("", False, metadata["method"], notes)
+    else:
+        try:
+            tree = _tree_of(json_in(metadata, "tree"))
+        except ValueError as error:
+            raise ValueError(f"its metadata does not describe a direction ({error})") from error
+    _check_tensors(tree.leaves(), shapes, family.channels)
+    return family, tree
+
+
+def _check_tensors(leaves: list[_Leaf], shapes: Shapes, channels: int) -> None:
+    """Raise ValueError unless the shapes of a file's tensors are those of these leaves, and no others."""
+    if len({leaf.prefix for leaf in leaves}) < len(leaves):
+        raise ValueError("its metadata name a part twice")
+    fit = all(leaf.fits(shapes, channels) for leaf in leaves)
+    if not fit or {key for leaf in leaves for key in leaf.keys(channels)} != set(shapes):
+        raise ValueError(f"its tensors have shapes {shapes}, which no direction has")
 
 
 @dataclass(frozen=True)
@@ -118,26 +119,34 @@ class _Leaf:
     notes: dict[str, str]
 
     @classmethod
-    def of(cls, entry: dict[str, Any]) -> _Leaf:
-        """Raises ValueError, TypeError or KeyError for anything else than what `_described` writes."""
-        number, trained, method, notes = (entry[key] for key in ("number", "trained", "method", "notes"))
-        if type(number) is not int or type(trained) is not bool or not isinstance(method, str) or not are_notes(notes):
-            raise ValueError(f"part {number!r} is garbled")
+    def of(cls, entry: object) -> _Leaf:
+        """Raises ValueError for anything else than what `_described` writes."""
+        number, trained, method, notes = entry_of(entry, number=int, trained=bool, method=str, notes=dict)
+        if not are_notes(notes):
+            raise ValueError(f"part {number} has garbled notes")
         return cls(f"{number}.", trained, method, notes)
 
-    def networks_shapes(self, channels: int) -> Shapes:
+    def leaves(self) -> list[_Leaf]:
+        """Itself."""
+        return [self]
+
+    def network_shapes(self, channels: int) -> Shapes:
+        """The shapes of its network's tensors, by key; none if it has no network."""
         network = ImplicitNetwork.empty(channels).state_dict() if self.trained else {}
         return {f"{self.prefix}network.{key}": tuple(value.shape) for key, value in network.items()}
 
     def keys(self, channels: int) -> set[str]:
-        return {f"{self.prefix}shifts", f"{self.prefix}sigmas", *self.networks_shapes(channels)}
+        """The keys of all its tensors."""
+        return {f"{self.prefix}shifts", f"{self.prefix}sigmas", *self.network_shapes(channels)}
 
     def fits(self, shapes: Shapes, channels: int) -> bool:
+        """Whether a file with tensors of these shapes has all of this leaf's."""
         shifts = shapes.get(f"{self.prefix}shifts", ())
         table = len(shifts) == 4 and shapes.get(f"{self.prefix}sigmas", ()) == shifts[:1] and shifts[1] == channels and min(shifts) > 0
-        return table and all(shapes.get(key) == shape for key, shape in self.networks_shapes(channels).items())
+        return table and all(shapes.get(key) == shape for key, shape in self.network_shapes(channels).items())
 
     def direction(self, tensors: dict[str, Tensor], family: Family) -> Direction | TrainedDirection:
+        """The direction of its tensors. Raises ValueError if its noise levels are not descending."""
         levels = tuple(tensors[f"{self.prefix}sigmas"].double().tolist())
         table = Direction(tensors[f"{self.prefix}shifts"].float(), levels, family, self.method, self.notes)
         if not self.trained:
@@ -149,25 +158,35 @@ class _Leaf:
         return TrainedDirection(network.requires_grad_(False), table)
 
 
-def _leaves(entry: dict[str, Any], depth: int = 0) -> Iterator[_Leaf]:
-    """The leaves below an entry of the tree. Raises ValueError, TypeError or KeyError if it is garbled."""
-    if "parts" not in entry:
-        yield _Leaf.of(entry)
-        return
-    if depth >= DEPTH or not 1 <= len(entry["parts"]) <= PARTS:
-        raise ValueError(f"a mix has more than {PARTS} parts, or mixes lie {DEPTH} deep in each other")
-    weights, notes, switches = entry["weights"], entry["notes"], (entry["orthogonalise"], entry["keep_size"])
-    numbers = all(isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights)
-    if len(weights) != len(entry["parts"]) or not numbers or not all(type(on) is bool for on in switches) or not are_notes(notes):
-        raise ValueError("a mix is garbled")
-    for part in entry["parts"]:
-        yield from _leaves(part, depth + 1)
+@dataclass(frozen=True)
+class _Mix:
+    """A mixed direction in a file."""
+
+    parts: tuple[_Leaf | _Mix, ...]
+    weights: tuple[float, ...]
+    orthogonalise: bool
+    keep_size: bool
+    notes: dict[str, str]
+
+    def leaves(self) -> list[_Leaf]:
+        """The directions that it is mixed of, in order, those of the mixes in it too."""
+        return [leaf for part in self.parts for leaf in part.leaves()]
+
+    def direction(self, tensors: dict[str, Tensor], family: Family) -> MixedDirection:
+        """The mix of its parts' directions."""
+        parts = tuple(part.direction(tensors, family) for part in self.parts)
+        return MixedDirection(parts, self.weights, self.orthogonalise, self.keep_size, self.notes)
 
 
-def _built(entry: dict[str, Any], tensors: dict[str, Tensor], family: Family) -> AnyDirection:
-    if "parts" not in entry:
-        return _Leaf.of(entry).direction(tensors, family)
-    parts = tuple(_built(part, tensors, family) for part in entry["parts"])
-    return MixedDirection(
-        parts, tuple(map(float, entry["weights"])), bool(entry["orthogonalise"]), bool(entry["keep_size"]), entry["notes"]
+def _tree_of(entry: object, depth: int = 0) -> _Leaf | _Mix:
+    """What an entry of the metadata's tree describes, at this depth in other mixes. Raises ValueError if it is garbled."""
+    if not isinstance(entry, dict) or "parts" not in entry:
+        return _Leaf.of(entry)
+    parts, weights, orthogonalise, keep_size, notes = entry_of(
+        entry, parts=list, weights=list, orthogonalise=bool, keep_size=bool, notes=dict
     )
+    if depth >= DEPTH or not 1 <= len(parts) <= PARTS:
+        raise ValueError(f"a mix has more than {PARTS} parts, or mixes lie {DEPTH} deep in each other")
+    if len(weights) != len(parts) or not all(map(is_number, weights)) or not are_notes(notes):
+        raise ValueError("a mix is garbled")
+    return _Mix(tuple(_tree_of(part, depth + 1) for part in parts), tuple(map(float, weights)), orthogonalise, keep_size, notes)

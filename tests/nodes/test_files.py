@@ -36,6 +36,22 @@ def test_the_file_says_what_it_is(folders, run, random_direction):
     assert float(metadata["norm"]) == pytest.approx(random_direction(3).norm, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "node, message",
+    [
+        ("Direction", "file: x.safetensors holds no direction (its format is 'lora'); choose a file of Save Direction."),
+        ("Attribute", "file: x.safetensors holds no attribute (its format is 'lora'); choose a file of Save Attribute."),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_with_the_node_that_writes_the_right_one(folders, run, node, message):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, folders / "models/semantic_latents/x.safetensors", {"format": "lora"})
+    with pytest.raises(ValueError) as caught:
+        run(f"Load{node}", file="x.safetensors", **({"concept": "female"} if node == "Direction" else {}))
+    assert str(caught.value) == message
+
+
 def test_vectors_in_the_published_layout_act_on_sd15(folders, run):
     matrix = torch.arange(81920 * 8).reshape(81920, 8).float()
     torch.save({"controlnet.fc1.weight": matrix}, folders / "models/semantic_latents/unet.pth")

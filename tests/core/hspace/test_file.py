@@ -232,3 +232,20 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path, kind):
     damage(kind, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="file: x.safetensors|direction:"):
         load_direction(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("fault", [TypeError, AttributeError, KeyError, RuntimeError])
+def test_a_fault_of_the_program_is_not_reported_as_the_file_s(tmp_path, monkeypatch, fault):
+    def faulty(self):
+        raise fault("ours")
+
+    monkeypatch.setattr(Direction, "__post_init__", faulty)
+    tensors = {"shifts": torch.zeros(1, 6, 4, 4), "sigmas": torch.ones(1)}
+    metadata = {"format": "semantic_latents.direction", "version": "1", "family": "SD15", "prediction": "EPS", "channels": "6"}
+    with pytest.raises(fault, match="ours"):
+        loaded(tmp_path, tensors, {**metadata, "method": "random", "notes": "{}"})
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match="file: x.safetensors cannot be read"):
+        load_direction(tmp_path / "x.safetensors")
