@@ -10,7 +10,7 @@ from ..core.pictures.figures import spectrum_figure
 from ..core.svd import decomposition as latent_svd
 from ..core.svd.applying import apply_spectrum
 from ..core.svd.matrices import Layout
-from ..core.svd.rescaling import Band, CurveGain, Edit, Power, SpectrumOperation, Threshold, Truncate, rescale
+from ..core.svd.rescaling import Band, CurveGain, Power, SpectrumEdit, SpectrumOperation, Threshold, Truncate, rescale
 from ..host.types import Latent
 from .base import CATEGORY, SVD, DecomposedLatent, checked
 
@@ -122,7 +122,7 @@ def rescaling(
     """The operation that the inputs of `rescaling_inputs` describe."""
     if mode == "curve" and curve is None:
         raise ValueError("curve: mode curve needs one; connect a Curve Editor, or choose another mode.")
-    edits: dict[str, Callable[[], Edit]] = {  # made when chosen: the inputs of other modes are not looked at
+    edits: dict[str, Callable[[], SpectrumEdit]] = {  # made when chosen: the inputs of other modes are not looked at
         "gain": lambda: Band(first, last, gain),
         "power": lambda: Power(exponent),
         "truncate": lambda: Truncate(last),

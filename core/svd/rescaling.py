@@ -58,21 +58,6 @@ def scale(S: Tensor, gains: Tensor) -> Tensor:
     return S * gains[: S.shape[-1]].to(S)
 
 
-def scale_band(S: Tensor, first: int, last: int, gain: float) -> Tensor:
-    """s_i <- gain s_i for triplets first..last (see `band_gains`)."""
-    return scale(S, band_gains(S.shape[-1], first, last, gain))
-
-
-def scale_curve(S: Tensor, curve: Curve) -> Tensor:
-    """s_i <- g(i / (r - 1)) s_i (see `curve_gains`)."""
-    return scale(S, curve_gains(S.shape[-1], curve))
-
-
-def truncate(S: Tensor, rank: int) -> Tensor:
-    """s_i <- 0 for i > rank."""
-    return scale(S, truncation_gains(S.shape[-1], rank))
-
-
 def scale_power(S: Tensor, exponent: float) -> Tensor:
     """s_i <- c sign(s_i) |s_i|^exponent, c such that the energy sum s_i^2 of each row is kept.
 
@@ -111,10 +96,10 @@ def _per_row(threshold: Tensor | float, S: Tensor) -> Tensor:
     return threshold[..., None] if threshold.ndim else threshold
 
 
-Kind = Literal["soft", "hard"]
+Rule = Literal["soft", "hard"]
 
 
-class Edit:
+class SpectrumEdit:
     """What is done to the singular values S: (n, r) of matrices of a given size.
 
     An edit whose gains depend on the rank alone gives them in `gains`; any other overrides the call.
@@ -132,7 +117,7 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Band(Edit):
+class Band(SpectrumEdit):
     """Gain on the triplets first..last, counted from 1; last = 0 means to the end."""
 
     first: int = 1
@@ -147,7 +132,7 @@ class Band(Edit):
 
 
 @dataclass(frozen=True)
-class CurveGain(Edit):
+class CurveGain(SpectrumEdit):
     """Gain read off a curve over relative rank, 0 for the largest singular value and 1 for the smallest."""
 
     curve: Curve
@@ -157,7 +142,7 @@ class CurveGain(Edit):
 
 
 @dataclass(frozen=True)
-class Truncate(Edit):
+class Truncate(SpectrumEdit):
     """Only the first `rank` triplets are kept."""
 
     rank: int
@@ -167,7 +152,7 @@ class Truncate(Edit):
 
 
 @dataclass(frozen=True)
-class Power(Edit):
+class Power(SpectrumEdit):
     """Singular values raised to a power, at equal energy."""
 
     exponent: float = 1.0
@@ -181,7 +166,7 @@ class Power(Edit):
 
 
 @dataclass(frozen=True)
-class Threshold(Edit):
+class Threshold(SpectrumEdit):
     """Soft or hard threshold, in units of the noise bulk's edge.
 
     sigma: standard deviation of the noise; None reads it off the median singular value of each matrix.
@@ -189,12 +174,12 @@ class Threshold(Edit):
     """
 
     threshold: float = 1.0
-    kind: Kind = "soft"
+    kind: Rule = "soft"
     sigma: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind: got {self.kind!r}; choose one of {', '.join(get_args(Kind))}.")
+        if self.kind not in get_args(Rule):
+            raise ValueError(f"kind: got {self.kind!r}; choose one of {', '.join(get_args(Rule))}.")
         for name, value in (("threshold", self.threshold), ("sigma", self.sigma or 0.0)):
             if not 0 <= value < inf:
                 raise ValueError(f"{name}: got {value}; choose 0 or more.")
@@ -213,7 +198,7 @@ class SpectrumOperation:
     to its Frobenius norm, at every strength.
     """
 
-    edit: Edit
+    edit: SpectrumEdit
     strength: float = 1.0
     keep_energy: bool = False
 

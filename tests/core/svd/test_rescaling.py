@@ -15,15 +15,29 @@ from pack.core.svd.rescaling import (
     SpectrumOperation,
     Threshold,
     Truncate,
+    band_gains,
+    curve_gains,
     hard_threshold,
     keep_energy,
     rescale,
-    scale_band,
-    scale_curve,
+    scale,
     scale_power,
     soft_threshold,
-    truncate,
+    truncation_gains,
 )
+
+
+def scale_band(S, *band):
+    return scale(S, band_gains(S.shape[-1], *band))
+
+
+def scale_curve(S, curve):
+    return scale(S, curve_gains(S.shape[-1], curve))
+
+
+def truncate(S, rank):
+    return scale(S, truncation_gains(S.shape[-1], rank))
+
 
 S = torch.tensor([[8.0, 4.0, 2.0, 1.0], [1.0, 1.0, 0.5, 0.0]])
 ZERO = torch.zeros(2, 4)
