@@ -121,7 +121,7 @@ class PreviewedRuns:
         self.bar.tick(torch.cat([*self.finished, denoised]))
 
 
-def drawn(model: ModelPatcher, latent: Latent, count: int, seed: int) -> Tensor:
+def noise_for(model: ModelPatcher, latent: Latent, count: int, seed: int) -> Tensor:
     """The noise (count, c, h, w) of pictures that the model draws."""
     return noise_of(checked_latent(model, latent), seeds_from(seed, count))
 

@@ -17,7 +17,7 @@ from ..host.denoisers import percent_of
 from ..host.families import unet_of
 from ..host.inversion import inverted
 from ..host.progress import Bar
-from ..host.runs import drawn, euler, guided, run, schedule
+from ..host.runs import euler, guided, noise_for, run, schedule
 from ..host.scorer import ImageScorer, text_embedding
 from ..host.types import CLIP, VAE, CFGGuider, ClipVisionModel, Conditioning, Latent, ModelPatcher
 from .base import CATEGORY, checked, seed_input
@@ -129,7 +129,7 @@ class EditingSchedule(io.ComfyNode):
         if clip is not None:
             edit_at *= max(0.0, float(F.cosine_similarity(text_embedding(clip, source_text), text_embedding(clip, target_text), dim=0)))
         sigmas = schedule(model, steps)
-        noise = drawn(model, latent, images, seed) if pictures is None else inverted(model, positive, [pictures], sigmas)
+        noise = noise_for(model, latent, images, seed) if pictures is None else inverted(model, positive, [pictures], sigmas)
         bar = Bar(3 * (len(sigmas) - 1) * len(noise), model)
         guider = guided(model, {"positive": positive, "negative": negative}, cfg)
         strengths, deficiencies = measured(guider, vae, noise, sigmas, apart, bar)

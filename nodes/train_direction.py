@@ -22,7 +22,7 @@ from ..host.families import check_fits, family_of
 from ..host.inversion import inverted
 from ..host.progress import Bar
 from ..host.provenance import HIDDEN, prompt_notes
-from ..host.runs import check_set, drawn, euler, schedule
+from ..host.runs import check_set, euler, noise_for, schedule
 from ..host.scorer import ImageScorer, PictureDecoder, check_pair, text_embedding
 from ..host.seeds import seeds_from
 from ..host.training import Directional, Matching, ModelInTraining, Trainer, TrainingRuns, averaged, check_weights, trained
@@ -171,7 +171,7 @@ class TrainDirection(io.ComfyNode):
         prompts = {"positive": source, "negative": negative, **({"target": target} if goal.needs_target and target is not None else {})}
         lowest = model.get_model_object("model_sampling").percent_to_sigma(end_percent)
         runs = TrainingRuns(ModelInTraining(model), prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
-        noise = inverted(model, source, pictures, sigmas) if pictures else drawn(model, latent, images, seed)
+        noise = inverted(model, source, pictures, sigmas) if pictures else noise_for(model, latent, images, seed)
         check_set(noise)
         batches = noise.split(batch_size)
         updates = epochs * runs.steps * len(batches)

@@ -13,8 +13,8 @@ from ..latent import append_dims
 from ..sampling.recording import Moment
 from ..svd.decomposition import LatentSVD, compose, decompose
 from ..svd.matrices import MatrixShape
-from ..svd.triplets import working_copy
-from .integration import LossWeights, Objective, composed, integrate, objective
+from ..svd.triplets import in_float64
+from .integration import LossWeights, Objective, integrate, latent_of, objective
 from .network import ValueNetwork
 
 # Ranks that are left open, as a share of the latent's rank (bench/attributes.py).
@@ -102,7 +102,7 @@ class Attribute:
     def change(self, x: Tensor, pair: Pair) -> Tensor:
         """y - x: (b, c, h, w), what strength 1 adds to the source's code x at T_x beside its target's."""
         problem = Problem.of(x, pair, self.recipe)
-        return (problem.edited(problem.values(self.network)) - working_copy(x)).to(x)
+        return (problem.edited(problem.values(self.network)) - in_float64(x)).to(x)
 
     def stored_change(self, x: Tensor) -> Tensor:
         """What strength 1 adds to any latent x: (b, c, h, w) of the size that the attribute was learned at.
@@ -166,14 +166,12 @@ class Problem:
 
     def values(self, network: ValueNetwork | None) -> Tensor:
         """Singular values (n, k) of the integrated triplets: the exact optimum, or what the network predicts."""
-        return (
-            self.loss.solution() if network is None else working_copy(network.values(self.both.S, self.both.shape).to(self.both.S.device))
-        )
+        return self.loss.solution() if network is None else in_float64(network.values(self.both.S, self.both.shape).to(self.both.S.device))
 
     def edited(self, S: Tensor) -> Tensor:
         """y = U diag(S) V^T, and with the residual also what the source's own triplets left out."""
-        y = composed(self.both, S)
-        return y + working_copy(self.x) - composed(self.source, self.source.S) if self.residual else y
+        y = latent_of(self.both, S)
+        return y + in_float64(self.x) - latent_of(self.source, self.source.S) if self.residual else y
 
 
 @dataclass(frozen=True, eq=False)

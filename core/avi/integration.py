@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..svd.decomposition import LatentSVD, check_rank
 from ..svd.matrices import matricise, unmatricise
-from ..svd.triplets import working_copy
+from ..svd.triplets import in_float64
 
 # Eigenvalues of a Gram matrix below this share of the largest are two triplets that are the same: either will do.
 SAME = 1e-9
@@ -90,8 +90,8 @@ def objective(integrated: LatentSVD, source_rank: int, x: Tensor, z: Tensor, wei
     x: the source's latent (b, c, h, w), z: the target's at the same noise level. G_ij = (u_i . u_j)(v_i . v_j) is the
     Gram matrix of the triplets.
     """
-    U, Vh, S = (working_copy(part) for part in (integrated.U, integrated.Vh, integrated.S))
-    X, Z = (working_copy(matricise(part.expand(integrated.shape), integrated.layout)) for part in (x, z))
+    U, Vh, S = (in_float64(part) for part in (integrated.U, integrated.Vh, integrated.S))
+    X, Z = (in_float64(matricise(part.expand(integrated.shape), integrated.layout)) for part in (x, z))
     gram = (U.mT @ U) * (Vh @ Vh.mT)
     from_x, from_z = (((U.mT @ part) * Vh).sum(-1) for part in (X, Z))
     a1, a2, a3, a4 = weights.target, weights.source, weights.target_values, weights.source_values
@@ -103,7 +103,7 @@ def objective(integrated: LatentSVD, source_rank: int, x: Tensor, z: Tensor, wei
     return Objective(A, b, c)
 
 
-def composed(integrated: LatentSVD, S: Tensor) -> Tensor:
-    """Latent U diag(S) V^T of integrated triplets, float64, on the device of `working_copy`."""
-    matrices = (working_copy(integrated.U) * working_copy(S)[:, None]) @ working_copy(integrated.Vh)
+def latent_of(integrated: LatentSVD, S: Tensor) -> Tensor:
+    """Latent U diag(S) V^T of integrated triplets, float64, on the device of `in_float64`."""
+    matrices = (in_float64(integrated.U) * in_float64(S)[:, None]) @ in_float64(integrated.Vh)
     return unmatricise(matrices, integrated.shape, integrated.layout)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..latent import check_latent
 from .matrices import Layout, MatrixShape, matricise, matrix_shape, unmatricise
 from .rescaling import SpectrumOperation, energy_factor
-from .triplets import left_triplets, working_copy
+from .triplets import in_float64, left_triplets
 
 
 def apply_spectrum(x: Tensor, operation: SpectrumOperation, *, layout: Layout = "channel") -> Tensor:
@@ -27,7 +27,7 @@ def apply_spectrum(x: Tensor, operation: SpectrumOperation, *, layout: Layout = 
     matrix = matrix_shape(x.shape, layout)
     if operation.strength == 0:
         return x
-    X = working_copy(matricise(x, layout))
+    X = in_float64(matricise(x, layout))
     wide = X if matrix.rows <= matrix.cols else X.mT
     edited = wide + _change(wide, operation, matrix)
     edited = edited if matrix.rows <= matrix.cols else edited.mT

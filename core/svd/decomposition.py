@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..latent import check_latent
 from .matrices import Layout, MatrixShape, matricise, matrix_shape, unmatricise
-from .triplets import left_triplets, working_copy
+from .triplets import in_float64, left_triplets
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def decompose(x: Tensor, *, layout: Layout = "channel", rank: int | None = None)
     matrix = matrix_shape(x.shape, layout)
     count = matrix.rank if rank is None else rank
     check_rank(count, matrix)
-    X = working_copy(matricise(x, layout))
+    X = in_float64(matricise(x, layout))
     U, S, Vh = _triplets(X, count) if matrix.rows <= matrix.cols else _transposed(_triplets(X.mT, count))
     U, Vh = fix_gauge(U, Vh)
     kept = torch.promote_types(x.dtype, torch.float32)
@@ -67,7 +67,7 @@ def decompose(x: Tensor, *, layout: Layout = "channel", rank: int | None = None)
 
 def compose(svd: LatentSVD) -> Tensor:
     """Latent with the triplets of svd, U diag(S) V^T, in the dtype of the latent that was decomposed."""
-    matrices = working_copy(svd.U * svd.S[:, None]) @ working_copy(svd.Vh)
+    matrices = in_float64(svd.U * svd.S[:, None]) @ in_float64(svd.Vh)
     return unmatricise(matrices.to(svd.dtype), svd.shape, svd.layout).to(svd.S.device)
 
 
@@ -151,9 +151,10 @@ def variants(x: Tensor, triplets: Sequence[int], gains: Sequence[float]) -> Tens
     svd = decompose(x)
     if max(triplets) > svd.rank:
         raise ValueError(f"triplets: got {max(triplets)}, a latent of this size has {svd.rank}.")
-    parts = torch.stack([_part(svd, i - 1).reshape(x.shape) for i in triplets])  # triplets, 1, c, h, w
+    parts = torch.stack([_triplet(svd, i - 1).reshape(x.shape) for i in triplets])  # triplets, 1, c, h, w
     return torch.cat([x if gain == 1 else x + (gain - 1) * part.to(x) for gain in gains for part in parts])
 
 
-def _part(svd: LatentSVD, i: int) -> Tensor:
+def _triplet(svd: LatentSVD, i: int) -> Tensor:
+    """s_i u_i v_i^T (n, rows, cols)."""
     return svd.S[:, i, None, None] * svd.U[:, :, i, None] * svd.Vh[:, None, i]

@@ -50,7 +50,7 @@ def random_distance(rows: int, rank: int, *, samples: int = 200) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Paths:
+class FollowedTriplets:
     """Ranks (steps, triplets), from 1, of triplets followed over a run, and the likeness (steps, triplets) to the step after."""
 
     ranks: Tensor
@@ -63,7 +63,7 @@ class Paths:
         return float((moved * self.likeness[:-1]).sum() / self.likeness[:-1].sum().clamp(min=1e-12))
 
 
-def followed(latents: Sequence[Tensor], channel: int, count: int) -> Paths:
+def followed(latents: Sequence[Tensor], channel: int, count: int) -> FollowedTriplets:
     """The leading triplets of the last latent, (1, c, h, w) each, followed backwards through a run, in one channel.
 
     Triplets of neighbouring steps are matched one to one by |<u, u'> <v, v'>| (an assignment problem over all triplets).
@@ -83,7 +83,7 @@ def followed(latents: Sequence[Tensor], channel: int, count: int) -> Paths:
         likeness.insert(0, overlap[place_of[places], places])
         places = place_of[places]
         ranks.insert(0, places + 1)
-    return Paths(torch.stack(ranks), torch.stack(likeness))
+    return FollowedTriplets(torch.stack(ranks), torch.stack(likeness))
 
 
 def triplet_likeness(one: LatentSVD, two: LatentSVD) -> Tensor:

@@ -15,7 +15,7 @@ KRYLOV_SHARE = 64
 LAPACK_RANK = 256
 
 
-def working_copy(x: Tensor) -> Tensor:
+def in_float64(x: Tensor) -> Tensor:
     """x in float64, on its own device where that has float64 (CPU, CUDA, ROCm), else on the CPU (MPS and others).
 
     Squaring the singular values in a Gram matrix halves the digits: float64 keeps values down to 1e-8 of the first,

@@ -15,13 +15,13 @@ def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_p
     from pack.core.hspace.network import ImplicitNetwork
     from pack.core.hspace.training import Training
     from pack.host.families import family_of
-    from pack.host.runs import drawn, schedule
+    from pack.host.runs import noise_for, schedule
     from pack.host.training import Matching, ModelInTraining, Trainer, TrainingRuns
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: 0.0)
     world = shaped("SD15") if in_place else demo
     model = FreeU_V2.execute(world.model, b1=1.3, b2=1.4, s1=0.9, s2=0.2).args[0] if in_place else world.model
-    noise, sigmas = drawn(model, world.empty(), 2, 0), schedule(model, 3)[:2]
+    noise, sigmas = noise_for(model, world.empty(), 2, 0), schedule(model, 3)[:2]
     prompts = {"positive": world.encode("a face"), "negative": world.encode(""), "target": world.encode("a face, blue hair")}
 
     def first_update(bias=0.0):

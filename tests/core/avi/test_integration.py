@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pack.core.avi.integration import LossWeights, composed, integrate, objective
+from pack.core.avi.integration import LossWeights, integrate, latent_of, objective
 from pack.core.svd.decomposition import decompose
 from pack.core.svd.matrices import matricise
 from pack.tests.core.avi.pairs import pair
@@ -18,7 +18,7 @@ def integrated(x, z):
 
 def written_out(both, x, z, S, w):
     """The loss as methods and paper write it, from whole latents."""
-    y = composed(both, S)
+    y = latent_of(both, S)
 
     def apart(other):
         return matricise(y - other.double(), "channel").square().sum((-2, -1))
@@ -51,15 +51,15 @@ def test_equal_latents_have_a_solution_and_give_the_latent_back():
     both = integrate(decompose(x), decompose(x), 7, 7)
     S = objective(both, 7, x, x, LossWeights()).solution()
     assert torch.isfinite(S).all()
-    assert torch.allclose(composed(both, S).float(), x, atol=1e-4)
+    assert torch.allclose(latent_of(both, S).float(), x, atol=1e-4)
 
 
 def test_all_triplets_of_both_make_any_blend():
     """At full rank AVI with the first two terms is a linear blend, as weighted."""
     x, z = pair((1, 2, 6, 6))
     both = integrate(decompose(x), decompose(z), 6, 6)
-    y = composed(both, objective(both, 6, x, z, LossWeights(3, 1)).solution())
-    inside = composed(both, objective(both, 6, x, x, LossWeights()).solution())
+    y = latent_of(both, objective(both, 6, x, z, LossWeights(3, 1)).solution())
+    inside = latent_of(both, objective(both, 6, x, x, LossWeights()).solution())
     assert torch.allclose(inside.float(), x, atol=1e-3)
     assert (y - (0.75 * z + 0.25 * x)).norm() < 0.02 * (z - x).norm()
 

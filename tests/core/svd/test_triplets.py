@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pack.core.svd import triplets
-from pack.core.svd.triplets import gram_triplets, krylov_triplets, left_triplets, working_copy
+from pack.core.svd.triplets import gram_triplets, in_float64, krylov_triplets, left_triplets
 
 RANK = 256
 INDEX = torch.arange(RANK).double()
@@ -122,4 +122,4 @@ def test_equal_inputs_give_equal_bits_and_leave_the_random_state(spectrum_of):
 @pytest.mark.parametrize("device, where", [("cpu", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu"), ("xpu", "cpu")])
 def test_work_is_done_in_float64_on_the_cpu_where_a_device_has_none(device, where):
     x = SimpleNamespace(device=torch.device(device), to=lambda device, dtype: (device, dtype))
-    assert working_copy(x) == (torch.device(where), torch.float64)
+    assert in_float64(x) == (torch.device(where), torch.float64)
