@@ -23,7 +23,7 @@ from .other_patches import options_of, step_skipped
 from .runs import schedule
 from .seeds import seeds_from
 from .types import Conditioning
-from .unet import DECODER, Chunks, Reached, Stop, UNetCall, recording, replaying, twin_of
+from .unet import DECODER, Chunks, Reached, Skipped, Stop, UNetCall, replaying, twin_of
 from .watching import SOURCE, watched_runs
 
 Method = Literal["Jacobian", "pullback"]
@@ -72,9 +72,10 @@ class Probe:
 
     def _directions(self, executor: WrapperExecutor, call: UNetCall, chunk: int) -> tuple[Tensor, Tensor]:
         """Shifts of h (count, c, h, w), a tenth as long as h, and their singular values."""
-        unet = executor.class_obj
-        tape: list[Tensor] = []
-        call.run(executor, twin_of(unet, *recording(unet, tape)))
+        try:
+            tape = call.encoded(executor)
+        except Skipped as error:
+            raise step_skipped({"transformer_options": call.options}) from error
         rows = Rows(call, chunk)
         h = rows.first(tape[-1])
         try:
@@ -92,7 +93,7 @@ class Probe:
         def output(shift: Tensor) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
             kept = [rows.repeated(part, len(shift)).clone() for part in tape[:-1]]
-            twin = twin_of(unet, *replaying(unet, [*kept, h + shift]))
+            twin = twin_of(unet, *replaying([*kept, h + shift]))
             vars(twin).update(decoder)
             return rows.call(len(shift)).run(executor, twin)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from .other_patches import step_skipped
 from .runs import guided, run
 from .samplers import SamplerFunction
 from .types import Conditioning
-from .unet import DECODER, Reached, Stop, UNetCall, recording, replaying, twin_of
+from .unet import DECODER, Skipped, UNetCall, replaying, twin_of
 from .watching import NOT_IN_FORCE, same_size
 
 REACH = 0.5  # weight of the move's length beside its direction
@@ -77,13 +77,13 @@ class ModelInTraining:
         if not (transformer_options.get(SHIFTED) and torch.is_grad_enabled()):
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         call, unet = UNetCall(x, timesteps, context, y, control, with_backward(transformer_options), kwargs), executor.class_obj
-        tape: list[Tensor] = []
-        with torch.no_grad():
-            blocks, middle = recording(unet, tape)
-            with suppress(Reached):
-                call.run(executor, twin_of(unet, blocks, [*middle[:-1], Stop(tape)]))
+        try:
+            with torch.no_grad():
+                tape = call.encoded(executor)
+        except Skipped as error:
+            raise step_skipped({"transformer_options": transformer_options}) from error
         self.decoder = self.decoder or copies(unet, *DECODER, device=x.device)
-        twin = twin_of(unet, *replaying(unet, tape))
+        twin = twin_of(unet, *replaying(tape))
         vars(twin).update(self.decoder)
         return call.run(executor, twin)
 

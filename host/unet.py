@@ -1,20 +1,21 @@
 """Two passes through a UNet that differ after the middle block only: the encoder runs once, the decoder twice.
 
-The encoder's modules are recorded on the way through and replayed for the second pass, where patches, control residuals
-and wrappers act as in any pass. Nothing on the model is replaced: a shallow twin of it holds the other block lists.
+The first pass records what the encoder's blocks put out. The second pass replays it; patches, control residuals and wrappers
+act there as in any pass. Nothing on the model is replaced: a shallow twin of it holds the other lists of blocks.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrapperExecutor
+from comfyui_version import __version__
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -22,6 +23,21 @@ from .other_patches import why_not_reached
 
 Layer = Callable[..., Tensor]
 DECODER = ("time_embed", "label_emb", "output_blocks", "out")  # the UNet's parts that take part after the middle block
+BLOCKS = ("input_blocks", "middle_block", "output_blocks", "_forward")  # what a pass in two parts is made of
+
+
+class Skipped(Exception):
+    """A wrapper gave an output, and the UNet was not called for it."""
+
+
+class OtherWalk(ValueError):
+    """The UNet was called, and did not go through its blocks as this pack knows it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"model: ComfyUI {__version__}, or a pack that changes it, runs the blocks of a UNet in another way than this version of "
+            "Semantic Latents knows. Update Semantic Latents."
+        )
 
 
 class Record:
@@ -100,12 +116,71 @@ class UNetCall:
             take(self.rest),
         )
 
-    def run(self, executor: WrapperExecutor, unet: UNetModel) -> Tensor:
-        """Through the host's remaining wrappers and the given UNet; the control lists, which it consumes, are copies."""
-        control = self.control and {key: list(value) for key, value in self.control.items()}
-        rest = WrapperExecutor.new_class_executor(type(unet)._forward.__get__(unet), unet, executor.wrappers, executor.idx + 1)
+    def run(self, executor: WrapperExecutor, unet: UNetModel, on_entry: Callable[[], None] = lambda: None) -> Tensor:
+        """The output of the host's remaining wrappers around the given UNet. on_entry is called where they call the UNet."""
+
+        def forward(*args: Any, **kwargs: Any) -> Tensor:
+            on_entry()
+            return type(unet)._forward(unet, *args, **kwargs)
+
+        control = self.control and {key: list(value) for key, value in self.control.items()}  # the UNet empties the lists
+        rest = WrapperExecutor.new_class_executor(forward, unet, executor.wrappers, executor.idx + 1)
         with saved_from_patches(self.options):
             return rest.execute(self.x, self.timesteps, self.context, self.y, control, self.options, **self.rest)
+
+    def recorded(self, executor: WrapperExecutor, *further: Layer) -> tuple[Tensor, list[Tensor]]:
+        """The output of the executor's UNet, and what each of its blocks before the decoder put out.
+
+        further: layers after the middle block. Raises as `Recorder` does.
+        """
+        recorder = Recorder(executor.class_obj)
+        output = self.run(executor, recorder.twin(*further), recorder.enter)
+        return output, recorder.finished()
+
+    def encoded(self, executor: WrapperExecutor) -> list[Tensor]:
+        """What each of the blocks before the decoder puts out; the call ends there. Raises as `Recorder` does."""
+        recorder = Recorder(executor.class_obj)
+        with suppress(Reached):
+            self.run(executor, recorder.stopping_twin(), recorder.enter)
+        return recorder.finished()
+
+
+class Recorder:
+    """Records what the blocks of a UNet before its decoder put out in one pass.
+
+    Raises OtherWalk, a ValueError, if the UNet has no such blocks, or does not go through them. Raises Skipped if it is not called.
+    """
+
+    def __init__(self, unet: UNetModel) -> None:
+        if not all(hasattr(unet, name) for name in BLOCKS):
+            raise OtherWalk
+        self.unet, self.entered = unet, False
+        self.tape: list[Tensor] = []
+
+    def twin(self, *further: Layer) -> UNetModel:
+        """The UNet with blocks that record, and with further layers after its middle block.
+
+        A UNet without a middle block (a distilled one) gets one that only records: h is what would have entered it.
+        """
+        return self._twin(Record(self.tape), *further)
+
+    def stopping_twin(self) -> UNetModel:
+        """The same, which raises Reached after the middle block."""
+        return self._twin(Stop(self.tape))
+
+    def _twin(self, *last: Layer) -> UNetModel:
+        blocks = [[*block, Record(self.tape)] for block in self.unet.input_blocks]
+        return twin_of(self.unet, blocks, [*(self.unet.middle_block or ()), *last])
+
+    def enter(self) -> None:
+        """Note that the UNet was called."""
+        self.entered = True
+
+    def finished(self) -> list[Tensor]:
+        """The outputs of all input blocks and of the middle block, in order."""
+        if len(self.tape) <= len(self.unet.input_blocks):
+            raise OtherWalk if self.entered else Skipped
+        return self.tape
 
 
 def saved_from_patches(options: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -125,16 +200,20 @@ def run_decoder_twice(
 ) -> tuple[Tensor, Tensor]:
     """The UNet's output, and its output for some of the batch's rows, of these prompts, with further transformer options.
 
-    Raises ValueError if a wrapper between skips the UNet.
+    Raises ValueError if a wrapper between skips the UNet, or if the UNet goes through its blocks in a way that is not known.
     """
-    unet, dice = executor.class_obj, Dice()
-    tape: list[Tensor] = []
-    plain = call.run(executor, twin_of(unet, *recording(unet, tape, dice.keep)))
-    if not tape:
+    dice = Dice()
+    try:
+        plain, tape = call.recorded(executor, dice.keep)
+        second_unet = twin_of(executor.class_obj, *replaying([take(h) for h in tape], dice.restore))
+        return plain, call.picked(prompts, take, second).run(executor, second_unet)
+    except Skipped as error:
         why = why_not_reached({"transformer_options": call.options})
-        raise ValueError(f"model: {why}, inside an asymmetric edit. Connect it ahead of Apply Direction, or turn asymmetric off.")
-    second_unet = twin_of(unet, *replaying(unet, [take(h) for h in tape], dice.restore))
-    return plain, call.picked(prompts, take, second).run(executor, second_unet)
+        raise ValueError(
+            f"model: {why}, inside an asymmetric edit. Connect it ahead of Apply Direction, or turn asymmetric off."
+        ) from error
+    except OtherWalk as error:
+        raise ValueError(f"{error} Until then, turn asymmetric off.") from error
 
 
 class Chunks:
@@ -153,16 +232,7 @@ class Chunks:
         return [self(item) for item in value] if isinstance(value, list) else value
 
 
-def recording(unet: UNetModel, tape: list[Tensor], *further: Layer) -> tuple[list[list[Layer]], list[Layer]]:
-    """The blocks before the decoder, each of which puts its output on the tape, and further layers at their end.
-
-    A UNet without a middle block (a distilled one) gets one that only records: h is what would have entered it.
-    """
-    blocks = [[*block, Record(tape)] for block in unet.input_blocks]
-    return blocks, [*(unet.middle_block or ()), Record(tape), *further]
-
-
-def replaying(unet: UNetModel, tape: list[Tensor], *further: Layer) -> tuple[list[list[Layer]], list[Layer]]:
+def replaying(tape: list[Tensor], *further: Layer) -> tuple[list[list[Layer]], list[Layer]]:
     """Blocks before the decoder that give back a tape, and further layers at their end."""
     *kept, h = tape
     return [[Replay(recorded)] for recorded in kept], [Replay(h), *further]
