@@ -7,7 +7,6 @@ the host's own. A run's plan is made when sampling starts and dropped when it en
 from __future__ import annotations
 
 import logging
-import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,19 +19,18 @@ from torch import Tensor
 from ..core.hspace.injection import Window, asymmetric_gain, mask_for, matched_scale, shifted
 from ..core.hspace.trained import AnyDirection
 from ..core.sampling.steering import Callback
-from ..core.sampling.steps import Levels, is_descending
+from ..core.sampling.steps import is_descending
 from .compiled import innermost, without_graph
-from .denoisers import NoiseLevels, percent_of
-from .model_calls import WHOLE, Half, ModelCall, Part, Prompt, told
+from .denoisers import NoiseLevels
+from .model_calls import Part, RunPrompts, told
 from .options import ASKED, EDITED_PASS, EDITING, EDITS, PARTS, PLAN, SIGMA_DOWN, TOLD, sigma_of
 from .other_patches import why_not_reached
 from .progress import tell_once
 from .samplers import name_of, traits_of
-from .unet import Chunks, UNetCall, run_decoder_twice
+from .unet import Selection, UNetCall, run_decoder_twice
+from .windows import RunWindows
 
 Branch = Literal["conditional", "unconditional", "both"]
-# For callers other than the host's guiders: what an entry of cond_or_uncond is.
-BY_PLACE = {0: Prompt("conditional"), 1: Prompt("unconditional")}
 NO_GUIDER = (
     "model: this sampler node calls the model without the host's guider, so Apply Direction cannot tell which step it is at. "
     "Use KSampler, SamplerCustom or SamplerCustomAdvanced."
@@ -55,11 +53,18 @@ class HEdit:
         """Whether it shifts the h of this part of a model call."""
         return self.branch in ("both", part.half)
 
-    def masks(self, latent: int | None = None) -> Tensor:
-        """Its masks (n, h, w), one for all latents or one for each; that of one latent, by its number, if it has its own."""
-        assert self.mask is not None  # asked for only where there is one
+    @property
+    def masks(self) -> int:
+        """How many masks it has: none, one for all latents, or one for each."""
+        return 0 if self.mask is None else self.mask.shape[:-2].numel()
+
+    def mask_on(self, h: Tensor, part: Part) -> Tensor | None:
+        """Its mask (b or 1, 1, h, w) for the h of this part of a model call, on its device; None if it has none."""
+        if self.mask is None:
+            return None
         masks = self.mask.reshape(-1, *self.mask.shape[-2:])
-        return masks if latent is None or len(masks) == 1 else masks[latent : latent + 1]
+        own = masks if part.latent is None or len(masks) == 1 else masks[part.latent : part.latent + 1]
+        return mask_for(own, (h.shape[-2], h.shape[-1]), part.place).to(h.device)
 
 
 def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:
@@ -83,131 +88,125 @@ def check_no_asymmetric_edit(model: ModelPatcher, why: str) -> None:
         raise ValueError(f"model: it carries an asymmetric edit, {why}; connect the model as it is before Apply Direction.")
 
 
-class RunPlan:
-    """The edits of one run on its noise levels.
+def shift_h(args: dict[str, Any]) -> dict[str, Tensor]:
+    """The middle block's patch: h with the plan's shifts."""
+    options = args["transformer_options"]
+    if PLAN not in options:
+        raise ValueError(NO_GUIDER)
+    plan = options[PLAN]
+    parts = plan.prompts.parts_named(options)
+    return {"h": plan.apply(args["h"], sigma_of(options), parts, edited_pass=options.get(EDITED_PASS, False))}
 
-    latent: the shape (b, c, h, w) of what the run makes; none of its calls can be divided without.
+
+def run_unet(
+    executor: WrapperExecutor,
+    x: Tensor,
+    timesteps: Tensor | None = None,
+    context: Tensor | None = None,
+    y: Tensor | None = None,
+    control: dict[str, list[Any]] | None = None,
+    transformer_options: dict[str, Any] = {},
+    **kwargs: Any,
+) -> Tensor:
+    """DIFFUSION_MODEL wrapper: out + gain (edited - out) on the parts under an asymmetric edit, with one encoder pass."""
+    plan = transformer_options.get(PLAN)
+    parts = plan.prompts.parts_named(transformer_options) if plan else []
+    positions = plan.asymmetric_parts(sigma_of(transformer_options), parts) if plan else []
+    if plan is None or not positions:
+        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+    gain = plan.gain(sigma_of(transformer_options), transformer_options.get(SIGMA_DOWN))
+    call = UNetCall(x, timesteps, context, y, control, transformer_options, kwargs)
+    acting = [parts[i] for i in positions]
+    selection = Selection(positions, len(parts), len(x))
+    plain, edited = run_decoder_twice(executor, call, selection, [part.prompt for part in acting], {EDITED_PASS: True, PARTS: acting})
+    outputs = list(plain.chunk(len(parts)))
+    for i, output in zip(positions, edited.chunk(len(positions)), strict=True):
+        outputs[i] = outputs[i] + gain * (output - outputs[i])
+    return torch.cat(outputs)
+
+
+class RunPlan:
+    """All that one run needs of its edits, and remembers of them.
+
+    sigmas: (steps + 1,) noise levels of the run. latent: the shape (b, c, h, w) of what the run makes, if it is known.
+    Raises ValueError for a run that passes through an edit's window without a step in it.
     """
 
     def __init__(
         self, edits: tuple[HEdit, ...], sigmas: list[float], model_sampling: NoiseLevels, latent: torch.Size | None = None
     ) -> None:
-        self.edits, self.sigmas, self.model_sampling, self.latent = edits, sigmas, model_sampling, latent or torch.Size()
-        self.prompts: dict[uuid.UUID, Prompt] = {}
-        # Edits whose window was open when the sampler asked about latents, and when the model was called; edits that a call was to show;
-        # and edits that moved an h.
-        self.asked, self.called, self.meant, self.seen = (set[HEdit]() for _ in range(4))
-        self.compiled = False
-        self._percents: dict[float, float] = {}
+        self.edits, self.sigmas = edits, sigmas
+        self.windows, self.prompts, self.witness = RunWindows(sigmas, model_sampling), RunPrompts(latent), Witness()
+        self.strengths = tuple(map(self._strength_of, edits))
+        self.compiled = False  # whether a compiled network was met
         self._directions: dict[torch.device, list[AnyDirection]] = {}
-        self.levels = {edit: Levels(*map(model_sampling.percent_to_sigma, (edit.window.start, edit.window.end))) for edit in edits}
-        self.strengths = tuple(self._strength_of(edit) for edit in edits)
 
     def _strength_of(self, edit: HEdit) -> float:
-        weights = [self.weight(edit, sigma) for sigma in self.sigmas[:-1]]
-        if not any(weights):
-            self._check_outside(edit)
-            return 0.0
-        return edit.strength * (matched_scale(self.sigmas, weights) if edit.asymmetric else 1.0)
-
-    def _check_outside(self, edit: HEdit) -> None:
-        """Say in the log that this run, a part of the whole, lies outside of an edit's window.
-
-        Raises ValueError for a run that passes through the window without a step in it.
-        """
+        """The strength of an edit in this run, before its window's weight; 0, as the log says, if the run misses the window."""
+        weights = self.windows.weights(edit.window)
+        if any(weights):
+            return edit.strength * (matched_scale(self.sigmas, weights) if edit.asymmetric else 1.0)
+        self.windows.check_missed(edit.window)
         window = f"{edit.window.start:g} to {edit.window.end:g}"
-        if self.levels[edit].misses(self.sigmas):
-            return tell_once(edit, f"start_percent, end_percent: a run lies outside of {window}, so Apply Direction does not act in it.")
-        starts = ", ".join(f"{self.percent(sigma):.2f}" for sigma in self.sigmas[:-1][:12])
-        raise ValueError(
-            f"start_percent, end_percent: no step of this run starts in {window} (fades apart); its {len(self.sigmas) - 1} steps start at "
-            f"{starts}. Widen the range, or sample more steps."
-        )
+        tell_once(edit, f"start_percent, end_percent: a run lies outside of {window}, so Apply Direction does not act in it.")
+        return 0.0
 
-    def percent(self, sigma: float) -> float:
-        """The part of the schedule, 0..1, at which a noise level lies."""
-        if sigma not in self._percents:
-            self._percents[sigma] = percent_of(self.model_sampling, sigma)
-        return self._percents[sigma]
+    def active(self, sigma: float) -> list[HEdit]:
+        """The edits whose windows are open at a noise level."""
+        return [edit for edit in self.edits if self.windows.weight(edit.window, sigma)]
 
-    def weight(self, edit: HEdit, sigma: float) -> float:
-        """The window's weight at a noise level; a level at one of its bounds is inside."""
-        if sigma not in self.levels[edit]:
-            return 0.0
-        return edit.window.weight(min(max(self.percent(sigma), edit.window.start), edit.window.end))
+    def parts_in(self, x: Tensor, options: dict[str, Any], active: list[HEdit]) -> list[Part]:
+        """The parts of a model call on x (rows, c, h, w), as far as they matter to these edits; ValueError if that cannot be told."""
+        if not active:
+            return []
+        halves, masks = any(edit.branch != "both" for edit in active), max(edit.masks for edit in active)
+        return self.prompts.parts_in(x, options, halves=halves, masks=masks)
 
-    def directions_on(self, device: torch.device) -> list[AnyDirection]:
-        """The edits' directions with their networks on a device, for as long as the run lasts."""
-        if device not in self._directions:
-            self._directions[device] = [edit.direction.on(device) for edit in self.edits]
-        return self._directions[device]
+    def asymmetric_parts(self, sigma: float, parts: list[Part]) -> list[int]:
+        """Positions of the parts on which an asymmetric edit acts at this noise level."""
+        active = [edit for edit in self.active(sigma) if edit.asymmetric]
+        return [i for i, part in enumerate(parts) if any(edit.acts_on(part) for edit in active)]
 
     def gain(self, sigma: float, down: float | None) -> float:
         """Asymmetric gain of the step from sigma to the announced level, or to the schedule's next one."""
         below = [level for level in self.sigmas if level < sigma * (1 - 1e-5)]
         return asymmetric_gain(sigma, down if down is not None else max(below, default=0.0))
 
-    def name(self, prompts: dict[str, list[dict[str, Any]]]) -> None:
-        """Remember a run's prepared prompts by their names in a model call.
-
-        For a prompt's area the host makes a part of every other prompt, under the name of the first: each gets its own here.
-        """
-        for role, entries in prompts.items():
-            half: Half = "unconditional" if "negative" in role else "conditional"
-            for entry in entries or ():
-                if entry["uuid"] in self.prompts:
-                    entry["uuid"] = uuid.uuid4()
-                self.prompts[entry["uuid"]] = Prompt(half, entry.get("area"))
-
-    def prompts_of(self, options: dict[str, Any]) -> list[Prompt]:
-        """The prompts of a model call with these transformer options."""
-        places = [BY_PLACE.get(index, Prompt(None)) for index in options["cond_or_uncond"]]
-        return [self.prompts.get(name, place) for name, place in zip(options.get("uuids", places), places, strict=True)]
-
-    def parts_of(self, options: dict[str, Any]) -> list[Part]:
-        """What the rows of a call of the UNet are: as call_model has found, or as the host itself calls it."""
-        return options.get(PARTS) or [Part(prompt.half, prompt=i) for i, prompt in enumerate(self.prompts_of(options))]
-
-    def parts_in(self, x: Tensor, options: dict[str, Any], active: list[HEdit]) -> list[Part]:
-        """What the rows of a model call on x (rows, c, h, w) are, as far as it matters to these edits; ValueError if it cannot be told."""
-        whole, masks = (
-            options.get(ASKED, options.get(WHOLE)),
-            max((len(edit.masks()) for edit in active if edit.mask is not None), default=0),
-        )
-        prompts = self.prompts_of(options)
-        shape = self.latent if whole is None else whole.shape
-        if masks and (shape[-2:] != self.latent[-2:] or masks not in (1, shape[0])):
-            raise ValueError(
-                f"mask: the sampler asks the model about {shape[0]} latents of {shape[-2]} x {shape[-1]} cells, while the run "
-                f"makes {self.latent[0]} of "
-                f"{self.latent[-2]} x {self.latent[-1]}, and where the mask lies in them cannot be told. Disconnect the mask, "
-                "or choose another sampler."
-            )
-        return ModelCall(x, prompts, shape, whole).parts(halves=any(edit.branch != "both" for edit in active), masks=masks)
-
-    def chunks(self, sigma: float, parts: list[Part]) -> list[int]:
-        """Positions of the parts on which an asymmetric edit acts at this noise level."""
-        active = [edit for edit in self.active(sigma) if edit.asymmetric]
-        return [i for i, part in enumerate(parts) if any(edit.acts_on(part) for edit in active)]
-
-    def active(self, sigma: float) -> list[HEdit]:
-        """The edits whose windows are open at a noise level."""
-        return [edit for edit in self.edits if self.weight(edit, sigma)]
-
     def apply(self, h: Tensor, sigma: float, parts: list[Part], *, edited_pass: bool) -> Tensor:
         """h: (parts * b, c, h, w) with the shifts of this noise level; the asymmetric ones only in the edited pass."""
-        originals, size = h.chunk(len(parts)), (h.shape[-2], h.shape[-1])
+        originals = h.chunk(len(parts))
         results = list(originals)
-        for edit, direction, strength in zip(self.edits, self.directions_on(h.device), self.strengths, strict=True):
-            amount = strength * self.weight(edit, sigma)
+        for edit, direction, strength in zip(self.edits, self._directions_on(h.device), self.strengths, strict=True):
+            amount = strength * self.windows.weight(edit.window, sigma)
             if not amount or (edit.asymmetric and not edited_pass):
                 continue
             for i in (i for i, part in enumerate(parts) if edit.acts_on(part)):
-                mask = None if edit.mask is None else mask_for(edit.masks(parts[i].latent), size, parts[i].place).to(h.device)
                 shift = amount * direction.shift(originals[i], sigma)
-                results[i] = shifted(results[i], shift, mask, keep_norm=edit.keep_norm)
-                self.seen.add(edit)
+                results[i] = shifted(results[i], shift, edit.mask_on(h, parts[i]), keep_norm=edit.keep_norm)
+                self.witness.acted.add(edit)
         return torch.cat(results)
+
+    def _directions_on(self, device: torch.device) -> list[AnyDirection]:
+        """The edits' directions with their networks on a device, for as long as the run lasts."""
+        if device not in self._directions:
+            self._directions[device] = [edit.direction.on(device) for edit in self.edits]
+        return self._directions[device]
+
+
+class Witness:
+    """What became of each edit in a run, by which an edit that never acted is found."""
+
+    def __init__(self) -> None:
+        self.asked, self.called = set[HEdit](), set[HEdit]()  # whose window was open: when the sampler asked, when the model was called
+        self.meant, self.acted = set[HEdit](), set[HEdit]()  # which were to act on a part of a call, and which moved an h
+
+    def check(self, model_options: dict[str, Any]) -> None:
+        """Raise ValueError if an edit was to act, and its call did not reach the middle block."""
+        if self.asked - self.called or self.meant - self.acted:
+            raise ValueError(
+                "model: Apply Direction did not act, as no call in its range reached the UNet's middle block: "
+                f"{why_not_reached(model_options)}. Connect the model without that patch."
+            )
 
 
 def plan_run(
@@ -224,12 +223,7 @@ def plan_run(
         result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
         options.pop(PLAN)
-    if plan.asked - plan.called or plan.meant - plan.seen:
-        raise ValueError(
-            "model: Apply Direction did not act, as no call in its range reached the UNet's middle block: "
-            f"{why_not_reached(guider.model_options)}. "
-            "Connect the model without that patch."
-        )
+    plan.witness.check(guider.model_options)
     return result
 
 
@@ -246,7 +240,7 @@ def name_prompts(
     """SAMPLER_SAMPLE wrapper: tell the plan the guider's prompts, as the host has prepared them for this run."""
     options = extra_args["model_options"]["transformer_options"]
     if PLAN in options:
-        options[PLAN].name(guider.conds)
+        options[PLAN].prompts.name(guider.conds)
     return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
 
@@ -256,7 +250,7 @@ def tell_whole(
     """PREDICT_NOISE wrapper: leave what the sampler asks about where the calls on parts of it find it."""
     plan = model_options.get("transformer_options", {}).get(PLAN)
     if plan:
-        plan.asked |= set(plan.active(float(timestep.flatten()[0])))
+        plan.witness.asked |= set(plan.active(float(timestep.flatten()[0])))
     return executor(x, timestep, told(model_options, {ASKED: x}), seed)
 
 
@@ -275,12 +269,12 @@ def call_model(
     if plan is None:
         raise ValueError(NO_GUIDER)
     active = plan.active(sigma_of(transformer_options))
-    plan.called |= set(active)
-    parts = plan.parts_in(x, transformer_options, active) if active else []
+    plan.witness.called |= set(active)
+    parts = plan.parts_in(x, transformer_options, active)
     acting = {edit for edit in active if any(edit.acts_on(part) for part in parts)}
     if not acting:
         return executor(x, t, c_concat, c_crossattn, control, without_edits(transformer_options), **kwargs)
-    plan.meant |= acting
+    plan.witness.meant |= acting
     with without_graph(executor.class_obj) as compiled:
         if compiled and not plan.compiled:
             logging.info("Apply Direction: the steps that it edits run without torch.compile, whose graph passes over patches.")
@@ -322,43 +316,5 @@ def check_edit(edit: HEdit, guider: CFGGuider, sampler: Sampler, sigmas: list[fl
         raise ValueError(
             "branch: at cfg 1 the host skips the unconditional half, so nothing would be edited. Choose conditional or both, or raise cfg."
         )
-    if edit.mask is not None and len(edit.masks()) not in (1, batch):
+    if edit.mask is not None and edit.masks not in (1, batch):
         raise ValueError(f"mask: got a batch of {edit.mask.shape[0]} for {batch} latents; connect one mask, or one for each.")
-
-
-def shift_h(args: dict[str, Any]) -> dict[str, Tensor]:
-    """The middle block's patch: h with the plan's shifts."""
-    options = args["transformer_options"]
-    if PLAN not in options:
-        raise ValueError(NO_GUIDER)
-    return {
-        "h": options[PLAN].apply(args["h"], sigma_of(options), options[PLAN].parts_of(options), edited_pass=options.get(EDITED_PASS, False))
-    }
-
-
-def run_unet(
-    executor: WrapperExecutor,
-    x: Tensor,
-    timesteps: Tensor | None = None,
-    context: Tensor | None = None,
-    y: Tensor | None = None,
-    control: dict[str, list[Any]] | None = None,
-    transformer_options: dict[str, Any] = {},
-    **kwargs: Any,
-) -> Tensor:
-    """DIFFUSION_MODEL wrapper: out + gain (edited - out) on the parts under an asymmetric edit, with one encoder pass."""
-    plan = transformer_options.get(PLAN)
-    parts = plan.parts_of(transformer_options) if plan else []
-    chunks = plan.chunks(sigma_of(transformer_options), parts) if plan else []
-    if plan is None or not chunks:
-        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-    gain = plan.gain(sigma_of(transformer_options), transformer_options.get(SIGMA_DOWN))
-    call = UNetCall(x, timesteps, context, y, control, transformer_options, kwargs)
-    acting = [parts[i] for i in chunks]
-    plain, edited = run_decoder_twice(
-        executor, call, Chunks(chunks, len(parts), len(x)), [part.prompt for part in acting], {EDITED_PASS: True, PARTS: acting}
-    )
-    rows = list(plain.chunk(len(parts)))
-    for i, row in zip(chunks, edited.chunk(len(chunks)), strict=True):
-        rows[i] = rows[i] + gain * (row - rows[i])
-    return torch.cat(rows)

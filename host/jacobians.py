@@ -23,7 +23,7 @@ from .other_patches import options_of, step_skipped
 from .runs import schedule
 from .seeds import seeds_from
 from .types import Conditioning
-from .unet import DECODER, Chunks, Reached, Skipped, Stop, UNetCall, replaying, twin_of
+from .unet import DECODER, Reached, Selection, Skipped, Stop, UNetCall, replaying, twin_of
 from .watching import SOURCE, watched_runs
 
 Method = Literal["Jacobian", "pullback"]
@@ -70,13 +70,13 @@ class Probe:
                 self.found = self._directions(executor, call, entries.index(SOURCE))
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
 
-    def _directions(self, executor: WrapperExecutor, call: UNetCall, chunk: int) -> tuple[Tensor, Tensor]:
+    def _directions(self, executor: WrapperExecutor, call: UNetCall, position: int) -> tuple[Tensor, Tensor]:
         """Shifts of h (count, c, h, w), a tenth as long as h, and their singular values."""
         try:
             tape = call.encoded(executor)
         except Skipped as error:
             raise step_skipped({"transformer_options": call.options}) from error
-        rows = Rows(call, chunk)
+        rows = Rows(call, position)
         h = rows.first(tape[-1])
         try:
             shifts, values = self._of_output(executor, call, rows, tape) if self.method == "Jacobian" else self._of_h(executor, call, rows)
@@ -144,20 +144,20 @@ class Probe:
 class Rows:
     """One picture of a call's batch, under one prompt, repeated as often as is asked for."""
 
-    def __init__(self, call: UNetCall, chunk: int) -> None:
-        self.source, self.chunk, self.count = call, chunk, len(call.options["cond_or_uncond"])
+    def __init__(self, call: UNetCall, position: int) -> None:
+        self.source, self.position, self.count = call, position, len(call.options["cond_or_uncond"])
 
     def first(self, value: Tensor) -> Tensor:
         return self.repeated(value, 1)
 
     def repeated(self, value: Any, times: int) -> Any:
-        take = Chunks([self.chunk], self.count, len(self.source.x))
-        take.rows = take.rows[:1] * times
-        return take(value)
+        select = Selection([self.position], self.count, len(self.source.x))
+        select.rows = select.rows[:1] * times
+        return select(value)
 
     def call(self, times: int, x: Tensor | None = None) -> UNetCall:
         """The call for the picture repeated, or for other running latents x: (times, ...)."""
-        call = self.source.picked([self.chunk], lambda value: self.repeated(value, times), {})
+        call = self.source.selected([self.position], lambda value: self.repeated(value, times), {})
         return (
             call
             if x is None

@@ -6,6 +6,7 @@ tiles at once, or on some of the latents. Rows then tell by themselves: those of
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..core.hspace.injection import Place, places_of
+from .options import ASKED, PARTS
 
 Half = Literal["conditional", "unconditional"]
 WHOLE = "semantic_latents_whole"  # in transformer options: the latents (b, c, h, w) that the sampler asked about
@@ -36,6 +38,10 @@ class Prompt(NamedTuple):
             return None
         height, width, top, left = self.area
         return Place(range(top, min(top + height, size[0])), range(left, min(left + width, size[1])), size)
+
+
+# For callers other than the host's guiders: what an entry of cond_or_uncond is.
+BY_POSITION = {0: Prompt("conditional"), 1: Prompt("unconditional")}
 
 
 class Part(NamedTuple):
@@ -142,6 +148,53 @@ class ModelCall:
             return []
         whole = self.whole[list(latents)].to(row.device)
         return [(latents[i], place) for i, place in places_of(row, whole)]
+
+
+class RunPrompts:
+    """The prompts of a run, by their names in its model calls.
+
+    latent: the shape (b, c, h, w) of what the run makes; none of its calls can be divided without.
+    """
+
+    def __init__(self, latent: torch.Size | None = None) -> None:
+        self.latent = latent or torch.Size()
+        self.by_name: dict[uuid.UUID, Prompt] = {}
+
+    def name(self, prompts: dict[str, list[dict[str, Any]]]) -> None:
+        """Remember a run's prepared prompts.
+
+        For a prompt's area the host makes a part of every other prompt, under the name of the first. Each gets its own name here.
+        """
+        for role, entries in prompts.items():
+            half: Half = "unconditional" if "negative" in role else "conditional"
+            for entry in entries or ():
+                if entry["uuid"] in self.by_name:
+                    entry["uuid"] = uuid.uuid4()
+                self.by_name[entry["uuid"]] = Prompt(half, entry.get("area"))
+
+    def of_call(self, options: dict[str, Any]) -> list[Prompt]:
+        """The prompts of a model call with these transformer options."""
+        guesses = [BY_POSITION.get(index, Prompt(None)) for index in options["cond_or_uncond"]]
+        return [self.by_name.get(name, guess) for name, guess in zip(options.get("uuids", guesses), guesses, strict=True)]
+
+    def parts_named(self, options: dict[str, Any]) -> list[Part]:
+        """The parts of a call of the UNet as a wrapper around it has named them, or one for each prompt, as the host calls it."""
+        return options.get(PARTS) or [Part(prompt.half, prompt=i) for i, prompt in enumerate(self.of_call(options))]
+
+    def parts_in(self, x: Tensor, options: dict[str, Any], *, halves: bool, masks: int) -> list[Part]:
+        """The parts of a model call on x (rows, c, h, w), as far as they matter. halves, masks: as for `ModelCall.parts`.
+
+        Raises ValueError if what matters cannot be told.
+        """
+        whole = options.get(ASKED, options.get(WHOLE))
+        shape = self.latent if whole is None else whole.shape
+        if masks and (shape[-2:] != self.latent[-2:] or masks not in (1, shape[0])):
+            raise ValueError(
+                f"mask: the sampler asks the model about {shape[0]} latents of {shape[-2]} x {shape[-1]} cells, while the run makes "
+                f"{self.latent[0]} of {self.latent[-2]} x {self.latent[-1]}, and where the mask lies in them cannot be told. "
+                "Disconnect the mask, or choose another sampler."
+            )
+        return ModelCall(x, self.of_call(options), shape, whole).parts(halves=halves, masks=masks)
 
 
 def told(model_options: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:

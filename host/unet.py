@@ -89,7 +89,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class UNetCall:
-    """The arguments of one call of the host's UNet, for a batch of n chunks, (n b, ...)."""
+    """The arguments of one call of the host's UNet, for a batch of n parts, (n b, ...)."""
 
     x: Tensor
     timesteps: Tensor | None
@@ -99,7 +99,7 @@ class UNetCall:
     options: dict[str, Any]
     rest: dict[str, Any]
 
-    def picked(self, prompts: list[int | None], take: Callable[[Any], Any], further: dict[str, Any]) -> UNetCall:
+    def selected(self, prompts: list[int | None], select: Callable[[Any], Any], further: dict[str, Any]) -> UNetCall:
         """The same call for some of its rows, with further transformer options.
 
         prompts: positions in cond_or_uncond, of parts of as many rows each. The names stay if one of them is not known.
@@ -107,13 +107,13 @@ class UNetCall:
         names = () if None in prompts else ("cond_or_uncond", "uuids")
         lists = {key: [self.options[key][i] for i in prompts] for key in names if key in self.options}
         return UNetCall(
-            take(self.x),
-            take(self.timesteps),
-            take(self.context),
-            take(self.y),
-            take(self.control),
+            select(self.x),
+            select(self.timesteps),
+            select(self.context),
+            select(self.y),
+            select(self.control),
             {**self.options, **further, **lists},
-            take(self.rest),
+            select(self.rest),
         )
 
     def run(self, executor: WrapperExecutor, unet: UNetModel, on_entry: Callable[[], None] = lambda: None) -> Tensor:
@@ -196,7 +196,7 @@ def saved_from_patches(options: dict[str, Any]) -> AbstractContextManager[Any]:
 
 
 def run_decoder_twice(
-    executor: WrapperExecutor, call: UNetCall, take: Chunks, prompts: list[int | None], second: dict[str, Any]
+    executor: WrapperExecutor, call: UNetCall, select: Selection, prompts: list[int | None], second: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
     """The UNet's output, and its output for some of the batch's rows, of these prompts, with further transformer options.
 
@@ -205,8 +205,8 @@ def run_decoder_twice(
     dice = Dice()
     try:
         plain, tape = call.recorded(executor, dice.keep)
-        second_unet = twin_of(executor.class_obj, *replaying([take(h) for h in tape], dice.restore))
-        return plain, call.picked(prompts, take, second).run(executor, second_unet)
+        second_unet = twin_of(executor.class_obj, *replaying([select(h) for h in tape], dice.restore))
+        return plain, call.selected(prompts, select, second).run(executor, second_unet)
     except Skipped as error:
         why = why_not_reached({"transformer_options": call.options})
         raise ValueError(
@@ -216,12 +216,15 @@ def run_decoder_twice(
         raise ValueError(f"{error} Until then, turn asymmetric off.") from error
 
 
-class Chunks:
-    """Takes the rows of some chunks out of whatever has the batch's length, in lists and dictionaries too."""
+class Selection:
+    """Selects the rows of some parts of a batch out of whatever has the batch's length, in lists and dictionaries too.
 
-    def __init__(self, chunks: list[int], count: int, batch: int) -> None:
+    positions: which of the parts. count: how many parts the batch of rows has, of as many rows each.
+    """
+
+    def __init__(self, positions: list[int], count: int, batch: int) -> None:
         size = batch // count
-        self.rows = [row for i in chunks for row in range(i * size, (i + 1) * size)]
+        self.rows = [row for i in positions for row in range(i * size, (i + 1) * size)]
         self.batch = batch
 
     def __call__(self, value: Any) -> Any:

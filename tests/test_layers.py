@@ -11,7 +11,8 @@ LAYERS = ("core", "host", "nodes")
 # What each layer may import from elsewhere, by the first name, beside Python's own library.
 ELSEWHERE = {
     "core": {"torch", "numpy", "einops", "safetensors", "scipy", "matplotlib", "PIL"},
-    "host": {"torch", "numpy", "einops", "safetensors", "PIL", "comfy", "comfy_api", "folder_paths", "comfyui_version", "latent_preview", "tqdm"},
+    "host": {"torch", "numpy", "einops", "safetensors", "PIL", "tqdm"}
+    | {"comfy", "comfy_api", "comfyui_version", "folder_paths", "latent_preview"},
     "nodes": {"torch", "comfy_api"},
 }
 

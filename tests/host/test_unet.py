@@ -95,5 +95,3 @@ def test_a_host_that_runs_the_blocks_in_another_way_is_named_with_its_version(sh
         monkeypatch.setattr(UNetModel, "_forward", forward)
     with pytest.raises(ValueError, match=f"^model: ComfyUI {__version__}, .* in another way .* turn asymmetric off.$"):
         asymmetric_call(world, direction)
-
-
