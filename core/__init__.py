@@ -1,1 +1,1 @@
-"""Tensor mathematics of the pack: tensors in, tensors out. Nothing here knows the host."""
+"""Tensor mathematics of the pack: tensors in, tensors out. Nothing here knows ComfyUI."""

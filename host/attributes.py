@@ -159,7 +159,7 @@ class PlannedEdit:
 
 
 def stored_change(attribute: Attribute, latent: Tensor) -> Tensor:
-    """What an attribute's file adds to a latent; ValueError that says what to connect for a latent of another size."""
+    """What a learned attribute adds to a latent. Raises ValueError that says what to connect, for a latent of another size."""
     try:
         return attribute.stored_change(latent)
     except OtherSize as error:
@@ -167,7 +167,7 @@ def stored_change(attribute: Attribute, latent: Tensor) -> Tensor:
 
 
 def in_this_run(use: Use, attribute: Attribute, run: Run) -> bool:
-    """Whether an attribute has its place in a run, which may be a part of the whole: told in the log if not.
+    """Whether an attribute has its place in a run, which may be a part of the whole. The log says so if not.
 
     It has none in a run that ends before its place, and none in one that starts after it with latents of another size than those whose
     change it holds, as the tiles of upscalers are.

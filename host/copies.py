@@ -58,9 +58,10 @@ def passable(module: nn.Module, weights_of: Callable[[nn.Module], tuple[Tensor, 
 
 
 def copies(unet: UNetModel, *names: str, device: torch.device) -> dict[str, nn.Module]:
-    """Copies of a UNet's own parts that gradients can pass, whatever a twin has in their place.
+    """Copies of a UNet's parts that gradients can pass, by name.
 
-    The host's own weights are inference tensors, which gradients cannot pass.
+    Gradients cannot pass the host's own parts, whose weights are inference tensors. The copies are of the parts that the UNet
+    registered, and not of what a twin of it shows in their place.
     """
     return {name: copy_of(part, device) for name, part in unet.named_children() if name in names}
 

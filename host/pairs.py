@@ -88,7 +88,7 @@ def source_moments(
     tick: Callable[[Tensor], None] = lambda denoised: None,
     **options: Any,
 ) -> dict[int, Moment]:
-    """A sampler's run as it is, seen at steps; the random numbers of the run after it stay what they are."""
+    """The moments of a sampler's run at these steps. The random numbers of the run after it stay what they are."""
     with same_randomness(x):
         return recorded(
             inner,
@@ -117,14 +117,17 @@ def target_moments(
     tick: Callable[[Tensor], None] = lambda denoised: None,
     **options: Any,
 ) -> dict[int, Moment]:
-    """A sampler's run under the target prompt from the same noise, the source's until step parted, seen at steps."""
+    """The moments of a second run from the same noise at these steps.
+
+    It is the source's run until the step parted. From there on it goes under the target prompt.
+    """
     other = under_prompt(model, target, x, extra_args.get("denoise_mask"))
     switched = SwitchedDenoiser(model, other, sigmas, parted)
     return source_moments(inner, switched, x, sigmas, steps=steps, extra_args=extra_args, tick=tick, **options)
 
 
 def paired(moments: dict[int, Moment], steps: Steps, sigmas: Tensor, source: Moment | None, levels: NoiseLevels) -> Pair:
-    """The pair for a source edited at its step. Where the runs part no earlier, it takes the source's moment: what both foresee there."""
+    """The pair for a source that is edited at its step. Where the runs part at that very step, the pair is what both foresee there."""
     if steps.pairs_at_once:
         assert source is not None  # it was looked at for this
         return Pair.foreseen(source, moments[steps.taken], picture_share(levels, float(sigmas[steps.edited])))

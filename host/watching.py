@@ -127,7 +127,11 @@ def watched_runs(
     batch: int,
     looked_at: bool = True,
 ) -> Iterator[tuple[float, dict[int, Tensor]]]:
-    """For each step of each run, the noise level and h by place, if it is looked at; count seeds from seed up, batch of them at a time."""
+    """Yields, for each step of each run, the noise level and h (b, c, h, w) by the prompt's place; without h unless looked_at.
+
+    Draws count pictures from the seeds seed, seed + 1 and so on, batch of them at a time. Raises ValueError if a step does not
+    reach the middle block.
+    """
     sigmas, bar, seeds = schedule(model, steps), Bar(steps * -(-count // batch)), seeds_from(seed, count)
     for chunk in [seeds[i : i + batch] for i in range(0, count, batch)]:
         seen: list[tuple[float, dict[int, Tensor]]] = []

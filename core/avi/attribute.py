@@ -23,7 +23,7 @@ RANK_SHARE = 0.2
 
 @dataclass(frozen=True)
 class LatentKind:
-    """What an attribute belongs to: the latent format by the host's name, and its channels."""
+    """What an attribute belongs to: the name of the latent format, and its channels."""
 
     name: str
     channels: int
@@ -77,8 +77,8 @@ class Attribute:
     """An attribute: the recipe, a change for use without a target run, and the network if one was trained.
 
     stored: leading triplets of the mean difference of the pairs' predicted x0 at T_x, target less source, of one sample.
-    notes: what a user should know (prompts). losses: the mean loss of the learning pairs at the plain concatenation, at
-    the exact optimum, and the network's if there is one, as shares of the loss of no latent.
+    notes: what a user should know (prompts). losses: the mean loss of the learning pairs at the plain concatenation, at the
+    exact optimum, and of the network if there is one. They are divided by the loss of an empty latent.
     """
 
     recipe: Recipe
@@ -213,10 +213,10 @@ def described(mix: Mixture) -> str:
 
 
 def scaled(change: Tensor, like: Tensor, *, strength: float = 1.0, budget: float = 0.0) -> Tensor:
-    """A change at a strength, or, with a budget above 0, at the strength that makes its norm that share of like's, per sample.
+    """A change times strength. With a budget above 0, each sample's change is scaled to that share of the norm of like.
 
-    change, like: (b, ...), like the whole difference z' - x between target and source. A negative strength turns a
-    budgeted change around. The share is of norms, so 1 moves as far as the target is away.
+    change, like: (b, ...). like is the whole difference z' - x between target and source, so a budget of 1 moves as far as the
+    target is away. With a budget, only the sign of strength counts.
     """
     if not budget:
         return strength * change

@@ -52,11 +52,11 @@ def train(
     seed: int,
     on_step: Callable[[float], None] = lambda loss: None,
 ) -> tuple[ValueNetwork, list[float]]:
-    """A network that minimises the mean loss of the pairs, and that loss after each step, as a share of the loss of no latent.
+    """A network that minimises the mean loss of the pairs, and the loss after each step.
 
-    On the CPU: it is tiny, and the host manages the other devices' memory.
-    starts: (n, width) values of each pair's integrated triplets, objectives and shapes of the same pairs. All pairs in
-    every step, by L-BFGS: no learning rate to choose, and equal inputs give equal results. Works under inference mode.
+    The loss is divided by that of values 0, which make an empty latent. starts: (n, width) values of each pair's integrated
+    triplets. objectives, shapes: of the same pairs. Each step of L-BFGS takes all pairs: there is no learning rate to choose,
+    and equal inputs give equal results. Runs on the CPU, as the network is tiny. Works under inference mode.
     """
     with torch.inference_mode(False), torch.enable_grad():
         values = [S.detach().cpu().clone().float() for S in starts]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Family:
-    """What a direction belongs to: the model family by the host's name, its prediction type, and the channels of h."""
+    """What a direction belongs to: the name of the model family, its prediction type, and the channels of h."""
 
     name: str
     prediction: str

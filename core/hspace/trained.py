@@ -105,7 +105,7 @@ class MixedDirection:
 def mixed(
     directions: Sequence[AnyDirection], weights: Sequence[float], *, orthogonalise: bool = False, keep_size: bool = False
 ) -> Direction | MixedDirection:
-    """`combine` for directions of which some look at h: their parts are then added, and orthogonalised, picture by picture."""
+    """A weighted sum of any directions. If one of them looks at h, they are added, and orthogonalised, picture by picture."""
     plain = [direction for direction in directions if isinstance(direction, Direction)]
     if len(plain) == len(directions):
         return combine(plain, weights, orthogonalise=orthogonalise, keep_size=keep_size)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def as_rgb(pictures: Tensor, name: str, dim: int = -1) -> Tensor:
-    """Pictures with three channels in this dimension: grey is repeated, and an opacity after RGB is left out, as the host's own nodes do.
+    """Pictures with three channels in this dimension: grey is repeated, and an opacity after RGB is left out.
 
     Raises ValueError, under the input's name, for any other number of channels.
     """

@@ -1,4 +1,4 @@
-"""The DDIM step in the host's frame x = x0 + sigma eps, and the sampler with quality boosting (Song et al. 2021; Kwon et al. 2023)."""
+"""The DDIM step in the frame x = x0 + sigma eps, and the sampler with quality boosting (Song et al. 2021; Kwon et al. 2023)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def euler_step(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> 
 
 
 def ddim_levels(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
-    """(sigma_down, sigma_up) of a DDIM step with noise share eta (Song et al. 2021, eq. 16), in the host's frame.
+    """(sigma_down, sigma_up) of a DDIM step with noise share eta (Song et al. 2021, eq. 16), in the frame x = x0 + sigma eps.
 
     sigma_up^2 = eta^2 sigma'^2 (sigma^2 - sigma'^2) / sigma^2, and sigma_down^2 + sigma_up^2 = sigma'^2.
     """
@@ -32,7 +32,7 @@ def ddim_levels(sigma: float, sigma_next: float, eta: float) -> tuple[float, flo
 def ddim_parts(sigma: float, sigma_next: float, eta: float, flow: bool) -> tuple[float, float, float]:
     """(sigma_down, keep, up): a step goes down to sigma_down, then x is multiplied by keep, and noise of deviation up added.
 
-    In a flow model x = (1 - sigma) x0 + sigma eps, which is the host's other frame divided by 1 - sigma; keep is 1 there.
+    In a flow model x = (1 - sigma) x0 + sigma eps. Divided by 1 - sigma, that is the frame x0 + sigma eps, in which keep is 1.
     """
     if not flow:
         down, up = ddim_levels(sigma, sigma_next, eta)

@@ -43,7 +43,7 @@ def _basis(latent: Tensor, rank: int, side: Side) -> Tensor:
 
 
 def random_distance(rows: int, rank: int, *, samples: int = 200) -> float:
-    """Mean geodesic distance of two random subspaces of this dimension: what a distance means nothing from."""
+    """Mean geodesic distance of two random subspaces of this dimension. Subspaces that lie as far apart have nothing in common."""
     generator = torch.Generator().manual_seed(0)
     U, V = (torch.linalg.qr(torch.randn(samples, rows, rank, dtype=torch.float64, generator=generator))[0] for _ in range(2))
     return float(geodesic(U, V).mean())
@@ -51,7 +51,10 @@ def random_distance(rows: int, rank: int, *, samples: int = 200) -> float:
 
 @dataclass(frozen=True, eq=False)
 class FollowedTriplets:
-    """Ranks (steps, triplets), from 1, of triplets followed over a run, and the likeness (steps, triplets) to the step after."""
+    """Triplets followed over a run.
+
+    ranks: (steps, triplets), from 1. likeness: (steps, triplets) in 0..1, of each triplet to itself one step later.
+    """
 
     ranks: Tensor
     likeness: Tensor
