@@ -139,14 +139,22 @@ def json_in(metadata: dict[str, str], key: str) -> Any:
 
 
 def entry_of(value: object, **types: type) -> tuple[Any, ...]:
-    """The values of a JSON object under these names, in this order. Raises ValueError unless each is there and has its type."""
+    """The values of a JSON object under these names, in this order. Raises ValueError unless each is there and has its type.
+
+    The type float stands for any number that `is_number` takes.
+    """
     if not isinstance(value, dict):
         raise ValueError(f"{repr(value)[:50]} is no mapping")
     for name, expected in types.items():
-        found = value.get(name)
-        if not isinstance(found, expected) or isinstance(found, bool) is not (expected is bool):
+        if not _has_type(value.get(name), expected):
             raise ValueError(f"{name} is missing or no {expected.__name__}")
     return tuple(value[name] for name in types)
+
+
+def _has_type(value: object, expected: type) -> bool:
+    if expected is float:
+        return is_number(value)
+    return isinstance(value, expected) and isinstance(value, bool) is (expected is bool)
 
 
 def are_notes(value: object) -> bool:

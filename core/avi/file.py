@@ -93,16 +93,14 @@ class _Saved:
     @classmethod
     def of(cls, entry: object, channels: int) -> _Saved:
         """Raises ValueError for anything else than what `attribute_tensors` writes."""
-        recipe, shape, losses, notes = entry_of(entry, recipe=dict, shape=list, losses=dict, notes=dict)
-        if not is_number(entry.get("weight")):
-            raise ValueError("its weight is no number")
+        weight, recipe, shape, losses, notes = entry_of(entry, weight=float, recipe=dict, shape=list, losses=dict, notes=dict)
         if not all(type(size) is int and size > 0 for size in shape) or len(shape) not in (4, 5) or shape[:2] != [1, channels]:
             raise ValueError(f"no latent of {channels} channels has the shape {tuple(shape)}")
         if math.prod(shape) > LARGEST:
             raise ValueError(f"no latent is as large as {tuple(shape)}")
         if not all(isinstance(value, float) for value in losses.values()) or not are_notes(notes):
             raise ValueError("losses must be numbers, notes must be text")
-        return cls(float(entry["weight"]), tuple(shape), _recipe_of(recipe, min(shape[-2:])), losses, notes)
+        return cls(float(weight), tuple(shape), _recipe_of(recipe, min(shape[-2:])), losses, notes)
 
     def shapes(self, prefix: str, found: Shapes) -> Shapes:
         """The shapes of its tensors, by key. found: those of the file, which say how many triplets and hidden units there are.
@@ -143,9 +141,9 @@ def _last(shapes: Shapes, key: str) -> int:
 def _recipe_of(entry: dict[str, Any], rank: int) -> Recipe:
     """The recipe in an entry, for latents of this rank. Raises ValueError if it is garbled, or asks for more triplets."""
     *ranks, weights, _ = entry_of(entry, source_rank=int, target_rank=int, weights=dict, residual=bool)
-    percents = [entry.get(name) for name in ("percent", "ahead", "branch")]
-    if not all(map(is_number, (*percents, *weights.values()))):
-        raise ValueError("its percents or weights are no numbers")
+    entry_of(entry, percent=float, ahead=float, branch=float)
+    if not all(map(is_number, weights.values())):
+        raise ValueError("its weights are no numbers")
     if not set(entry) <= FIELDS or not set(weights) <= LOSS_FIELDS:
         raise ValueError("its recipe has settings that no recipe has")
     if min(ranks) < 0 or max(ranks) > rank:

@@ -89,6 +89,7 @@ def _parsed(metadata: dict[str, str], shapes: Shapes) -> tuple[Family, _Leaf | _
     """What a file's metadata describe. Raises ValueError if they are garbled, or if the file has other tensors."""
     require(metadata, "family", "prediction", "method")
     family, notes = Family(metadata["family"], metadata["prediction"], channels_in(metadata)), notes_in(metadata)
+    tree: _Leaf | _Mix
     if metadata["version"] == "1":
         tree = _Leaf("", False, metadata["method"], notes)
     else:
