@@ -11,10 +11,11 @@ from typing import Any
 
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from .options import UNCOMPILED
+from .types import WrapperExecutor
 
 
 def uncompiled(network: nn.Module) -> nn.Module:

@@ -9,12 +9,11 @@ import comfy.sampler_helpers
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ..core.sampling.steering import Denoiser, WrappedDenoiser
 from ..core.sampling.steps import at_or_below
-from .types import Conditioning
+from .types import CFGGuider, Conditioning
 
 INNER = "inner_model"  # by this name the host's own denoiser holds the guider, and packs' wrappers what they wrap
 

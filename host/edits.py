@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from comfy.samplers import CFGGuider, Sampler
+from comfy.patcher_extension import WrappersMP
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ..core.hspace.injection import Window, asymmetric_gain, mask_for, matched_scale, shifted
@@ -27,6 +27,7 @@ from .options import ASKED, EDITED_PASS, EDITING, EDITS, PARTS, PLAN, SIGMA_DOWN
 from .other_patches import why_not_reached
 from .progress import tell_once
 from .samplers import name_of, traits_of
+from .types import Sampler, WrapperExecutor
 from .unet import Selection, UNetCall, run_decoder_twice
 from .windows import RunWindows
 

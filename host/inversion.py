@@ -10,9 +10,7 @@ import comfy.model_management
 import comfy.sample
 import comfy.utils
 import torch
-from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import KSamplerX0Inpaint
 from torch import Tensor
 
 from ..core.sampling.ddim import sample_ddim
@@ -20,7 +18,7 @@ from ..core.sampling.inversion import ExactPath, OtherRun, invert, nearest, samp
 from ..core.sampling.steering import Callback, Denoiser, Traits
 from .denoisers import NoiseLevels, picture_share
 from .runs import check_set, guided, run
-from .types import Conditioning, Latent
+from .types import Conditioning, KSamplerX0Inpaint, Latent, LatentFormat
 
 SAME = 0.02  # how far a value of two encodings of one picture may be apart, as a share of the picture's largest
 

@@ -11,7 +11,7 @@ import comfy.utils
 import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..core.hspace.discovery import Jacobian, NoGradient, leading_right_vectors
@@ -22,7 +22,7 @@ from .options import PROBING
 from .other_patches import options_of, step_skipped
 from .runs import schedule
 from .seeds import seeds_from
-from .types import Conditioning
+from .types import Conditioning, WrapperExecutor
 from .unet import DECODER, Reached, Selection, Skipped, Stop, UNetCall, replaying, twin_of
 from .watching import SOURCE, watched_runs
 

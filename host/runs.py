@@ -11,14 +11,14 @@ import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import KSAMPLER, CFGGuider, Sampler
+from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 
 from .families import unet_of
 from .progress import Bar
 from .samplers import SamplerFunction, with_function
 from .seeds import noise_of, seeds_from
-from .types import Conditioning, Latent, Noise
+from .types import Conditioning, Latent, Noise, Sampler
 
 # Told by Empty Latent Image and its like: how many pixels, or frames, its cells stand for.
 RATIOS = ("downscale_ratio_spacial", "downscale_ratio_temporal")

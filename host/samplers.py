@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import comfy.utils
 from comfy.k_diffusion.sampling import default_noise_sampler
-from comfy.samplers import KSAMPLER, Sampler
+from comfy.samplers import KSAMPLER
 from torch import Tensor
 
 from ..core.latent import check_latent
@@ -20,6 +20,7 @@ from .denoisers import levels_of, picture_share
 from .options import SIGMA_DOWN
 from .progress import tell_once
 from .seeds import countable
+from .types import Sampler
 
 SamplerFunction = Callable[..., Tensor]  # (model, x, sigmas, extra_args=, callback=, disable=, **options) -> latents
 NOT_AT_X_T = Traits(exposes_x_t=False)  # it evaluates a prediction or a copy of its latent, or steps of its own

@@ -7,12 +7,11 @@ from typing import Any
 import comfy.model_management
 import torch
 import torch.nn.functional as F
-from comfy.clip_vision import ClipVisionModel
-from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ..core.pictures.channels import as_rgb
 from .copies import copy_of
+from .types import CLIP, VAE, ClipVisionModel
 
 
 class ImageScorer:

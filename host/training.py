@@ -10,12 +10,11 @@ from typing import Any
 import comfy.model_management
 import comfy.samplers
 import torch
-from comfy.controlnet import ControlBase
 from comfy.hooks import EnumHookType
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from comfy.samplers import KSAMPLER, CFGGuider, KSamplerX0Inpaint
+from comfy.patcher_extension import WrappersMP
+from comfy.samplers import KSAMPLER
 from torch import Tensor
 
 from ..core.hspace.discovery import Means
@@ -29,7 +28,7 @@ from .options import EDITING, SHIFTED
 from .other_patches import step_skipped
 from .runs import guided, run
 from .samplers import SamplerFunction
-from .types import Conditioning
+from .types import CFGGuider, Conditioning, ControlBase, KSamplerX0Inpaint, WrapperExecutor
 from .unet import DECODER, Skipped, UNetCall, replaying, twin_of
 from .watching import NOT_IN_FORCE, same_size
 
