@@ -51,14 +51,14 @@ class InvertedNoise:
         found, apart = nearest(latent["samples"].cpu(), self.pictures, asked)
         largest = self.pictures.flatten(1).abs().amax(1).tolist()
         rows = [row if far <= SAME * largest[row] else told for row, far, told in zip(found, apart.tolist(), asked, strict=True)]
-        found_all = [row for row in rows if row is not None]
-        if len(found_all) < len(rows):
+        known = [row for row in rows if row is not None]
+        if len(known) < len(rows):
             index = latent["batch_index"][rows.index(None)]
             raise ValueError(
                 f"latent_image: batch_index {index} is none of the {len(self.start)} pictures that were inverted; "
                 "connect the latent that went into Invert, or a part of it."
             )
-        return found_all
+        return known
 
     def _asked(self, latent: Latent) -> list[int | None]:
         count, indices = len(self.start), latent.get("batch_index")
