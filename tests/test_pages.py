@@ -90,7 +90,7 @@ def test_the_page_names_each_key_of_directions():
         assert f"### Version {version}:" in text
         assert not [name for name in written(tensors, metadata) if f"`{name}`" not in text]
     assert version == DIRECTION.version
-    assert f"`{DIRECTION.format}`, written by {DIRECTION.node}," in text
+    assert f"`{DIRECTION.name}`, written by Save Direction," in text
 
 
 def test_the_page_names_each_key_of_attributes():
@@ -99,7 +99,7 @@ def test_the_page_names_each_key_of_attributes():
     text = section(FORMATS, "## Attributes and mixes") + section(FORMATS, "## What all safetensors of the pack have in common")
     tensors, metadata = attribute_tensors(attribute())
     assert not [name for name in written(tensors, metadata) if f"`{name}`" not in text]
-    assert f"`{ATTRIBUTE.format}`, version {ATTRIBUTE.version}, written by {ATTRIBUTE.node}," in text
+    assert f"`{ATTRIBUTE.name}`, version {ATTRIBUTE.version}, written by Save Attribute," in text
 
 
 def test_the_page_has_the_limits_of_files():

@@ -99,7 +99,7 @@ class ExactPath:
 class OtherRun(ValueError):
     """A run that a path cannot lead. difference: the steps and the shapes of both, as a clause."""
 
-    def __init__(self, path: ExactPath, x: Tensor, steps: int):
+    def __init__(self, path: ExactPath, x: Tensor, steps: int) -> None:
         start = path.trajectory[0]
         self.difference = f"{len(path.stepped)} steps at {tuple(start.shape)}, this run {steps} at {tuple(x.shape)}"
         super().__init__(f"path: it has {self.difference}; give the same sigmas and the same latents.")
