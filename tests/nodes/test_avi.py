@@ -129,19 +129,19 @@ def test_a_budget_is_a_share_of_the_way_to_the_target(demo, run, sampler_of, att
     seen = []
 
     def edit_of(**use):
-        from pack.host import attributes
+        from pack.core.sampling import steering
 
-        original = attributes.check_edited
+        original = steering.check_edited
 
         def spy(x, edited, name):
             seen.append((edited - x).norm() / x.norm())
             return original(x, edited, name)
 
-        attributes.check_edited = spy
+        steering.check_edited = spy
         try:
             draw(demo, with_attribute(run, sampler_of("euler"), attribute, **use))
         finally:
-            attributes.check_edited = original
+            steering.check_edited = original
         return seen[-1]
 
     target = demo.encode(TARGET)
