@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrapperExecutor
-from comfyui_version import __version__
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -34,6 +33,8 @@ class OtherWalk(ValueError):
     """The UNet was called, and did not go through its blocks as this pack knows it."""
 
     def __init__(self) -> None:
+        from comfyui_version import __version__
+
         super().__init__(
             f"model: ComfyUI {__version__}, or a pack that changes it, runs the blocks of a UNet in another way than this version of "
             "Semantic Latents knows. Update Semantic Latents."
