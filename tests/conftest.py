@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Read when torch is imported, here and in the programs that tests start: threads of several processes that wait for each other on the same
+# cores sleep, in place of spinning, which took more than three times as long. How many they are stays as it is.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
 HOST = os.environ.get("COMFYUI")
 HOURS = 14_000  # seconds
