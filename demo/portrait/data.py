@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from . import captions
-from .faces import CATEGORICAL, CONTINUOUS, IDENTITY, SIZE, Face, render, sample_face, visible
+from .drawing import render
+from .faces import CATEGORICAL, CONTINUOUS, IDENTITY, SIZE, Face, sample_face, visible
 
 CHUNK = 32  # neighbouring faces that one process draws
 CAPTIONS = 4  # a face

@@ -1,6 +1,6 @@
-"""Drawn portraits with known attributes: the portrait models' only training data, and their ground truth.
+"""Portraits by their attributes: what there is to see of a face, by name, and what of it a picture shows.
 
-A `Face` says all there is to see; `render` draws it and nothing else decides about a pixel. There is no third-party art.
+A `Face` says all there is to see; `render` in drawing.py draws it, and nothing else decides about a pixel.
 """
 
 from __future__ import annotations
@@ -8,12 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from .canvas import Canvas
-from .features import draw_features, draw_head
-from .hair import draw_back_hair, draw_beard, draw_front_hair, draw_locks
-from .head import Head
-from .wear import draw_background, draw_body, draw_earrings, draw_glasses, draw_hat
 
 SIZE = 256  # of the pictures, in pixels
 
@@ -145,23 +139,3 @@ def _hidden_hair(labels: dict[str, str], numbers: dict[str, float]) -> set[str]:
     if hat or style not in ("straight", "wavy"):
         hidden |= {"fringe", "parting"}
     return hidden
-
-
-def render(face: Face, size: int = SIZE) -> np.ndarray:
-    """The picture of a face, uint8 (size, size, 3), drawn back to front; the same face gives the same pixels."""
-    canvas, head = Canvas(size), Head(face)
-    for draw in (
-        draw_background,
-        draw_back_hair,
-        draw_body,
-        draw_locks,
-        draw_head,
-        draw_beard,
-        draw_features,
-        draw_front_hair,
-        draw_hat,
-        draw_glasses,
-        draw_earrings,
-    ):
-        draw(canvas, head)
-    return canvas.pixels()

@@ -10,7 +10,8 @@ import sys
 import numpy as np
 from PIL import Image
 
-from .faces import CATEGORICAL, CONTINUOUS, render, sample_face
+from .drawing import render
+from .faces import CATEGORICAL, CONTINUOUS, sample_face
 
 
 def tiled(rows: list[list[np.ndarray]]) -> Image.Image:

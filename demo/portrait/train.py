@@ -287,8 +287,8 @@ def sheets(run: Run) -> None:
 def begin_check(run: Run, gpu: bool) -> subprocess.Popen:
     """A process that fails in the first seconds if a module, the host or the GPU is missing."""
     code = (
-        "import sys, torch; from demo.portrait import network, faces, evaluate; import numpy as np; "
-        "faces.render(faces.sample_face(np.random.default_rng(0))); print(network.DEVICE, torch.__version__, flush=True); "
+        "import sys, torch; from demo.portrait import network, drawing, faces, evaluate; import numpy as np; "
+        "drawing.render(faces.sample_face(np.random.default_rng(0))); print(network.DEVICE, torch.__version__, flush=True); "
         "made = (network.vae(), network.text_model(), network.unet(), network.transformer(), network.scorer()); "
         "n = [sum(p.numel() for p in m.parameters()) for m in made]; "
         "print('parameters: vae %d, text %d, unet %d, dit %d, scorer %d' % tuple(n), flush=True); "
