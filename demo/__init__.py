@@ -1,4 +1,4 @@
-"""The demo model: drawn faces, the small model trained on them, and its place in the host."""
+"""The demo models: drawn faces, the small models trained on them, and their place in the host."""
 
 import logging
 import os
@@ -6,16 +6,20 @@ import shutil
 from pathlib import Path
 
 WEIGHTS, JUDGES, SLIDERS, PICTURES = (Path(__file__).parent / name for name in ("weights", "judges", "sliders", "pictures"))
+PORTRAITS = Path(__file__).parent / "portrait" / "weights"
 
 
 def install() -> None:
-    """Offer the demo checkpoint in Load Checkpoint and its pictures in Load Image, and teach the host its model family."""
+    """Offer the demo checkpoints in Load Checkpoint and pictures in Load Image, and teach the host the checkpoints' families."""
     import folder_paths
 
     from . import family
+    from .portrait import family as portraits
 
     family.register()
-    folder_paths.add_model_folder_path("checkpoints", str(WEIGHTS))
+    portraits.register()
+    for folder in (WEIGHTS, PORTRAITS):
+        folder_paths.add_model_folder_path("checkpoints", str(folder))
     try:
         offer_pictures(Path(folder_paths.get_input_directory()))
     except OSError as error:

@@ -1,7 +1,7 @@
 """Whole checkpoints for stock Load Checkpoint from the parts that a training run wrote.
 
 `python -m demo.portrait.assemble FOLDER TARGET`: FOLDER holds portrait_unet, portrait_dit, portrait_shared and
-portrait_readers; TARGET gets portrait.safetensors, portrait_dit.safetensors, the judge and the scorer.
+portrait_readers; TARGET/weights gets the checkpoints, TARGET/judges the judge and the scorer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from . import config
 
 PREFIXES = {"vae.": "first_stage_model.", "text.": "cond_stage_model.transformer."}
 MODELS = {
-    "portrait_unet.safetensors": ("portrait.safetensors", "Portrait"),
-    "portrait_dit.safetensors": ("portrait_dit.safetensors", "Portrait DiT"),
+    "portrait_unet.safetensors": ("weights/semantic_latents_portrait.safetensors", "Portrait"),
+    "portrait_dit.safetensors": ("weights/semantic_latents_portrait_dit.safetensors", "Portrait DiT"),
 }
 
 
@@ -39,7 +39,8 @@ def checkpoint(model: dict[str, torch.Tensor], shared: dict[str, torch.Tensor]) 
 
 def assemble(folder: Path, target: Path) -> list[Path]:
     """Write what the folder has the parts of; the paths written."""
-    target.mkdir(parents=True, exist_ok=True)
+    for part in ("weights", "judges"):
+        (target / part).mkdir(parents=True, exist_ok=True)
     shared, _ = tensors(folder / "portrait_shared.safetensors")
     written = []
     for source, (name, title) in MODELS.items():
@@ -59,9 +60,9 @@ def readers(folder: Path, target: Path) -> list[Path]:
     for name in ("judge", "scorer"):
         own = {key.removeprefix(f"{name}."): value for key, value in both.items() if key.startswith(f"{name}.")}
         if own:
-            written.append(target / f"portrait_{name}.safetensors")
+            written.append(target / "judges" / f"portrait_{name}.safetensors")
             save_file(own, written[-1], {"format": "pt"})
-    (target / "portrait_scorer.json").write_text(json.dumps(config.SCORER_CONFIG, indent=2) + "\n")
+    (target / "judges" / "portrait_scorer.json").write_text(json.dumps(config.SCORER_CONFIG, indent=2) + "\n")
     return written
 
 
