@@ -1,4 +1,4 @@
-"""A latent code as a stack of matrices."""
+"""Latents: what a tensor has to be to pass for one, likeness, and an edit under a mask."""
 
 from __future__ import annotations
 

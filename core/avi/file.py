@@ -24,7 +24,12 @@ FIELDS, LOSS_FIELDS = ({field.name for field in fields(one)} for one in (Recipe,
 
 
 def attribute_tensors(mix: Mixture) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a file that holds an attribute or a mix."""
+    """The tensors and the metadata of a file that holds an attribute or a mix.
+
+    Raises ValueError for a mix of too many attributes.
+    """
+    if len(mix.parts) > PARTS:
+        raise ValueError(f"attribute: a mix has more than {PARTS} attributes; save its parts one by one, and mix them after loading.")
     tensors: dict[str, Tensor] = {}
     parts: list[dict[str, Any]] = []
     for i, (attribute, weight) in enumerate(mix.parts):
@@ -98,7 +103,7 @@ class _Saved:
             raise ValueError(f"no latent of {channels} channels has the shape {tuple(shape)}")
         if math.prod(shape) > LARGEST:
             raise ValueError(f"no latent is as large as {tuple(shape)}")
-        if not all(isinstance(value, float) for value in losses.values()) or not are_notes(notes):
+        if not all(map(is_number, losses.values())) or not are_notes(notes):
             raise ValueError("losses must be numbers, notes must be text")
         return cls(float(weight), tuple(shape), _recipe_of(recipe, min(shape[-2:])), losses, notes)
 

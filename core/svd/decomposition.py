@@ -1,4 +1,4 @@
-"""Latent SVD (Wang et al. 2025): a latent code as singular triplets, channel by channel."""
+"""Latent SVD (Wang et al. 2025): a latent code as singular triplets, channel by channel or jointly."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, HEADING = ROOT / "docs/architecture.md", "## What of ComfyUI the pack leans on"
-HOST = ("comfy", "comfy_api", "folder_paths", "latent_preview")
+HOST = ("comfy", "comfy_api", "comfyui_version", "folder_paths", "latent_preview")
 # Where the host's memory management hangs things on layers.
 MANAGERS = ("comfy.ops", "comfy.model_patcher", "comfy.pinned_memory", "comfy.model_prefetch")
 
@@ -350,10 +350,20 @@ def imported(path):
             known[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
     dotted = (ast.unparse(node).partition(".") for node in nodes if isinstance(node, (ast.Name, ast.Attribute)))
     names = {known.get(first, "") + dot + rest for first, dot, rest in dotted} | set(known.values())
-    return {name for name in names if re.fullmatch(r"(comfy|folder_paths|latent_preview)\.[\w.]+", name) and not importable(name)}
+    return {
+        name
+        for name in names
+        if re.fullmatch(r"(comfy|comfyui_version|folder_paths|latent_preview)\.[\w.]+", name) and not importable(name)
+    }
 
 
-FILES = [*ROOT.glob("host/*.py"), *ROOT.glob("nodes/*.py"), ROOT / "demo/__init__.py", ROOT / "demo/family.py"]
+FILES = [
+    *ROOT.glob("host/*.py"),
+    *ROOT.glob("nodes/*.py"),
+    ROOT / "demo/__init__.py",
+    ROOT / "demo/family.py",
+    ROOT / "demo/portrait/family.py",
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -395,3 +405,12 @@ def test_no_other_handle_hangs_on_a_layer():
 def test_every_file_that_leans_is_there():
     missing = {file for row in ROWS for file in row.files if not (ROOT / f"{file}.py").exists()}
     assert not missing
+
+
+def test_a_row_of_an_example_names_files_that_say_its_name():
+    """Such rows are no imports: each file has to spell the last word of one of the row's names somewhere."""
+    rows = [row for row in ROWS if not row.names[0].startswith(HOST) and ".forward(" not in row.name]  # which a call does not spell
+    spelt = [(row, file, {re.findall(r"\w+", name.partition("(")[0])[-1] for name in row.names}) for row in rows for file in row.files]
+    assert len(spelt) > 100
+    wrong = [f"{file}: {row.name}" for row, file, words in spelt if not any(word in (ROOT / f"{file}.py").read_text() for word in words)]
+    assert not wrong, "\n".join(wrong)

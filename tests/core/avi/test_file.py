@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from pack.core.avi.attribute import Attribute, LatentKind, Mixture, Recipe, mean_change
-from pack.core.avi.file import attribute_tensors, load_attribute
+from pack.core.avi.file import PARTS, attribute_tensors, load_attribute
 from pack.tests.core.avi.pairs import pair
 
 
@@ -91,3 +91,18 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path, kind):
     damaged(kind, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="file: x.safetensors|attribute:|weights:"):
         load_attribute(tmp_path / "x.safetensors")
+
+
+def test_a_mix_that_no_loader_would_take_is_refused_when_it_is_saved():
+    (part,) = learned().parts
+    assert attribute_tensors(Mixture((part,) * PARTS))
+    with pytest.raises(ValueError, match="attribute: a mix has more than 64 attributes"):
+        attribute_tensors(Mixture((part,) * (PARTS + 1)))
+
+
+def test_whole_numbers_are_numbers_of_losses(tmp_path):
+    tensors, metadata = attribute_tensors(learned())
+    parts = json.loads(metadata["parts"])
+    parts[0]["losses"] = {"exact": 1}
+    save_file(tensors, tmp_path / "x.safetensors", {**metadata, "parts": json.dumps(parts)})
+    assert load_attribute(tmp_path / "x.safetensors").parts[0][0].losses == {"exact": 1}
