@@ -18,6 +18,7 @@ from ..core.sampling.inversion import ExactPath, OtherRun, invert, nearest, samp
 from ..core.sampling.steering import Callback, Denoiser, Traits
 from .denoisers import NoiseLevels, picture_share
 from .runs import check_set, guided, run
+from .samplers import EXACT_NAME
 from .types import Conditioning, KSamplerX0Inpaint, Latent, LatentFormat
 
 SAME = 0.02  # how far a value of two encodings of one picture may be apart, as a share of the picture's largest
@@ -91,7 +92,7 @@ class AlongPath:
     path: ExactPath
     sigmas: tuple[float, ...]
 
-    __name__ = "semantic_latents_exact"
+    __name__ = EXACT_NAME
     traits = Traits(first_order=True)
 
     def __call__(

@@ -46,10 +46,13 @@ KNOWN = {
     "dpm_fast_function": NOT_AT_X_T,
     "dpm_adaptive_function": NOT_AT_X_T,
 }
+DDIM_NAME, EXACT_NAME = "semantic_latents_ddim", "semantic_latents_exact"  # of the pack's own functions
+# First-order functions that ComfyUI has not. A wrapper of another pack may keep the name of what it wraps, and nothing else of it.
+OTHERS = dict.fromkeys(("sample_ddim", DDIM_NAME, EXACT_NAME), Traits(first_order=True))
 
 
 class AroundSampler:
-    """A sampler function around another, by whose name it is known: the host logs it, and an edit asks what it is in."""
+    """A sampler function around another, whose name it bears for the log; `traits_of` looks through it."""
 
     inner: SamplerFunction
 
@@ -128,7 +131,7 @@ def traits_of(function: SamplerFunction) -> Traits:
     if isinstance(traits, Traits):
         return traits
     known = getattr(function, "__module__", "").startswith("comfy.")
-    return replace(KNOWN.get(name_of(function), Traits()), known=known)
+    return replace((KNOWN | OTHERS).get(name_of(function), Traits()), known=known)
 
 
 def name_of(function: object) -> str:
@@ -195,7 +198,7 @@ class DDIM:
     eta: float
     boost_percent: float
 
-    __name__ = "semantic_latents_ddim"
+    __name__ = DDIM_NAME
     traits = Traits(first_order=True)
 
     @property

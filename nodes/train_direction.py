@@ -178,8 +178,10 @@ class TrainDirection(io.ComfyNode):
         bar = Bar(updates + updates // epochs + 2)
         begin = Beginning(family.channels, seed, learning_rate, updates, resumed)
         training = trained(Trainer(runs, bar.tick, goal, begin), batches, epochs, lambda latents: show(bar, model, vae, latents))
-        about = dict(objective=objective, images=str(len(noise)), steps=str(steps), seed=str(seed), end_percent=f"{end_percent:g}")
-        notes = {**prompt_notes(cls, "source", "target"), **about, "updates": str(updates + begin.updates_before)}
+        about = dict(
+            objective=objective, images=str(len(noise)), steps=str(steps), seed=str(seed), updates=str(updates + begin.updates_before)
+        )
+        notes = {**prompt_notes(cls, "source", "target"), **about, "end_percent": f"{end_percent:g}"}
         if objective == DIRECTIONAL:
             notes |= {"source": source_text, "target": target_text}
         means = Direction(*averaged(runs, training.average, batches, bar.tick), family, "training", notes)

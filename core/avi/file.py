@@ -103,7 +103,7 @@ class _Saved:
             raise ValueError(f"no latent of {channels} channels has the shape {tuple(shape)}")
         if math.prod(shape) > LARGEST:
             raise ValueError(f"no latent is as large as {tuple(shape)}")
-        if not all(map(is_number, losses.values())) or not are_notes(notes):
+        if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in losses.values()) or not are_notes(notes):
             raise ValueError("losses must be numbers, notes must be text")
         return cls(float(weight), tuple(shape), _recipe_of(recipe, min(shape[-2:])), losses, notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import Format, Shapes, are_notes, channels_in, entry_of, is_number, json_in, names_damage, notes_in, read_checked, require
+from ..files import (
+    LARGEST,
+    Format,
+    Shapes,
+    are_notes,
+    channels_in,
+    entry_of,
+    is_number,
+    json_in,
+    names_damage,
+    notes_in,
+    read_checked,
+    require,
+)
 from .direction import Direction, Family
 from .network import ImplicitNetwork
 from .trained import AnyDirection, MixedDirection, TrainedDirection
@@ -108,6 +122,9 @@ def _check_tensors(leaves: list[_Leaf], shapes: Shapes, channels: int) -> None:
     fit = all(leaf.fits(shapes, channels) for leaf in leaves)
     if not fit or {key for leaf in leaves for key in leaf.keys(channels)} != set(shapes):
         raise ValueError(f"its tensors have shapes {shapes}, which no direction has")
+    tables = [shapes[f"{leaf.prefix}shifts"] for leaf in leaves]  # a mix is looked at on the levels of all, at the largest size
+    if sum(table[0] for table in tables) * max(math.prod(table[1:]) for table in tables) > LARGEST:
+        raise ValueError("its parts make a larger mix than any direction is")
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ class Traits:
 
     evaluations: the calls of a step. The first is of the running latent; a later one may fall on the next step's noise level.
     fewer_at_end: a step makes no more calls than there are steps left, itself among them. exposes_x_t: the first call of each step is of
-    the running latent itself, so that it can be edited there. first_order: a step is x' = D + (sigma'/sigma) (x - D) and nothing else.
-    known: all this is sure; else what the sampler reports to its callback has to confirm it.
+    the running latent itself, so that it can be edited there. first_order: a step is x' = D + (sigma'/sigma) (x - D), and adds only what
+    does not depend on D. known: all this is sure; else what the sampler reports to its callback has to confirm it.
     """
 
     evaluations: int = 1

@@ -1,10 +1,13 @@
 """What is known of sampler functions, by their own word or their names."""
 
+import functools
+
 import comfy.k_diffusion.sampling as sampling
 import comfy.samplers
 import pytest
 
 from pack.core.sampling.steering import Traits
+from pack.host.inversion import AlongPath
 from pack.host.samplers import DDIM, KNOWN, EditedSampler, check_target, traits_of
 
 
@@ -39,3 +42,18 @@ def test_targets_and_known_samplers_are_checked():
     check_target("x_t", sampling.sample_euler)
     with pytest.raises(ValueError, match="target: got 'eps'"):
         check_target("eps", sampling.sample_euler)
+
+
+@pytest.mark.parametrize("function", [DDIM(0.0, 1.0), AlongPath(None, ())])
+def test_a_wrapper_that_keeps_the_name_of_one_of_ours_is_taken_for_first_order(function):
+    @functools.wraps(function, assigned=["__name__"], updated=[])
+    def wrapped(model, x, sigmas, **options):
+        return function(model, x, sigmas, **options)
+
+    assert traits_of(wrapped) == Traits(first_order=True, known=False)
+
+
+def test_another_pack_s_ddim_is_taken_for_first_order():
+    def sample_ddim(model, x, sigmas, **options): ...
+
+    assert traits_of(sample_ddim) == Traits(first_order=True, known=False)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pack.core.hspace.direction import Direction, Family
-from pack.core.hspace.file import DEPTH, PARTS, direction_tensors, load_direction
+from pack.core.hspace.file import DEPTH, PARTS, _parsed, direction_tensors, load_direction
 from pack.core.hspace.network import ImplicitNetwork
 from pack.core.hspace.trained import TrainedDirection, mixed
 
@@ -125,6 +125,23 @@ def test_tensors_that_are_no_direction_s_are_refused(tmp_path, kind):
     TENSORS[kind](tensors)
     with pytest.raises(ValueError, match="file: x.safetensors"):
         loaded(tmp_path, tensors, metadata)
+
+
+def test_parts_that_make_a_huge_mix_are_refused_before_it_is_made(tmp_path):
+    """Small tables: one with a large shift, one with many levels; the mix would have that shift at each of these."""
+    large, many = (1, 6, 2048, 2048), (4096, 6, 1, 1)
+    shapes = {"0.shifts": large, "0.sigmas": (1,), "1.shifts": many, "1.sigmas": (4096,)}
+    leaf = {"trained": False, "method": "PCA", "notes": {}}
+    tree = {
+        "parts": [leaf | {"number": 0}, leaf | {"number": 1}],
+        "weights": [1.0, 1.0],
+        "orthogonalise": False,
+        "keep_size": False,
+        "notes": {},
+    }
+    about = {"family": "SD15", "prediction": "EPS", "channels": "6", "method": "combination", "notes": "{}", "version": "2"}
+    with pytest.raises(ValueError, match="its parts make a larger mix than any direction is"):
+        _parsed({**about, "tree": json.dumps(tree)}, shapes)
 
 
 def deep(tree):
