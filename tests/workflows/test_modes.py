@@ -112,9 +112,9 @@ def broken(tmp_path_factory):
     for copy in copies.values():
         copy.mkdir()
         shutil.copy(ROOT / "__init__.py", copy)
-        for part in ("core", "nodes", "demo"):
+        for part in ("core", "host", "nodes", "demo"):
             shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-    spoil(copies["at_import"] / "nodes" / "hspace.py", "raise RuntimeError('broken when imported')")
+    spoil(copies["at_import"] / "nodes" / "svd.py", "raise RuntimeError('broken when imported')")
     spoil(copies["at_load"] / "demo" / "__init__.py", "def install():\n    raise RuntimeError('broken when loaded')")
     base = tmp_path_factory.mktemp("base")
     with Host(os.environ["COMFYUI"], arguments=base_directory(base, {**copies, "beside": BESIDE})) as host:
@@ -129,7 +129,7 @@ def test_a_pack_that_cannot_be_imported_says_where(broken):
     told = failed_import(broken.log, "at_import")
     assert "Traceback (most recent call last)" in told
     assert "RuntimeError: broken when imported" in told
-    assert str(Path("at_import", "nodes", "hspace.py")) in told
+    assert str(Path("at_import", "nodes", "svd.py")) in told
 
 
 def test_a_pack_that_cannot_be_loaded_says_where(broken):
