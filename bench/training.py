@@ -281,7 +281,7 @@ def calibration(bench: Bench) -> list[str]:
     """The shortest window that edits as well as the whole run, the longest boost that changes no label, and the distances there."""
     from pack.host.denoisers import percent_of
     from pack.host.progress import Bar
-    from pack.host.runs import schedule
+    from pack.host.runs import guided, schedule
     from pack.nodes.schedule import distance_of, measured
 
     base = bench.draw(bench.model, first=TUNED_ON)
@@ -316,10 +316,7 @@ def calibration(bench: Bench) -> list[str]:
     percents = [percent_of(levels, sigma) for sigma in sigmas[:-1].tolist()]
     for name in ("SSIM", "RMS", "CLIP vision"):
         curves = measured(
-            bench.model,
-            bench.encode(SOURCE),
-            bench.encode(""),
-            CFG,
+            guided(bench.model, {"positive": bench.encode(SOURCE), "negative": bench.encode("")}, CFG),
             bench.vae,
             bench.noise(LOOKED_AT["images"], TUNED_ON),
             sigmas,

@@ -170,9 +170,9 @@ def test_the_smallest_size_does_not_go_where_real_figures_are(words, problem):
 
 
 def test_every_program_is_run_here():
-    """Those of the Makefile but the demo and the server, which other tests run, and every bench that can be started."""
+    """Those of the Makefile but the demo and the server, which other tests run, and lint; and every bench that can be started."""
     targets = set(re.findall(r"^\t@\$\(host\) run (-m \S+|\S+\.py)", (ROOT / "Makefile").read_text(), re.M))
-    targets -= {"-m dev.demo", "-m dev.server"}
+    targets -= {"-m dev.demo", "-m dev.server", "-m ruff", "-m mypy"}
     benches = {f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py") if "__main__" in path.read_text()}
     here = {re.match(r"-m \S+|\S+", program)[0] for program in EVERY}
     assert targets
