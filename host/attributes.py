@@ -57,7 +57,6 @@ class AttributeSampler(AroundSampler):
             return self.inner(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
         run = Run(model, x, sigmas, dict(extra_args=extra_args, **options))
         edits = [planned for use in uses for planned in self._planned(use, run)]
-        inpainted = [extra_args["denoise_mask"]] if extra_args.get("denoise_mask") is not None else []
 
         def edited(latent: Tensor, step: int) -> Tensor:
             changes = (planned.change(latent) for planned in edits if planned.steps.edited == step)
@@ -69,7 +68,7 @@ class AttributeSampler(AroundSampler):
             x,
             sigmas,
             edit=edited,
-            masks=lambda latent: inpainted,
+            masks=lambda latent: masks_over(latent, None, extra_args.get("denoise_mask")),
             name="attribute",
             target="x_t",
             steps=tuple(sorted({planned.steps.edited for planned in edits})),

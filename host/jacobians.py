@@ -18,7 +18,7 @@ from ..core.hspace.discovery import Jacobian, NoGradient, leading_right_vectors
 from .compiled import seen_by_patches
 from .copies import copies
 from .model_calls import check_undivided
-from .options import PROBING
+from .options import PROBING, sigma_of
 from .other_patches import options_of, step_skipped
 from .runs import schedule
 from .seeds import seeds_from
@@ -60,7 +60,7 @@ class Probe:
         transformer_options: dict[str, Any] = {},
         **kwargs: Any,
     ) -> Tensor:
-        entries, sigma = transformer_options["cond_or_uncond"], float(transformer_options["sigmas"].flatten()[0])
+        entries, sigma = transformer_options["cond_or_uncond"], sigma_of(transformer_options)
         at_sigma = abs(sigma - self.sigma) <= 1e-4 * sigma
         self.reached = self.reached or at_sigma
         if self.found is None and SOURCE in entries and at_sigma:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .families import unet_of
 from .progress import Bar
-from .samplers import SamplerFunction, with_function
+from .samplers import SamplerFunction, sampler_of, with_function
 from .seeds import noise_of, seeds_from
 from .types import Conditioning, Latent, Noise, Sampler
 
@@ -75,7 +75,7 @@ def run(
     noise: (b, ...) of unit variance. latent: (b or 1, ...), what the run starts from beside it; an empty one if None.
     """
     start = torch.zeros_like(noise) if latent is None else latent.expand_as(noise)
-    whole = sampler if isinstance(sampler, KSAMPLER) else KSAMPLER(sampler)
+    whole = sampler if isinstance(sampler, KSAMPLER) else sampler_of(sampler)
     return guider.sample(noise, start, whole, sigmas, callback=callback, disable_pbar=True, seed=seed)
 
 

@@ -17,6 +17,7 @@ from ..core.latent import check_latent
 from ..core.sampling.ddim import sample_ddim
 from ..core.sampling.steering import Callback, Denoiser, Target, Traits, sample_steered, steps_in_window
 from .denoisers import levels_of, picture_share
+from .model_calls import told
 from .options import SIGMA_DOWN
 from .progress import tell_once
 from .seeds import countable
@@ -234,6 +235,4 @@ class DDIM:
 
 def announced(extra_args: dict[str, Any], down: float) -> dict[str, Any]:
     """A model call's arguments with the level that the step's deterministic part goes down to."""
-    model_options = extra_args.get("model_options", {})
-    told = {**model_options.get("transformer_options", {}), SIGMA_DOWN: down}
-    return {**extra_args, "model_options": {**model_options, "transformer_options": told}}
+    return {**extra_args, "model_options": told(extra_args.get("model_options", {}), {SIGMA_DOWN: down})}

@@ -24,7 +24,7 @@ from ..core.sampling.steering import Callback
 from .compiled import seen_by_patches
 from .copies import copies
 from .model_calls import check_undivided, told, undivided
-from .options import EDITING, SHIFTED
+from .options import EDITING, SHIFTED, sigma_of
 from .other_patches import step_skipped
 from .runs import guided, run
 from .samplers import SamplerFunction
@@ -56,7 +56,7 @@ class ModelInTraining:
             return {"h": h}
         assert self.network is not None  # h is shifted in training alone
         self.shape = same_size(self.shape, h)
-        shift = self.network(h.detach(), float(options["sigmas"].flatten()[0]))
+        shift = self.network(h.detach(), sigma_of(options))
         self.shifts.append(shift.detach())
         return {"h": h + shift.to(h.dtype)}
 
