@@ -15,21 +15,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from speed import ROOT, import_pack  # noqa: F401
 
 FIRST_SEED = 900_000  # held-out seeds start here
-SOURCE = "a face"
-ELSEWHERE = (
-    "The demo model's prompt enters at the middle block alone. On a UNet of its size whose prompt enters at every level, as in SD 1.5"
-    " and SDXL, h-space contrasts of two prompts had no effect at strengths 1, 4 and 8: the attribute was found in 11 % of the "
-    "pictures, as in unedited ones (sunglasses, beard and green background; 24 held-out seeds, euler, 16 steps, cfg 3). Expect little"
-    " or nothing of them on such models. Trained directions were not tried there."
-)
+SOURCE = "a portrait"
+INSTRUMENTS = {"portrait": "semantic_latents_portrait.safetensors", "portrait-dit": "semantic_latents_portrait_dit.safetensors"}
+SIDE = 32  # of the latents
 
 
-def start_host() -> None:
-    """Import the pack as the host does, and the host itself."""
+def start_host(half: bool = True) -> None:
+    """Import the pack as the host does, and the host itself; half: the networks compute in bf16, as on a GPU."""
     sys.path.insert(0, os.environ["COMFYUI"])
     from comfy.cli_args import args
 
     args.cpu = not torch.cuda.is_available()
+    args.bf16_unet = half
     import_pack()
     from pack import demo
 
@@ -37,22 +34,25 @@ def start_host() -> None:
 
 
 class Stage:
-    """The demo model, its judge, and the attribute values that are asked for."""
+    """A demo model, the judge of its pictures, and the attribute values that are asked for.
 
-    def __init__(self, targets: dict[str, str]):
+    targets: by attribute, a label of `faces.CATEGORICAL` or a number in the range of `faces.CONTINUOUS`.
+    """
+
+    def __init__(self, targets: dict[str, str | float], instrument: str = "portrait"):
         import nodes
         from pack import demo
-        from pack.demo import classifier, faces, prompts
+        from pack.demo import captions, faces, judge
 
-        self.nodes, self.faces, self.prompts, self.targets = nodes, faces, prompts, targets
-        self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_demo.safetensors")
-        self.judge = classifier.load(demo.JUDGES)
+        self.nodes, self.faces, self.captions, self.targets = nodes, faces, captions, targets
+        self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint(INSTRUMENTS[instrument])
+        self.judge = judge.load(demo.JUDGES)
 
     def encode(self, prompt: str):
         return self.nodes.CLIPTextEncode().encode(self.clip, prompt)[0]
 
     def prompt(self, *names: str) -> str:
-        return self.prompts.prompt_for({name: self.targets[name] for name in names})
+        return self.captions.prompt_for(**{name: self.targets[name] for name in names})
 
     def find_direction(self, name: str, *settings):
         """The direction of an attribute's target value; settings: images, batch size, steps, cfg and seed."""
@@ -96,7 +96,7 @@ class Stage:
         return TrainDirection.execute(**{key: [value] for key, value in (inputs | changes).items()}).args
 
     def sample(self, model, sampler, sigmas: Tensor, noise: Tensor, prompt: str, cfg: float, latent: Tensor | None = None) -> Tensor:
-        """Latents (n, 3, h, w) from noise, and from given ones, under a prompt and an empty negative one."""
+        """Latents (n, 4, h, w) from noise, and from given ones, under a prompt and an empty negative one."""
         import comfy.samplers
 
         guider = comfy.samplers.CFGGuider(model)
@@ -105,21 +105,65 @@ class Stage:
         return guider.sample(noise, torch.zeros_like(noise) if latent is None else latent, sampler, sigmas, disable_pbar=True, seed=0)
 
     def empty(self, count: int = 1) -> Tensor:
-        return torch.zeros(count, 3, self.faces.SIZE, self.faces.SIZE)
+        return torch.zeros(count, 4, SIDE, SIDE)
 
     def noise(self, count: int, first: int = FIRST_SEED) -> Tensor:
-        """Noise (count, 3, h, w) of the seeds from first up."""
+        """Noise (count, 4, h, w) of the seeds from first up."""
         shape = self.empty().shape
         return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(first + i)) for i in range(count)])
 
-    def has(self, images: Tensor, name: str) -> float:
-        """Share of pictures (n, 3, h, w) in [-1, 1] that show the attribute's target value."""
-        return float((self.judge.label(images)[name] == self.faces.ATTRIBUTES[name].index(self.targets[name])).float().mean())
+    def pictures(self, latents: Tensor) -> Tensor:
+        """Pictures (n, 3, 8 h, 8 w) in [-1, 1] of latents."""
+        return self.vae.decode(latents).movedim(-1, 1) * 2 - 1
 
-    def kept(self, images: Tensor, before: Tensor, *but: str) -> float:
-        """Share of the other attributes' labels that are what they were."""
-        now, then = self.judge.label(images), self.judge.label(before)
-        return float(torch.stack([(now[k] == then[k]).float() for k in now if k not in but]).mean())
+    def read(self, latents: Tensor) -> dict[str, Tensor]:
+        """What the judge reads off the pictures of latents, by attribute: the index of a label, or a number; and "identity"."""
+        return self.judge.read(self.pictures(latents))
+
+    def shows(self, read: dict[str, Tensor], name: str) -> Tensor:
+        """Whether pictures (n) show an attribute's target value: the label, or a number past the nearer end of what its word means."""
+        wanted = self.targets[name]
+        if name in self.faces.CATEGORICAL:
+            return read[name] == self.faces.CATEGORICAL[name].index(wanted)
+        low, high = self.faces.CONTINUOUS[name]
+        end = wanted - 0.2 * (high - low) * (1 if wanted > (low + high) / 2 else -1)
+        return read[name] > end if wanted > (low + high) / 2 else read[name] < end
+
+    def others(self, name: str) -> list[str]:
+        """The attributes that an edit of one shall keep: all but it and those that it hides by itself, as a hat hides hair."""
+        hidden = HIDES.get(name, ())
+        return [k for k in (*self.faces.CATEGORICAL, *self.faces.CONTINUOUS) if k != name and k not in hidden]
+
+    def keeps(self, now: dict[str, Tensor], then: dict[str, Tensor], *names: str) -> Tensor:
+        """The share (n) of the attributes to be kept that are: the same label, or a number within a tenth of its range."""
+        others = [k for k in self.others(names[0]) if all(k in self.others(name) for name in names)]
+        kept = []
+        for key in others:
+            if key in self.faces.CATEGORICAL:
+                kept.append(now[key] == then[key])
+            else:
+                low, high = self.faces.CONTINUOUS[key]
+                kept.append((now[key] - then[key]).abs() < 0.1 * (high - low))
+        return torch.stack(kept).float().mean(0)
+
+    def has(self, latents: Tensor, name: str) -> float:
+        """Share of latents whose pictures show the attribute's target value."""
+        return float(self.shows(self.read(latents), name).float().mean())
+
+    def kept(self, latents: Tensor, before: Tensor, *names: str) -> float:
+        """Share of the other attributes that are what they were."""
+        return float(self.keeps(self.read(latents), self.read(before), *names).mean())
+
+
+# What an attribute hides or stands for by itself, and so is not counted among what its edit shall keep (`faces.visible`).
+HIDES = {
+    "hat": ("style", "hair_length"),
+    "style": ("hair_length", "hair"),
+    "hair_length": ("style",),
+    "glasses": ("eyes",),
+    "age": ("hair",),
+    "mouth": ("smile",),
+}
 
 
 def kept_at(success: float, curve: list[tuple[float, float]]) -> float:

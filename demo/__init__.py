@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 WEIGHTS, JUDGES, SLIDERS, PICTURES = (Path(__file__).parent / name for name in ("weights", "judges", "sliders", "pictures"))
-PORTRAITS = Path(__file__).parent / "portrait" / "weights"
 
 
 def install() -> None:
@@ -14,12 +13,9 @@ def install() -> None:
     import folder_paths
 
     from . import family
-    from .portrait import family as portraits
 
     family.register()
-    portraits.register()
-    for folder in (WEIGHTS, PORTRAITS):
-        folder_paths.add_model_folder_path("checkpoints", str(folder))
+    folder_paths.add_model_folder_path("checkpoints", str(WEIGHTS))
     try:
         offer_pictures(Path(folder_paths.get_input_directory()))
     except OSError as error:

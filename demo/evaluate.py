@@ -1,163 +1,195 @@
-"""What the demo model draws when it is asked, judged by the attribute classifier: a table and a sheet of samples.
+"""What the trained portrait models draw when they are asked, read by the judge; the figures and sheets of the model card.
 
-Runs the checkpoint through the host's own nodes, as a user would. Seeds from 100 000 up are used nowhere else.
-`python demo/evaluate.py [--samples 200] [--out demo] [--smallest]` (with COMFYUI set) rewrites the measured part of the model card.
+Samples with plain loops, not the host's samplers, so that it runs where the models were trained. Faces and prompts come
+from seeds that no training used.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
+import json
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [os.environ["COMFYUI"], str(ROOT)]
-from bench.sizes import fewer, parsed, size  # noqa: E402
+from . import captions, data, diffusion, faces, judge, runs, scorer, text, vae
+from .faces import CATEGORICAL, CONTINUOUS
 
-PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-PARSER.add_argument("--samples", type=int, default=size(200, 1), help="seeds a prompt")
-OPTIONS = parsed(PARSER, ROOT / "demo")  # before the host, which parses the command line when it is imported
-from comfy.cli_args import args as host_args  # noqa: E402
-
-host_args.cpu = not torch.cuda.is_available()
-import comfy.samplers  # noqa: E402
-
-import demo  # noqa: E402
-import nodes  # noqa: E402
-from demo import classifier, faces, prompts  # noqa: E402
-
-FIRST_SEED, CFG, STEPS, SAMPLER, SCHEDULER = 100_000, 5.0, size(16, 2), "dpmpp_2m", "normal"
-UNSEEN, CODED = size(4000, 20), size(500, 4)  # drawn faces for the judge, and through the VAE
-# Each prompt asks for several attributes, so that all values are asked for with few runs.
-QUESTIONS = (
-    dict(smile="smiling", hair="black", style="short", skin="tan", background="white"),
-    dict(smile="frowning", hair="blond", style="long", glasses="none", shirt="red"),
-    dict(smile="neutral", hair="red", style="curly", gaze="front", background="green"),
-    dict(mouth="open", beard="beard", hair="brown", skin="pale", background="blue"),
-    dict(mouth="closed", hat="hat", skin="dark", shirt="yellow", background="pink"),
-    dict(glasses="sunglasses", style="spiky", hair="blue", gaze="left", shirt="white"),
-    dict(glasses="glasses", style="bald", beard="mustache", skin="brown", background="orange"),
-    dict(gaze="right", hair="gray", beard="none", hat="none", shirt="green", background="gray"),
-    dict(smile="smiling", glasses="sunglasses", style="long", hair="black", shirt="black"),
+FIRST_SEED = 100_000
+SHEET_PROMPTS = (
+    "a portrait, smiling, curly red hair, green background",
+    "a portrait, frowning, black hair, dark skin, blue shirt",
+    "an old man with a long beard and glasses",
+    "a young woman with long blond hair, big smile, earrings",
+    "a portrait, sunglasses, beanie, orange background",
+    "a portrait, open mouth, spiky blue hair, looking right",
+    "a portrait, bald, stubble, light from the left",
+    "a portrait, slight smile, wavy brown hair, looking left, yellow shirt",
 )
 
 
-class Checkpoint:
-    """The demo checkpoint behind the host's stock nodes."""
+def questions(rng: np.random.Generator, levels: int = 5) -> list[tuple[str, dict[str, str | float]]]:
+    """Each value of each attribute (of numbers, `levels` evenly spaced ones), asked for together with up to three others."""
+    targets = [(name, value) for name, values in CATEGORICAL.items() for value in values]
+    targets += [(name, float(value)) for name, limits in CONTINUOUS.items() for value in np.linspace(*limits, levels)]
+    return [(name, _with_others(rng, name, value)) for name, value in targets]
 
-    def __init__(self):
-        demo.install()
-        self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_demo.safetensors")
 
-    def draw(self, prompt: str, seeds: list[int]) -> torch.Tensor:
-        """Pictures (b, 3, h, w) in [-1, 1], one a seed."""
-        encode = nodes.CLIPTextEncode().encode
-        noise = torch.cat([torch.randn(1, 3, faces.SIZE, faces.SIZE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        samples = comfy.sample.sample(
-            self.model,
-            noise,
-            STEPS,
-            CFG,
-            SAMPLER,
-            SCHEDULER,
-            encode(self.clip, prompt)[0],
-            encode(self.clip, "")[0],
-            torch.zeros_like(noise),
-            disable_pbar=True,
+def _with_others(rng: np.random.Generator, name: str, value: str | float) -> dict[str, str | float]:
+    while True:
+        face = faces.sample_face(rng, **{name: value})
+        seen = faces.visible(face)
+        if name in seen:
+            break
+    others = [other for other in seen if other in {**face.labels, **face.numbers} and other != name]
+    chosen = rng.permutation(sorted(others))[:3]
+    return {str(key): {**face.labels, **face.numbers}[str(key)] for key in (name, *chosen)}
+
+
+def draw(model, encoder, codec, prompts: list[str], seeds: list[int], device: str, batch: int = 256, steps: int = 20, cfg: float = 3.0):
+    """Pictures (b, 3, 256, 256) in [-1, 1], batch by batch."""
+    empty = diffusion.empty_prompt(encoder, device)
+    for start in range(0, len(prompts), batch):
+        noise = torch.cat(
+            [torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in seeds[start : start + batch]]
         )
-        return nodes.VAEDecode().decode(self.vae, {"samples": samples})[0].movedim(-1, 1) * 2 - 1
+        tokens = torch.tensor([data.padded(prompt) for prompt in prompts[start : start + batch]], device=device)
+        context, pooled = encoder.encode(tokens)
+        yield vae.decode(codec, model.sample(noise.to(device), context, pooled, empty, steps, cfg))
 
 
-def success(checkpoint: Checkpoint, judge: classifier.AttributeClassifier, count: int, batch: int = 25) -> dict[tuple[str, str], float]:
-    """Share of samples in which the judge finds each attribute that the prompt asked for."""
-    found: dict[tuple[str, str], list[float]] = {}
-    work = [(wanted, start) for wanted in QUESTIONS for start in range(0, count, batch)]
-    for wanted, start in tqdm(work, "drawing"):
-        seeds = list(range(FIRST_SEED + start, FIRST_SEED + min(start + batch, count)))
-        labels = judge.label(checkpoint.draw(prompts.prompt_for(wanted), seeds))
-        for name, value in wanted.items():
-            hits = labels[name] == faces.ATTRIBUTES[name].index(value)
-            found.setdefault((name, value), []).extend(hits.float().tolist())
-    return {key: float(np.mean(hits)) for key, hits in found.items()}
+@dataclass(frozen=True)
+class Effort:
+    """Rounds of all questions, or of every n-th; sampling steps."""
+
+    rounds: int = 24
+    every: int = 1
+    steps: int = 20
 
 
-def judge_accuracy(judge: classifier.AttributeClassifier, count: int = UNSEEN) -> dict[str, float]:
-    """Accuracy per attribute on drawn faces that were in no training set."""
-    rng = np.random.default_rng(987_654)
-    shown = [faces.sample_face(rng) for _ in range(count)]
-    labels, targets = judge.label(as_images(shown)), classifier.targets_of(shown)
-    return {name: float((labels[name] == target)[target >= 0].float().mean()) for name, target in targets.items()}
+def asked_of(model, encoder, codec, reader: judge.Judge, device: str, effort: Effort, end: float, cfg: float = 3.0) -> dict:
+    """Shares of values found, and correlations of numbers asked for with numbers read."""
+    hits: dict[str, dict[str, list[float]]] = {name: {} for name in (*CATEGORICAL, *CONTINUOUS)}
+    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTINUOUS}
+    done = 0
+    while done < effort.rounds and (done == 0 or time.time() < end):
+        wanted = questions(np.random.default_rng([FIRST_SEED, done]))[:: effort.every]
+        prompts = [captions.prompt_for(**each) for _, each in wanted]
+        seeds = [FIRST_SEED + done * len(wanted) + i for i in range(len(wanted))]
+        parts = [reader.read(images) for images in draw(model, encoder, codec, prompts, seeds, device, steps=effort.steps, cfg=cfg)]
+        read = {name: torch.cat([part[name] for part in parts]).tolist() for name in (*CATEGORICAL, *CONTINUOUS)}
+        said = captions.said_in(prompts)
+        for i, (_, each) in enumerate(wanted):
+            for name, value in each.items():
+                if name in CATEGORICAL:
+                    hits[name].setdefault(str(value), []).append(read[name][i] == CATEGORICAL[name].index(value))
+                elif said[name][i] == said[name][i]:
+                    asked, low_high = said[name][i], CONTINUOUS[name]
+                    pairs[name].append((asked, read[name][i]))
+                    near = abs(read[name][i] - asked) < 0.25 * (low_high[1] - low_high[0])
+                    hits[name].setdefault(captions.prompt_for(**{name: value}).split(", ")[1], []).append(near)
+        done += 1
+    shares = {name: {value: round(float(np.mean(found)), 4) for value, found in values.items()} for name, values in hits.items()}
+    return {
+        "cfg": cfg,
+        "rounds": done,
+        "found": shares,
+        "labels_found": float(np.mean([share for name in CATEGORICAL for share in shares[name].values()])),
+        "numbers_near": float(np.mean([share for name in CONTINUOUS for share in shares[name].values()])),
+        "correlation": {name: round(float(np.corrcoef(np.array(rows).T)[0, 1]), 4) for name, rows in pairs.items() if len(rows) > 2},
+        "samples": {name: {value: len(found) for value, found in values.items()} for name, values in hits.items()},
+    }
 
 
-def codec_agreement(checkpoint: Checkpoint, judge: classifier.AttributeClassifier, count: int = CODED) -> tuple[float, float]:
-    """Share of labels that stay the same through VAE Encode and Decode, and the largest change of a pixel (0..1)."""
-    rng = np.random.default_rng(555)
-    images = as_images([faces.sample_face(rng) for _ in range(count)])
-    pixels = (images.movedim(1, -1) + 1) / 2
-    back = nodes.VAEDecode().decode(checkpoint.vae, nodes.VAEEncode().encode(checkpoint.vae, pixels)[0])[0]
-    before, after = judge.label(images), judge.label(back.movedim(-1, 1) * 2 - 1)
-    agreed = torch.stack([before[name] == after[name] for name in before]).float().mean()
-    return float(agreed), float((back - pixels).abs().max())
+def sheet(model, encoder, codec, device: str, path: Path, columns: int = 8, side: int = 128, steps: int = 20) -> None:
+    """64 samples: eight prompts in rows by eight seeds in columns."""
+    prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(columns)]
+    seeds = list(range(FIRST_SEED, FIRST_SEED + columns)) * len(SHEET_PROMPTS)
+    tiled(torch.cat(list(draw(model, encoder, codec, prompts, seeds, device, 32, steps))), columns, side).save(path)
 
 
-def as_images(shown: list[faces.Face]) -> torch.Tensor:
-    pixels = torch.from_numpy(np.stack([faces.render(face) for face in shown]))
-    return pixels.movedim(-1, 1).float() / 127.5 - 1
+def tiled(images: torch.Tensor, columns: int, side: int) -> Image.Image:
+    images = torch.nn.functional.interpolate(images.float().cpu(), (side, side), mode="area")
+    rows = [torch.cat(list(row), 2) for row in images.split(columns)]
+    grid = torch.cat(rows, 1)
+    return Image.fromarray(((grid.movedim(0, -1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
 
 
-def sheet(checkpoint: Checkpoint, path: Path) -> None:
-    """64 samples, eight prompts in rows by eight seeds in columns."""
-    seeds = list(range(FIRST_SEED, FIRST_SEED + size(8, 1)))
-    rows = [checkpoint.draw(prompts.prompt_for(wanted), seeds) for wanted in fewer(QUESTIONS[:8])]
-    grid = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
-    pixels = ((grid.movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy()
-    Image.fromarray(pixels).resize((1024, 1024), Image.Resampling.NEAREST).save(path, quality=88)
+@torch.no_grad()
+def of_model(kind: str, folder: Path, device: str, effort: Effort, end: float) -> dict:
+    """A drawing model's figures; its sheet is written to the folder first."""
+    model, encoder, codec = diffusion.load(kind, folder, device), text.load(folder, device), vae.load(folder, device)
+    sheet(model, encoder, codec, device, folder / f"sheet_{kind}.png", max(1, 8 // effort.every), steps=effort.steps)
+    reader, begun = judge.load(folder, device), time.time()
+    out = asked_of(model, encoder, codec, reader, device, effort, end)
+    out["pictures_a_second"] = round(out["rounds"] * len(questions(np.random.default_rng(0))) / effort.every / (time.time() - begun), 1)
+    if time.time() < end:
+        out["at_cfg_5"] = asked_of(model, encoder, codec, reader, device, replace(effort, rounds=max(1, effort.rounds // 4)), end, 5.0)
+    return out
 
 
-def report(shares: dict, accuracy: dict, codec: tuple[float, float], count: int) -> str:
-    """The measured part of the model card."""
-    lines = [
-        f"{count} seeds a prompt, from {FIRST_SEED} up; {SAMPLER}, {SCHEDULER}, {STEPS} steps, cfg {CFG}.",
-        "",
-        f"On average over the {len(shares)} attribute values asked for, the classifier finds "
-        f"**{np.mean(list(shares.values())):.1%}** of what the prompt asked for.",
-        "",
-        "| attribute | share found, by value | mean | classifier's own accuracy |",
-        "|---|---|---|---|",
-    ]
-    for name in faces.ATTRIBUTES:
-        mine = {value: share for (attribute, value), share in shares.items() if attribute == name}
-        values = ", ".join(f"{value} {share:.0%}" for value, share in mine.items())
-        lines.append(f"| {name} | {values} | {np.mean(list(mine.values())):.1%} | {accuracy[name]:.2%} |")
-    lines += [
-        "",
-        f"Classifier: mean accuracy **{np.mean(list(accuracy.values())):.2%}** on {UNSEEN} unseen drawn faces. "
-        f"Codec (the host's pixel-space VAE): **{codec[0]:.2%}** of its labels on {CODED} drawn faces stay the same through "
-        f"VAE Encode and Decode; the largest change of a pixel is {codec[1]:.1g}.",
-        "",
-        "Prompts:",
-        "",
-    ]
-    return "\n".join(lines + [f"- `{prompts.prompt_for(wanted)}`" for wanted in QUESTIONS]) + "\n"
+@torch.no_grad()
+def of_readers(unseen: data.Store, folder: Path, device: str, count: int) -> dict:
+    """Figures of the VAE, the judge and the scorer on faces of no training set."""
+    codec, out = vae.load(folder, device), {}
+    images = runs.as_images(torch.from_numpy(np.array(unseen.pixels[:count])))
+    back = torch.cat([vae.decode(codec, vae.encode(codec, some.to(device))).cpu() for some in images.split(100)])
+    latents = torch.cat([vae.encode(codec, some.to(device)).cpu() for some in images[:400].split(100)])
+    quality = vae.psnr(back, images)
+    out["vae"] = {
+        "psnr_mean": quality.mean().item(),
+        "psnr_5th_percentile": quality.quantile(0.05).item(),
+        "latent_mean": latents.mean(dim=(0, 2, 3)).tolist(),
+        "latent_std": latents.std(dim=(0, 2, 3)).tolist(),
+        "latent_largest": latents.abs().max().item(),
+    }
+    tiled(torch.cat([part for i in range(0, 16, 8) for part in (images[i : i + 8], back[i : i + 8])]), 8, 128).save(
+        folder / "sheet_vae.png"
+    )
+    if (folder / judge.FILE).exists():
+        out |= of_judge(judge.load(folder, device), unseen, images.to(device), back.to(device))
+    if (folder / scorer.FILE).exists():
+        out["scorer"] = of_scorer(scorer.load(folder, device), text.load(folder, device), unseen, images.to(device))
+    return out
 
 
-def main() -> None:
-    judge = classifier.load(demo.JUDGES)
-    with torch.inference_mode():
-        checkpoint = Checkpoint()
-        sheet(checkpoint, OPTIONS.out / "samples.jpg")
-        shares = success(checkpoint, judge, OPTIONS.samples)
-        text = report(shares, judge_accuracy(judge), codec_agreement(checkpoint, judge), OPTIONS.samples)
-    head = (ROOT / "demo/MODEL_CARD.md").read_text().split("## Measured\n")[0]
-    (OPTIONS.out / "MODEL_CARD.md").write_text(f"{head}## Measured\n\n{text}")
-    print(text)
+def of_judge(reader: judge.Judge, unseen: data.Store, images: torch.Tensor, back: torch.Tensor) -> dict:
+    drawn, shown = judge.figures(reader, unseen, images), torch.from_numpy(np.array(unseen.shown[: len(images)]))
+    before, after = reader.read(images), reader.read(back)
+    same = {name: (before[name] == after[name]).cpu()[shown[:, i]].float().mean().item() for i, name in enumerate(CATEGORICAL)}
+    moved = {name: (before[name] - after[name]).abs().mean().item() for name in CONTINUOUS}
+    return {
+        "judge": drawn,
+        "judge_mean_accuracy": float(np.mean([drawn[name] for name in CATEGORICAL])),
+        "judge_mean_r2": float(np.mean([drawn[name] for name in CONTINUOUS])),
+        "judge_identity_r2": float(np.mean([value for name, value in drawn.items() if name.startswith("identity")])),
+        "judge_after_vae": judge.figures(reader, unseen, back),
+        "vae_agreement": same,
+        "vae_agreement_mean": float(np.mean(list(same.values()))),
+        "vae_numbers_moved": moved,
+    }
 
 
-if __name__ == "__main__":
-    main()
+def of_scorer(model, encoder, unseen: data.Store, images: torch.Tensor) -> dict:
+    """Accuracy of choosing the right plain prompt, by attribute; of smiles, among frowning, neutral and smiling."""
+    labels, shown, numbers = (np.array(getattr(unseen, name)[: len(images)]) for name in ("labels", "shown", "numbers"))
+    out = {}
+    for i, (name, values) in enumerate(CATEGORICAL.items()):
+        chosen = scorer.choices(model, encoder, images, [captions.prompt_for(**{name: value}) for value in values]).cpu().numpy()
+        out[name] = float((chosen == labels[:, i])[shown[:, i]].mean())
+    smiles = numbers[:, list(CONTINUOUS).index("smile")]
+    clear = (np.abs(smiles) > 0.45) | (np.abs(smiles) < 0.15)
+    chosen = scorer.choices(model, encoder, images, [captions.prompt_for(smile=value) for value in (-0.675, 0.0, 0.675)]).cpu().numpy()
+    out["smile"] = float((chosen == np.where(smiles < -0.3, 0, np.where(smiles > 0.3, 2, 1)))[clear].mean())
+    return out | {"mean": float(np.mean(list(out.values())))}
+
+
+def write(folder: Path, part: str, figures: dict) -> None:
+    path = folder / f"figures_{part}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(figures, indent=1))
+    partial.replace(path)
+    print(json.dumps({name: value for name, value in figures.items() if not isinstance(value, dict)}), flush=True)

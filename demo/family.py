@@ -1,8 +1,8 @@
-"""The demo model as a model family of the host: stock Load Checkpoint, CLIP Text Encode and VAE nodes work on it.
+"""The portrait models as model families of the host: stock Load Checkpoint, CLIP Text Encode and VAE nodes work on them.
 
-The UNet is the host's own class in Stable Diffusion's key layout, v-prediction, in pixel space (the host's
-pixel-space VAE). The prompt enters through the middle block's cross-attention alone, so that h, its output, carries all
-that the prompt decides: on a model this small, a decoder that reads the prompt too pays no attention to h.
+Portrait is the host's UNet in Stable Diffusion 1.5's key layout, v-prediction; Portrait DiT the host's Flux at small width.
+Both read CLIP's text transformer over the captions' own words, and draw latents of a VAE in TAESD's layout, which the host
+recognises by its keys.
 """
 
 from __future__ import annotations
@@ -14,66 +14,55 @@ import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
+import torch
 
-from .prompts import END, START, VOCABULARY, WordTokenizer
-
-WIDTH = 128
-MAX_TOKENS = 32
-TEXT_CONFIG = {
-    "num_hidden_layers": 2,
-    "hidden_size": WIDTH,
-    "num_attention_heads": 4,
-    "intermediate_size": 4 * WIDTH,
-    "hidden_act": "quick_gelu",
-    "max_position_embeddings": MAX_TOKENS,
-    "eos_token_id": END,
-}
-UNET_CONFIG = {
-    "image_size": 32,
-    "in_channels": 3,
-    "out_channels": 3,
-    "model_channels": 32,
-    "channel_mult": [1, 2, 3, 4],
-    "num_res_blocks": [1, 1, 1, 1],
-    "transformer_depth": [0, 0, 0, 0],
-    "transformer_depth_output": [0] * 8,
-    "transformer_depth_middle": 2,
-    "context_dim": WIDTH,
-    "use_spatial_transformer": True,
-    "legacy": False,
-    "use_linear_in_transformer": True,
-    "num_head_channels": 32,
-    "num_heads": -1,
-}
+from . import captions, config
 
 
-class PixelLatents(comfy.latent_formats.LatentFormat):
-    """Pixels in [-1, 1], scaled to a standard deviation of about one."""
+class PortraitLatents(comfy.latent_formats.LatentFormat):
+    """The VAE's latents as they are: mean 0 and deviation 1."""
 
-    scale_factor = 1.7
-    latent_channels = 3
-    spacial_downscale_ratio = 1  # the host's spelling
-    latent_rgb_factors = [[0.59, 0.0, 0.0], [0.0, 0.59, 0.0], [0.0, 0.0, 0.59]]
+    scale_factor = 1.0
+    latent_channels = config.LATENT_CHANNELS
+
+
+class WordTokenizer:
+    """The part of a Hugging Face tokenizer that the host's SDTokenizer calls, over the captions' vocabulary."""
+
+    @classmethod
+    def from_pretrained(cls, path, **options):
+        return cls()
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [captions.START, *captions.words_to_ids(text), captions.END]}
+
+    def get_vocab(self) -> dict[str, int]:
+        return dict(captions.VOCABULARY)
+
+    def decode(self, ids, skip_special_tokens: bool = True) -> str:
+        words = {i: word for word, i in captions.VOCABULARY.items()}
+        return " ".join(words[i] for i in ids if not (skip_special_tokens and i in (captions.START, captions.END)))
 
 
 class TextModel(comfy.clip_model.CLIPTextModel):
-    """CLIP's text transformer over the demo's own vocabulary."""
+    """CLIP's text transformer over the captions' own vocabulary."""
 
     def __init__(self, config_dict, dtype, device, operations):
         super().__init__(config_dict, dtype, device, operations)
-        self.set_input_embeddings(operations.Embedding(len(VOCABULARY), WIDTH, dtype=dtype, device=device))
+        self.set_input_embeddings(operations.Embedding(config.WORDS, config.WIDTH, dtype=dtype, device=device))
 
 
 class TextEncoder(comfy.sd1_clip.SDClipModel):
     def __init__(self, device="cpu", dtype=None, model_options={}):
+        special = {"start": captions.START, "end": captions.END, "pad": captions.END}
         super().__init__(
             device=device,
             dtype=dtype,
             model_options=model_options,
-            max_length=MAX_TOKENS,
-            textmodel_json_config=dict(TEXT_CONFIG),
+            max_length=captions.MAX_TOKENS,
+            textmodel_json_config=dict(config.TEXT_CONFIG),
             model_class=TextModel,
-            special_tokens={"start": START, "end": END, "pad": END},
+            special_tokens=special,
             return_projected_pooled=False,
         )
 
@@ -83,13 +72,13 @@ class ClipModel(comfy.sd1_clip.SD1ClipModel):
         super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=TextEncoder)
 
 
-class DemoTokenizer(comfy.sd1_clip.SDTokenizer):
+class PortraitTokenizer(comfy.sd1_clip.SDTokenizer):
     def __init__(self, embedding_directory=None, tokenizer_data={}):
         super().__init__(
             tokenizer_path="",
-            max_length=MAX_TOKENS,
+            max_length=captions.MAX_TOKENS,
             embedding_directory=embedding_directory,
-            embedding_size=WIDTH,
+            embedding_size=config.WIDTH,
             tokenizer_class=WordTokenizer,
             tokenizer_data=tokenizer_data,
         )
@@ -97,26 +86,16 @@ class DemoTokenizer(comfy.sd1_clip.SDTokenizer):
 
 class ClipTokenizer(comfy.sd1_clip.SD1Tokenizer):
     def __init__(self, embedding_directory=None, tokenizer_data={}):
-        super().__init__(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data, tokenizer=DemoTokenizer)
+        super().__init__(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data, tokenizer=PortraitTokenizer)
 
 
-class DemoFaces(comfy.supported_models_base.BASE):
-    """Recognised by its narrow UNet on 3 channels with transformers in the middle block alone, where the host reads no widths."""
+class Family(comfy.supported_models_base.BASE):
+    """What both families share."""
 
-    unet_config = {"in_channels": 3, "model_channels": 32, "context_dim": None, "transformer_depth_middle": 2}
-    unet_extra_config = {key: UNET_CONFIG[key] for key in ("num_heads", "num_head_channels", "context_dim", "use_linear_in_transformer")}
-    sampling_settings = {"linear_end": 0.02}  # sigma_max 66: in pixel space SD's 14.6 leaves the mean colour visible
-    latent_format = PixelLatents
-
-    def model_type(self, state_dict, prefix=""):
-        return comfy.model_base.ModelType.V_PREDICTION
-
-    def get_model(self, state_dict, prefix="", device=None):
-        return comfy.model_base.BaseModel(self, model_type=self.model_type(state_dict, prefix), device=device)
+    latent_format = PortraitLatents
 
     def process_clip_state_dict(self, state_dict):
-        prefixes = {"cond_stage_model.": "clip_l."}
-        return comfy.utils.state_dict_prefix_replace(state_dict, prefixes, filter_keys=True)
+        return comfy.utils.state_dict_prefix_replace(state_dict, {"cond_stage_model.": "clip_l."}, filter_keys=True)
 
     def process_clip_state_dict_for_saving(self, state_dict):
         return comfy.utils.state_dict_prefix_replace(state_dict, {"clip_l.": "cond_stage_model."})
@@ -125,8 +104,38 @@ class DemoFaces(comfy.supported_models_base.BASE):
         return comfy.supported_models_base.ClipTarget(ClipTokenizer, ClipModel)
 
 
+class Portrait(Family):
+    """Recognised by its narrow UNet and its text encoder's width, which no other family has."""
+
+    unet_config = {key: config.UNET_CONFIG[key] for key in ("in_channels", "model_channels", "context_dim")}
+    unet_extra_config = {key: config.UNET_CONFIG[key] for key in ("num_heads", "num_head_channels")}
+    sampling_settings = {"linear_end": config.LINEAR_END}
+
+    def model_type(self, state_dict, prefix=""):
+        return comfy.model_base.ModelType.V_PREDICTION
+
+
+class PortraitDiT(Family):
+    """Recognised by Flux's keys at its width, on 4 channels; it stands before the host's own Flux, which any width matches."""
+
+    unet_config = {
+        "image_model": "flux",
+        "guidance_embed": False,
+        "in_channels": config.LATENT_CHANNELS,
+        "hidden_size": config.DIT_CONFIG["hidden_size"],
+        "context_in_dim": config.WIDTH,
+    }
+    unet_extra_config = {key: config.DIT_CONFIG[key] for key in ("num_heads", "axes_dim", "out_channels", "mlp_ratio", "patch_size")}
+    sampling_settings = {"shift": config.FLOW_SHIFT}
+    supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
+
+    def get_model(self, state_dict, prefix="", device=None):
+        return comfy.model_base.Flux(self, device=device)
+
+
 def register() -> None:
-    """Make the host recognise the demo checkpoint; calling it twice changes nothing."""
+    """Make the host recognise the portrait checkpoints; calling it twice changes nothing."""
     models = comfy.supported_models.models
-    if not any(model.__name__ == DemoFaces.__name__ and model.__module__ == DemoFaces.__module__ for model in models):
-        models.append(DemoFaces)
+    for family in (Portrait, PortraitDiT):
+        if not any(model.__name__ == family.__name__ and model.__module__ == family.__module__ for model in models):
+            models.insert(0, family)

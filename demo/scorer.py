@@ -1,52 +1,22 @@
-"""The demo model's image-text scorer: a small vision transformer in the host's own CLIP class, beside the demo's text encoder.
+"""The portraits' image-text scorer: a small vision transformer in the host's own CLIP class, beside their text encoder.
 
 Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the text encoder's pooled embedding of its
-caption, away from those of other captions; meanwhile linear heads, dropped afterwards, name its attributes. The text
-encoder is the demo model's own and stays as it is.
+caption, away from those of other captions; meanwhile linear heads, dropped afterwards, name its attributes.
 """
 
 from __future__ import annotations
 
-import json
+import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
-from tqdm import tqdm
 
-from . import prompts
-from .classifier import disturbed, targets_of
-from .faces import ATTRIBUTES, SIZE
+from . import config, judge, network, runs, text, vae
+from .data import CAPTIONS, Store, padded
+from .faces import CATEGORICAL, CONTINUOUS
 
-FILE, CONFIG = "semantic_latents_demo_scorer.safetensors", "semantic_latents_demo_scorer.json"
-
-
-def load(folder: Path):
-    """The host's CLIP_VISION object of the scorer."""
-    import comfy.clip_vision
-    import comfy.utils
-
-    scorer = comfy.clip_vision.ClipVisionModel(str(folder / CONFIG))
-    scorer.load_sd(comfy.utils.load_torch_file(str(folder / FILE), safe_load=True))
-    return scorer
-
-
-def text_tower(weights: Path):
-    """The host's CLIP object of the text encoder in the demo checkpoint, a file in this folder."""
-    import comfy.sd
-
-    (checkpoint,) = weights.glob("*.safetensors")
-    return comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False, output_model=False)[1]
-
-
-def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """As the classifier's pictures, and half of them blurred as predictions from much noise are."""
-    blurred = images
-    for _ in range(3):
-        blurred = F.avg_pool2d(F.pad(blurred, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    amount = torch.rand(len(images), 1, 1, 1, generator=generator) * (torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5)
-    return disturbed(torch.lerp(images, blurred, amount), generator)
+FILE = "portrait_scorer.safetensors"
 
 
 def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -56,49 +26,106 @@ def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> 
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-def train(pictures, encode, folder: Path, device: str, steps: int = 700, batch: int = 96, rate: float = 4e-3) -> None:
-    """Train on `pictures` (a `Pictures`) and encode(captions) -> pooled (b, width); write fp16 weights to `folder`."""
-    import comfy.clip_model
-    import comfy.ops
-    import numpy as np
+def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """As the judge's pictures, and half of them blurred as predictions from much noise are."""
+    blurred, device = images, images.device
+    for _ in range(3):
+        blurred = F.avg_pool2d(F.pad(blurred, (3, 3, 3, 3), mode="replicate"), 7, 1)
+    amount, half = torch.rand(2, len(images), 1, 1, 1, device=device, generator=generator)
+    return judge.disturbed(torch.lerp(images, blurred, amount * (half < 0.5)), generator)
 
+
+def train(
+    store: Store,
+    folder: Path,
+    plan: runs.Plan,
+    device: str,
+    batch: int = 256,
+    rate: float = 2e-3,
+    limit: int = 150_000,
+    tripped: int = 12_000,
+) -> Path:
+    """Train until the plan's end, a third of the pictures as the VAE gives them back; write fp16 weights.
+
+    A run that was stopped goes on from its last state.
+    """
     torch.manual_seed(3)
-    config = json.loads((Path(__file__).parent / "judges" / CONFIG).read_text())
-    model = comfy.clip_model.CLIPVisionModelProjection(config, torch.float32, device, comfy.ops.disable_weight_init)
-    for name, weight in model.named_parameters():
-        torch.nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else torch.nn.init.constant_(
-            weight, float("norm" in name and "weight" in name)
-        )
-    for module in model.modules():
-        if isinstance(module, torch.nn.LayerNorm):  # the host's layers add to their input in place
-            module.register_forward_pre_hook(lambda module, args: (args[0].clone(),))
-    scale, generator = torch.nn.Parameter(torch.tensor(2.0, device=device)), torch.Generator().manual_seed(3)
-    heads = torch.nn.ModuleDict({name: torch.nn.Linear(config["projection_dim"], len(v)) for name, v in ATTRIBUTES.items()}).to(device)
-    matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embedding" not in name]
-    others = [weight for name, weight in model.named_parameters() if weight.ndim != 2 or "embedding" in name]
-    optimisers = [
-        torch.optim.Muon(matrices, rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([*others, *heads.parameters(), scale], rate, weight_decay=0.0),
-    ]
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda i: min(1.0, (i + 1) / 50, 1.6 * (1 - i / steps))) for o in optimisers]
-    bar = tqdm(range(steps), "scorer", mininterval=5)
-    for step in bar:
-        rng = np.random.default_rng([3, step])
-        images, shown = pictures.batch(rng, batch, SIZE)
+    faces = judge.Faces(store, device, limit)
+    back = judge.round_trips(store, vae.load(folder, device), device, min(tripped, faces.count))
+    encoder, model = text.load(folder, device), network.scorer().to(device)
+    width = config.SCORER_CONFIG["projection_dim"]
+    heads = torch.nn.ModuleDict(
+        {name: torch.nn.Linear(width, len(values)) for name, values in CATEGORICAL.items()}
+        | {"numbers": torch.nn.Linear(width, len(CONTINUOUS))}
+    ).to(device)
+    scale = torch.nn.Parameter(torch.tensor(2.5, device=device))
+    trained = [*model.parameters(), *heads.parameters(), scale]
+    optimiser = torch.optim.AdamW(trained, rate, (0.9, 0.98), weight_decay=0.02, fused=device == "cuda")
+    learned = torch.nn.ParameterDict({"scale": scale})
+    seen = runs.restored(folder / "scorer.state", model, heads, learned, optimiser)
+    step = seen // batch
+    told = time.time()
+    while plan.done(seen) < 1:
+        generator = runs.generator_for(device, 3, step)
+        chosen = faces.choose(generator, batch)
+        third = batch // 3
+        chosen[:third] %= len(back)
+        which = torch.randint(CAPTIONS, (batch,), generator=generator, device=device)
+        images = torch.cat([back[chosen[:third]].float() / 127.5 - 1, faces.images(chosen[third:])])
         with torch.no_grad():
-            texts = encode([prompts.caption(face, rng) for face in shown])
-        embeddings = model(augmented(images, generator).to(device))[2]
-        targets = targets_of(shown)
-        named = sum(F.cross_entropy(head(embeddings), targets[name].to(device), ignore_index=-1) for name, head in heads.items())
-        loss = contrast(embeddings, texts, scale)
-        (loss + named / len(heads)).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for part in (*optimisers, *schedules):
-            part.step()
-        for part in optimisers:
-            part.zero_grad()
-        if step % 25 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}", named=f"{named.item() / len(heads):.3f}")
-    save_file(
-        {key: value.half().contiguous() for key, value in model.state_dict().items()}, folder / FILE, {"format": "pt", "steps": str(steps)}
-    )
+            texts = encoder.encode(faces.arrays["tokens"][chosen, which].long())[1]
+        with torch.autocast(device, torch.bfloat16):
+            embeddings = model(augmented(images, generator))[2].float()
+        named = naming_loss(heads, embeddings, *(faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")))
+        loss = contrast(embeddings, texts, scale.clamp(max=4.6))
+        optimiser.zero_grad(set_to_none=True)
+        (loss + named).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate(seen, step, rate)
+        optimiser.step()
+        step, seen = step + 1, seen + batch
+        if step % 20 == 0:
+            faces.grow(800)
+        if step % 500 == 0:
+            runs.keep_state(folder / "scorer.state", seen, model, heads, learned, optimiser)
+        if time.time() - told > 10 or step == 1:
+            told = time.time()
+            runs.log(
+                folder / "scorer.csv",
+                step=step,
+                seen=seen,
+                contrast=f"{loss.item():.3f}",
+                named=f"{named.item():.3f}",
+                seconds=f"{time.time() - plan.start:.0f}",
+            )
+    print(f"scorer: {seen} faces, {seen / (time.time() - plan.start):.0f} a second", flush=True)
+    runs.write(folder / FILE, runs.half(model.state_dict()), steps=step)
+    return folder / FILE
+
+
+def naming_loss(heads, embeddings, labels, shown, numbers) -> torch.Tensor:
+    seen = shown.float()
+    named = [
+        (F.cross_entropy(heads[name](embeddings), labels[:, i].long(), reduction="none") * seen[:, i]).mean()
+        for i, name in enumerate(CATEGORICAL)
+    ]
+    error = ((heads["numbers"](embeddings) - numbers).square() * seen[:, len(CATEGORICAL) : len(CATEGORICAL) + len(CONTINUOUS)]).mean()
+    return sum(named) / len(named) + error
+
+
+def load(folder: Path, device: str = "cpu"):
+    model = network.scorer()
+    tensors, _ = runs.read(folder / FILE)
+    model.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return model.requires_grad_(False).eval().to(device)
+
+
+@torch.no_grad()
+def choices(model, encoder, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    """For each picture (b, 3, h, w) in [-1, 1], the index of the prompt whose embedding is nearest."""
+    tokens = torch.tensor([padded(prompt) for prompt in prompts], device=images.device)
+    texts = F.normalize(encoder.encode(tokens)[1], dim=1)
+    side = config.SCORER_CONFIG["image_size"]
+    embeddings = torch.cat([model(F.interpolate(some, (side, side), mode="area"))[2] for some in images.split(256)])
+    return (F.normalize(embeddings, dim=1) @ texts.T).argmax(1)

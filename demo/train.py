@@ -1,383 +1,418 @@
-"""Train the demo model: its UNet and text encoder on drawn faces, the attribute classifier that judges them, and the scorer.
+"""Train the portrait models: VAE, text encoder, UNet, transformer, judge and scorer, within a given time.
 
-`make demo-model` runs it; it goes on from its last checkpoint (`demo/.cache`) when it was stopped, and ends with the
-weights in `demo/weights` and `demo/judges`, the log in `demo/training.csv`. On a GPU it uses the GPU. `--out` chooses
-another folder than `demo`, `--smallest` goes through all of it in seconds.
+`python -m demo.train --seconds 580 --out FOLDER` (with COMFYUI set) draws the faces, trains every part in its own
+process, several at a time, and ends with the figures. Each part's weights are copied to the folder as soon as they exist and
+while they improve; a part that fails is started again and goes on from its last state. Learning rates follow the clock.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from tqdm import tqdm
-
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [os.environ["COMFYUI"], str(ROOT)]
-from bench.sizes import parsed, size  # noqa: E402
-
-PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-PARSER.add_argument("part", choices=["all", "diffusion", "classifier", "scorer"], nargs="?", default="all")
-PARSER.add_argument("--seconds-between-saves", type=float, default=120.0)
-OPTIONS = parsed(PARSER, ROOT / "demo")  # before the host, which parses the command line when it is imported
-from comfy.cli_args import args as host_args  # noqa: E402
-
-host_args.cpu = not torch.cuda.is_available()
-import comfy.ldm.modules.attention  # noqa: E402
-import comfy.ops  # noqa: E402
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
-
-from demo import classifier, faces, prompts, scorer  # noqa: E402
-from demo.family import MAX_TOKENS, TEXT_CONFIG, UNET_CONFIG, DemoFaces, PixelLatents, TextModel  # noqa: E402
-
-CACHE, WEIGHTS, JUDGES, LOG = (OPTIONS.out / name for name in (".cache", "weights", "judges", "training.csv"))
+STAGES = ("vae", "text", "encode", "judge", "scorer", "unet", "dit", "figures-readers", "figures-unet", "figures-dit")
+A_FACE = 256 * 256 * 3 + 4 * 32 * 32 * 2 + 1000  # bytes
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A span of training at one picture size; `samples` counts pictures seen."""
+class Size:
+    """How much of everything; `ends` are the shares of the time at which parts end, `until` those of the last files."""
 
-    size: int
-    samples: int
-    batch: int
-    rate: float
-
-
-@dataclass(frozen=True)
-class Recipe:
-    stages: tuple[Stage, ...] = (Stage(faces.SIZE, size(200_000, 8), size(32, 4), 5e-3),)
-    faces: int = size(60_000, 8)
-    seed: int = 1
-    text_steps: int = size(1_000, 1)
-    empty_prompts: float = 0.1
-    cooldown: float = 0.4  # the last part of the last stage, over which the learning rate falls to zero
-    ema: float = 0.999
-    high_noise: float = 0.65  # share of pictures drawn from the noisier half of the schedule, beside the uniform rest
-    face_weight: float = 2.0  # of the loss over the face, in units of the corners'
-    mouth_weight: float = 8.0  # added to it over the mouth
-
-    @property
-    def total(self) -> int:
-        return sum(stage.samples for stage in self.stages)
-
-    def stage_at(self, seen: int) -> Stage:
-        for stage in self.stages:
-            if seen < stage.samples:
-                return stage
-            seen -= stage.samples
-        return self.stages[-1]
-
-    def rate_at(self, seen: int) -> float:
-        last = self.stages[-1].samples * self.cooldown
-        return self.stage_at(seen).rate * min(1.0, seen / 4_000, max(0.0, (self.total - seen) / last))
+    faces: int
+    unseen: int
+    batches: dict[str, int]
+    at_least: int  # latents before the diffusion models begin
+    crops: tuple[int, int]
+    ends: dict[str, float]
+    effort: dict[str, int]  # of the figures
+    tripped: int = 10_000  # faces that judge and scorer also see as the VAE gives them back
 
 
-class DemoNetwork(torch.nn.Module):
-    """The UNet and the text encoder, in the host's own classes, named by the checkpoint's key prefixes."""
-
-    def __init__(self):
-        super().__init__()
-        operations = comfy.ops.disable_weight_init
-        self.unet = UNetModel(**UNET_CONFIG, operations=operations)
-        self.text = TextModel(TEXT_CONFIG, torch.float32, "cpu", operations)
-        self.apply(_initialise)
-        for name, parameter in self.unet.named_parameters():  # residual branches start at zero
-            if name.startswith("out.2") or ".out_layers.3." in name or ".proj_out." in name:
-                torch.nn.init.zeros_(parameter)
-        torch.nn.init.eye_(self.text.text_projection.weight)
-        self.text.requires_grad_(False)
-
-    def encode(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Context (b, tokens, width) and pooled (b, width): the host's text transformer, without its in-place sums."""
-        ids, ends = zip(*(padded_ids(caption) for caption in captions))
-        text, device = self.text.text_model, next(self.parameters()).device
-        x = text.embeddings(torch.tensor(ids, device=device))
-        causal = torch.full((MAX_TOKENS, MAX_TOKENS), -torch.finfo(x.dtype).max, device=device).triu_(1)
-        attention = comfy.ldm.modules.attention.attention_basic
-        for layer in text.encoder.layers:
-            x = x + layer.self_attn(layer.layer_norm1(x), causal, attention)
-            x = x + layer.mlp(layer.layer_norm2(x))
-        x = text.final_layer_norm(x)
-        return x, x[torch.arange(len(ends), device=device), list(ends)]
-
-    def checkpoint(self) -> dict[str, torch.Tensor]:
-        """Weights in Stable Diffusion's key layout, fp16, with the mark of the host's pixel-space VAE."""
-        prefixes = {"unet.": "model.diffusion_model.", "text.": "cond_stage_model.transformer."}
-        weights = {prefixes[k[:5]] + k[5:]: v for k, v in self.state_dict().items()}
-        weights["first_stage_model.pixel_space_vae"] = torch.tensor(1.0)
-        return {k: v.half().contiguous() for k, v in weights.items()}
+BATCHES = {"vae": 128, "text": 512, "judge": 256, "scorer": 256, "unet": 256, "dit": 256, "encode": 128}
+SHORT = {"text": 0.33, "vae": 0.36, "judge": 0.50, "scorer": 0.62, "draw": 0.72, "figures": 0.93, "all": 0.97}
+SIZES = {
+    "full": Size(
+        250_000,
+        2_000,
+        BATCHES,
+        20_000,
+        (64, 128),
+        {"text": 0.08, "vae": 0.21, "judge": 0.34, "scorer": 0.46, "draw": 0.885, "figures": 0.965, "all": 0.985},
+        {},
+    ),
+    "smoke": Size(60_000, 1_000, BATCHES, 2_000, (64, 128), SHORT, {"rounds": 1}, tripped=2_000),
+    "tiny": Size(
+        192,
+        12,
+        {"vae": 4, "text": 32, "judge": 8, "scorer": 8, "unet": 4, "dit": 4, "encode": 8},
+        16,
+        (32, 64),
+        SHORT,
+        {"rounds": 1, "every": 16, "steps": 2},
+        tripped=8,
+    ),
+}
 
 
-def _initialise(module: torch.nn.Module) -> None:
-    if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
-        torch.nn.init.kaiming_uniform_(module.weight, a=5**0.5)
-        if module.bias is not None:
-            torch.nn.init.zeros_(module.bias)
-    elif isinstance(module, torch.nn.Embedding):
-        torch.nn.init.normal_(module.weight, std=0.1)
-    elif isinstance(module, (torch.nn.GroupNorm, torch.nn.LayerNorm)):
-        torch.nn.init.ones_(module.weight)
-        torch.nn.init.zeros_(module.bias)
+class Run:
+    """Folders, deadlines and processes of a run."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.size, self.out, self.work = SIZES[options.size], options.out, options.work
+        self.start, self.seconds = options.start, options.seconds
+
+    def end(self, part: str) -> float:
+        return self.start + self.seconds * self.size.ends[part]
 
 
-def padded_ids(caption: str) -> tuple[list[int], int]:
-    """Token ids padded as the host pads them, and the position of the end token."""
-    ids = [prompts.START, *prompts.words_to_ids(caption)[: MAX_TOKENS - 2], prompts.END]
-    return ids + [prompts.END] * (MAX_TOKENS - len(ids)), len(ids) - 1
+# One part, in its own process.
 
 
-class Pictures:
-    """All training faces, drawn once and kept in the cache; a batch is picked by the step's own random numbers."""
-
-    def __init__(self, count: int, seed: int):
-        rng = np.random.default_rng(seed)
-        self.faces = [faces.sample_face(rng) for _ in range(count)]
-        drawing = hashlib.sha256(Path(faces.__file__).read_bytes()).hexdigest()[:12]
-        path = CACHE / f"faces-{count}-{seed}-{drawing}.npy"
-        if not path.exists():
-            CACHE.mkdir(exist_ok=True)
-            drawn = np.stack([faces.render(face) for face in tqdm(self.faces, "drawing faces", leave=False)])
-            np.save(path.with_suffix(".partial.npy"), drawn)
-            path.with_suffix(".partial.npy").replace(path)
-        self.pixels = np.load(path, mmap_mode="r")
-
-    def batch(self, rng: np.random.Generator, count: int, size: int) -> tuple[torch.Tensor, list[faces.Face]]:
-        """Pictures (b, 3, size, size) in [-1, 1] and their faces, half of them mirrored."""
-        chosen, flips = rng.integers(len(self.faces), size=count), rng.random(count) < 0.5
-        pixels = np.stack([self.pixels[i][:, ::-1] if flip else self.pixels[i] for i, flip in zip(chosen, flips)])
-        shown = [faces.mirrored(self.faces[i]) if flip else self.faces[i] for i, flip in zip(chosen, flips)]
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return F.interpolate(images, size, mode="area") if size != images.shape[-1] else images, shown
+def wait_for(*paths: Path, until: float) -> None:
+    while not all(path.exists() for path in paths):
+        if time.time() > until:
+            raise TimeoutError(f"{', '.join(path.name for path in paths if not path.exists())} did not come in time")
+        time.sleep(0.1)
 
 
-def noise_schedule() -> torch.Tensor:
-    """alpha-bar (1000,) of the schedule that the host builds from the family's sampling settings."""
-    end = DemoFaces.sampling_settings["linear_end"]
-    betas = torch.linspace(0.00085**0.5, end**0.5, 1000, dtype=torch.float64) ** 2
-    return (1 - betas).cumprod(0).float()
+def stage(name: str, run: Run) -> None:
+    """One part of the run; the imports that take long are made before the wait for what it needs."""
+    import torch
 
+    if os.environ.get("COMFYUI"):
+        sys.path.insert(0, os.environ["COMFYUI"])
+    from comfy.cli_args import args as host_args
 
-def face_weights(size: int, recipe: Recipe) -> torch.Tensor:
-    """Loss weights (size, size) of mean 1, higher over the face and highest over the mouth, few pixels that say much.
+    host_args.use_pytorch_cross_attention = True  # read when the host's attention is first imported
+    from . import data, diffusion, evaluate, judge, network, runs, scorer, text, vae
 
-    The minimiser of a squared error does not depend on them; how soon it is reached for small parts does.
-    """
-    y, x = torch.meshgrid(*[(torch.arange(size) + 0.5) * 2 / size - 1] * 2, indexing="ij")
-    face, mouth = torch.exp(-((x / 0.5) ** 2) - ((y - 0.22) / 0.5) ** 2), torch.exp(-((x / 0.4) ** 2) - ((y - 0.48) / 0.22) ** 2)
-    weights = 1 + (recipe.face_weight - 1) * face + recipe.mouth_weight * mouth
-    return weights / weights.mean()
-
-
-def loss_of(network: DemoNetwork, images, captions, alpha_bar, generator, recipe: Recipe) -> torch.Tensor:
-    """v-prediction loss (Salimans & Ho 2022), all noise levels weighted alike.
-
-    Prompts decide at high noise, where min-SNR weights (Hang et al. 2023) vanish: with them the model did not listen.
-    """
-    x0 = images * PixelLatents.scale_factor
-    lowest = 500 * (torch.rand(len(x0), generator=generator) < recipe.high_noise)
-    t = (lowest + (1000 - lowest) * torch.rand(len(x0), generator=generator)).long()
-    noise = torch.randn(x0.shape, generator=generator)
-    x0, noise, t = (v.to(alpha_bar.device) for v in (x0, noise, t))
-    a = alpha_bar[t].view(-1, 1, 1, 1)
-    context, _ = network.encode(captions)
-    with torch.autocast(alpha_bar.device.type, torch.bfloat16):
-        v = network.unet(a.sqrt() * x0 + (1 - a).sqrt() * noise, t.float(), context=context)
-    error = v.float() - (a.sqrt() * noise - (1 - a).sqrt() * x0)
-    return (error.square() * face_weights(images.shape[-1], recipe).to(error.device)).mean()
-
-
-class Optimiser:
-    """Muon (Jordan et al. 2024) for the UNet's matrices and convolutions, AdamW for its biases, norms and last layer.
-
-    Measured on two CPU cores at equal time, Muon reached in 5 minutes the loss that AdamW alone reached in 10.
-    """
-
-    def __init__(self, unet: UNetModel):
-        matrices = {name: p for name, p in unet.named_parameters() if p.ndim > 1 and not name.startswith("out.2")}
-        self.matrices = list(matrices.values())
-        self.flat = [torch.nn.Parameter(p.data.flatten(1)) for p in self.matrices]  # the same memory; Muon takes matrices only
-        others = [p for name, p in unet.named_parameters() if name not in matrices]
-        self.parts = {
-            "muon": torch.optim.Muon(self.flat, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            "adamw": torch.optim.AdamW(others, weight_decay=0.01),
-        }
-
-    def step(self, rate: float) -> None:
-        for flat, matrix in zip(self.flat, self.matrices, strict=True):
-            flat.grad = matrix.grad.flatten(1)
-        for part in self.parts.values():
-            for group in part.param_groups:
-                group["lr"] = rate
-            part.step()
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Every state tensor, named part.parameter.what."""
-        return {
-            f"{name}.{i}.{key}": value
-            for name, part in self.parts.items()
-            for i, state in part.state_dict()["state"].items()
-            for key, value in state.items()
-        }
-
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        for name, part in self.parts.items():
-            state: dict[int, dict[str, torch.Tensor]] = {}
-            for key in (key for key in tensors if key.startswith(f"{name}.")):
-                _, index, what = key.split(".")
-                state.setdefault(int(index), {})[what] = tensors[key]
-            part.load_state_dict({**part.state_dict(), "state": state})
-
-
-class Training:
-    """The state of a run: network, average, optimiser and count; saved and restored whole."""
-
-    def __init__(self, recipe: Recipe, device: str):
-        torch.manual_seed(recipe.seed)
-        self.recipe, self.device = recipe, device
-        self.network, self.average = DemoNetwork().to(device), DemoNetwork().to(device)
-        self.average.load_state_dict(self.network.state_dict())
-        self.trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = Optimiser(self.network.unet)
-        self.alpha_bar = noise_schedule().to(device)
-        self.seen = self.step = 0
-
-    def advance(self, pictures: Pictures) -> float:
-        """One optimiser step; its randomness depends on the seed and the step alone, so that a resumed run is the same."""
-        recipe, stage = self.recipe, self.recipe.stage_at(self.seen)
-        rng = np.random.default_rng([recipe.seed, self.step])
-        images, shown = pictures.batch(rng, stage.batch, stage.size)
-        captions = ["" if rng.random() < recipe.empty_prompts else prompts.caption(face, rng) for face in shown]
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        loss = loss_of(self.network, images, captions, self.alpha_bar, generator, recipe)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
-        self.optimiser.step(recipe.rate_at(self.seen))
-        self.network.zero_grad()
-        self.step, self.seen = self.step + 1, self.seen + stage.batch
-        self._update_average()
-        return loss.item()
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
-
-    def teach_text(self, pictures: Pictures, batch: int = 128) -> None:
-        """Train the text encoder by itself, before the UNet: from its pooled embedding, linear heads name what a caption says.
-
-        It is frozen afterwards. Trained through the UNet instead, it learns nothing in 55 000 faces, and what it was
-        taught drifts away: the gradients that reach it are mostly noise.
-        """
-        heads = torch.nn.ModuleDict({k: torch.nn.Linear(TEXT_CONFIG["hidden_size"], len(v) + 1) for k, v in faces.ATTRIBUTES.items()})
-        heads.to(self.device)
-        self.network.text.text_model.requires_grad_(True)
-        optimiser = torch.optim.AdamW([*self.network.text.text_model.parameters(), *heads.parameters()], lr=1e-3)
-        bar = tqdm(range(self.recipe.text_steps), "text encoder", mininterval=5)
-        for step in bar:
-            rng = np.random.default_rng([self.recipe.seed, 7, step])
-            shown = [pictures.faces[i] for i in rng.integers(len(pictures.faces), size=batch)]
-            captions = [prompts.caption(face, rng) for face in shown]
-            _, pooled = self.network.encode(captions)
-            said = prompts.said_in(captions)
-            loss = sum(F.cross_entropy(head(pooled), said[name].to(self.device)) for name, head in heads.items())
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-        self.network.text.requires_grad_(False)
-        self.average.load_state_dict(self.network.state_dict())
-
-    def save(self, path: Path) -> None:
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        tensors |= {f"optimiser.{k}": v for k, v in self.optimiser.state().items()}
-        partial = path.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"seen": str(self.seen), "step": str(self.step)})
-        partial.replace(path)
-
-    def restore(self, path: Path) -> None:
-        with safe_open(path, "pt") as file:
-            tensors = {k: file.get_tensor(k) for k in file.keys()}
-            self.seen, self.step = (int(file.metadata()[k]) for k in ("seen", "step"))
-        for name in ("network", "average"):
-            getattr(self, name).load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith(name)})
-        self.optimiser.restore({k[10:]: v for k, v in tensors.items() if k.startswith("optimiser.")})
-
-
-def write_weights(training: Training) -> None:
-    WEIGHTS.mkdir(exist_ok=True)
-    card = {
-        "format": "pt",
-        "modelspec.title": "Semantic Latents demo faces",
-        "samples_seen": str(training.seen),
-        "recipe": json.dumps(training.recipe, default=vars),
-    }
-    save_file(training.average.checkpoint(), WEIGHTS / "semantic_latents_demo.safetensors", card)
-
-
-def train_diffusion(recipe: Recipe, device: str, save_every: float = 120.0) -> None:
-    training, path = Training(recipe, device), CACHE / "training.safetensors"
-    CACHE.mkdir(exist_ok=True)
-    pictures = Pictures(recipe.faces, recipe.seed)
-    if path.exists():
-        training.restore(path)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    device, work, size = network.DEVICE, run.work, run.size
+    train, unseen = data.Store(work / "train"), data.Store(work / "unseen")
+    if device == "cuda":
+        torch.zeros(1, device=device)
+    ready = (work / vae.FILE, work / text.FILE)
+    if name == "vae":
+        vae.train(train, work, runs.Plan(run.end("vae")), device, size.batches["vae"], size.crops)
+    elif name == "text":
+        text.train(train, unseen, work, runs.Plan(run.end("text")), device, size.batches["text"])
+    elif name == "encode":
+        wait_for(ready[0], until=run.end("draw"))
+        vae.encode_store(train, work, device, run.end("draw") - 0.03 * run.seconds, size.batches["encode"])
+    elif name in ("judge", "scorer"):
+        module = {"judge": judge, "scorer": scorer}[name]
+        wait_for(*ready, until=run.end("draw"))
+        module.train(train, work, runs.Plan(run.end(name)), device, size.batches[name], tripped=size.tripped)
+    elif name in ("unet", "dit"):
+        wait_for(*ready, until=run.end("draw"))
+        recipe = replace(diffusion.RECIPES[name], batch=size.batches[name])
+        diffusion.train(name, train, work, runs.Plan(run.end("draw")), device, recipe, at_least=size.at_least)
+        (work / f"{name}.done").touch()
+    elif name == "figures-readers":
+        wait_for(*ready, until=run.end("figures"))
+        evaluate.write(work, "readers", evaluate.of_readers(unseen, work, device, size.unseen))
     else:
-        training.teach_text(pictures)
-    bar = tqdm(total=recipe.total, initial=training.seen, desc="training", unit="face", mininterval=5)
-    losses, saved, started = [], time.time(), time.time()
-    while training.seen < recipe.total:
-        before = training.seen
-        losses.append(training.advance(pictures))
-        bar.update(training.seen - before)
-        if time.time() - saved > save_every or training.seen >= recipe.total:
-            training.save(path)
-            write_weights(training)
-            log_row(training, sum(losses) / len(losses), time.time() - saved)
-            bar.set_postfix(loss=f"{sum(losses) / len(losses):.4f}")
-            losses, saved = [], time.time()
-    print(f"trained {training.seen} faces; this call took {(time.time() - started) / 60:.0f} minutes")
+        kind = name.removeprefix("figures-")
+        late = run.end("draw") + 0.01 * run.seconds + 4
+        while not (work / f"{kind}.done").exists() and time.time() < late:
+            time.sleep(0.1)
+        evaluate.write(work, kind, evaluate.of_model(kind, work, device, evaluate.Effort(**size.effort), run.end("figures")))
 
 
-def log_row(training: Training, loss: float, seconds: float) -> None:
-    fresh = not LOG.exists()
-    with LOG.open("a", newline="") as file:
-        rows = csv.writer(file)
-        if fresh:
-            rows.writerow(["step", "faces_seen", "size", "learning_rate", "loss", "seconds"])
-        rate, size = training.recipe.rate_at(training.seen), training.recipe.stage_at(training.seen).size
-        rows.writerow([training.step, training.seen, size, f"{rate:.2e}", f"{loss:.5f}", f"{seconds:.0f}"])
+# All parts.
+
+
+class Parts:
+    """The processes of a run: started when it is time, started again when they fail."""
+
+    def __init__(self, run: Run, options: argparse.Namespace):
+        self.run, self.options = run, options
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.tries: dict[str, int] = {}
+        self.finished: dict[str, int] = {}
+
+    def command(self, name: str) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "demo.train",
+            "--stage",
+            name,
+            "--size",
+            self.options.size,
+            "--work",
+            str(self.run.work),
+            "--out",
+            str(self.run.out),
+            "--seconds",
+            str(self.run.seconds),
+            "--start",
+            str(self.run.start),
+        ]
+
+    def begin(self, name: str) -> None:
+        self.tries[name] = self.tries.get(name, 0) + 1
+        environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"), "PYTHONUNBUFFERED": "1"}
+        log = (self.run.work / f"log_{name}.txt").open("a")
+        self.processes[name] = subprocess.Popen(self.command(name), cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        say(self.run, f"{name} begins" + (f", try {self.tries[name]}" if self.tries[name] > 1 else ""))
+
+    def look(self) -> None:
+        """Note which parts have ended; start those again that failed, twice at most."""
+        for name, process in list(self.processes.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del self.processes[name]
+            say(self.run, f"{name} ends" + ("" if code == 0 else f" with code {code}"))
+            if code and self.tries[name] < 3 and time.time() < self.run.end("figures"):
+                self.begin(name)
+            else:
+                self.finished[name] = code
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+
+
+def say(run: Run, words: str) -> None:
+    line = f"[{time.time() - run.start:6.1f} s] {words}"
+    print(line, flush=True)
+    with (run.work / "log_run.txt").open("a") as file:
+        file.write(line + "\n")
+
+
+def begin_drawing(run: Run, workers: int) -> list[subprocess.Popen]:
+    """Start the drawing processes over two stores: faces for training, and unseen ones for the figures."""
+    from . import data
+
+    for name, count in (("unseen", run.size.unseen), ("train", fitting(run))):
+        data.Store(run.work / name, count, workers)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "demo.data", str(run.work)]
+    return [
+        subprocess.Popen(
+            [*command, str(worker)],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.STDOUT,
+            stdout=(run.work / f"log_drawing_{worker}.txt").open("a"),
+        )
+        for worker in range(workers)
+    ]
+
+
+def fitting(run: Run) -> int:
+    """As many faces as the size names and the work folder's space allows."""
+    return min(run.size.faces, int(0.8 * shutil.disk_usage(run.work).free / A_FACE))
+
+
+def room() -> Path:
+    """A folder for drawn faces: shared memory if it is large, else the disk."""
+    roomy = [folder for folder in (Path("/dev/shm"), Path("/tmp")) if folder.is_dir()]
+    large = [folder for folder in roomy if shutil.disk_usage(folder).free > 20e9]
+    return (large or sorted(roomy, key=lambda folder: -shutil.disk_usage(folder).free))[0] / "portrait"
+
+
+def publish(run: Run) -> None:
+    """Copy what there is to the folder of results: five files of weights and figures, a sheet, the log and the losses."""
+    from . import diffusion, judge, scorer, text, vae
+
+    for name in diffusion.FILES.values():
+        copy_if_new(run.work / name, run.out / name)
+    codec = vae.FILE if (run.work / vae.FILE).exists() else "vae_so_far.safetensors"
+    together(run, "portrait_shared.safetensors", {"vae.": codec, "text.": text.FILE})
+    together(run, "portrait_readers.safetensors", {"judge.": judge.FILE, "scorer.": scorer.FILE})
+    figures = {path.stem.removeprefix("figures_"): json.loads(path.read_text()) for path in sorted(run.work.glob("figures_*.json"))}
+    whole(run.out / "figures.json", json.dumps(figures, indent=1).encode())
+    logs = [
+        f"==== {path.stem}\n{path.read_text(errors='replace')[-60_000:]}"
+        for path in sorted(run.work.glob("log_*.txt"))
+        if path.stat().st_size
+    ]
+    whole(run.out / "log.txt", "\n".join(logs).encode())
+    rows = [f"{path.stem},{line}" for path in sorted(run.work.glob("*.csv")) for line in path.read_text().splitlines()]
+    whole(run.out / "training.csv", "\n".join(rows).encode())
+    sheets(run)
+
+
+def whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def copy_if_new(source: Path, target: Path) -> None:
+    if source.exists() and (not target.exists() or target.stat().st_mtime < source.stat().st_mtime):
+        whole(target, source.read_bytes())
+
+
+def together(run: Run, name: str, parts: dict[str, str]) -> None:
+    """One file of several, their keys behind prefixes."""
+    from . import runs
+
+    there = {prefix: run.work / file for prefix, file in parts.items() if (run.work / file).exists()}
+    target = run.out / name
+    if not there or (target.exists() and target.stat().st_mtime > max(path.stat().st_mtime for path in there.values())):
+        return
+    read = {prefix: runs.read(path) for prefix, path in there.items()}
+    tensors = {prefix + key: value for prefix, (some, _) in read.items() for key, value in some.items()}
+    notes = {prefix + key: value for prefix, (_, some) in read.items() for key, value in some.items() if key != "format"}
+    runs.write(target, tensors, **notes)
+
+
+def sheets(run: Run) -> None:
+    from PIL import Image
+
+    pictures = [Image.open(path) for path in sorted(run.work.glob("sheet_*.png"))]
+    if not pictures:
+        return
+    canvas = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)), "white")
+    for i, picture in enumerate(pictures):
+        canvas.paste(picture, (sum(p.width for p in pictures[:i]), 0))
+    partial = run.out / ".sheets.partial"
+    canvas.save(partial, "JPEG", quality=90)
+    partial.replace(run.out / "sheets.jpg")
+
+
+def begin_check(run: Run, gpu: bool) -> subprocess.Popen:
+    """A process that fails in the first seconds if a module, the host or the GPU is missing."""
+    code = (
+        "import sys, torch; from demo import network, drawing, faces, evaluate; import numpy as np; "
+        "drawing.render(faces.sample_face(np.random.default_rng(0))); print(network.DEVICE, torch.__version__, flush=True); "
+        "made = (network.vae(), network.text_model(), network.unet(), network.transformer(), network.scorer()); "
+        "n = [sum(p.numel() for p in m.parameters()) for m in made]; "
+        "print('parameters: vae %d, text %d, unet %d, dit %d, scorer %d' % tuple(n), flush=True); "
+        f"sys.exit({gpu} and network.DEVICE != 'cuda')"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=(run.work / "log_check.txt").open("w"), stderr=subprocess.STDOUT)
+
+
+def cannot_go_on(run: Run, check: subprocess.Popen, parts: Parts) -> str | None:
+    """Why the run cannot come to anything, if so."""
+    if check.poll():
+        return "something is missing: " + (run.work / "log_check.txt").read_text()[-2000:]
+    lost = [name for name in ("vae", "text") if parts.finished.get(name) and not list(run.work.glob(f"{name}*.safetensors"))]
+    return f"{', '.join(lost)} failed: " + (run.work / f"log_{lost[0]}.txt").read_text()[-2000:] if lost else None
+
+
+def train_all(run: Run, options: argparse.Namespace) -> None:
+    run.work.mkdir(parents=True, exist_ok=True)
+    run.out.mkdir(parents=True, exist_ok=True)
+    (run.work / "stop").unlink(missing_ok=True)
+    say(run, f"work in {run.work}, {shutil.disk_usage(run.work).free / 1e9:.0f} GB free, {os.cpu_count()} cores; {fitting(run)} faces")
+    check, drawing = begin_check(run, options.gpu), begin_drawing(run, options.workers)
+    parts, published, reason = Parts(run, options), time.time(), None
+    ahead = min(15.0, 0.12 * run.seconds)  # seconds that a process takes to start
+    begins = {"vae": 0.0, "text": 0.0} | dict.fromkeys(("encode", "judge", "unet", "dit"), run.end("vae") - ahead)
+    begins |= {
+        "scorer": run.end("judge") - ahead,
+        "figures-readers": run.end("scorer") + 1,
+        "figures-unet": run.end("draw") - ahead,
+        "figures-dit": run.end("draw") - ahead,
+    }
+    wanted = [name for name in STAGES if name in options.parts]
+    while time.time() < run.end("all") and set(parts.finished) != set(wanted):
+        for name in wanted:
+            if name not in parts.tries and time.time() >= begins[name] and (name != "figures-readers" or settled(parts)):
+                parts.begin(name)
+        parts.look()
+        rescue(run, parts)
+        if reason := cannot_go_on(run, check, parts):
+            say(run, reason)
+            break
+        if time.time() - published > 10:
+            published = time.time()
+            report(run)
+        time.sleep(0.2)
+    (run.work / "stop").touch()
+    parts.stop()
+    for process in (*drawing, check):
+        process.terminate()
+    report(run)
+    say(run, summary(run))
+    say(run, f"done; {sorted(parts.finished.items())}; still running: {sorted(parts.processes)}")
+    whole(run.out / "log.txt", (run.out / "log.txt").read_bytes() + f"\nended after {time.time() - run.start:.0f} s\n".encode())
+    if reason:
+        raise SystemExit(reason)
+
+
+def summary(run: Run) -> str:
+    """The last lines of the parts' logs and the single figures."""
+    lines = []
+    for path in sorted(run.work.glob("log_*.txt")):
+        if "run" not in path.stem and "drawing" not in path.stem:
+            told = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+            lines += [f"{path.stem}: {line[:300]}" for line in told[-2:]]
+    return "\n".join(lines)
+
+
+def settled(parts: Parts) -> bool:
+    """Whether the scorer has ended, or will not come."""
+    late = parts.run.end("draw") - 0.05 * parts.run.seconds
+    return "scorer" in parts.finished or "scorer" not in parts.options.parts or time.time() > late
+
+
+def rescue(run: Run, parts: Parts) -> None:
+    """Where the VAE did not end well, go on with what it had."""
+    from . import vae
+
+    so_far, final = run.work / "vae_so_far.safetensors", run.work / vae.FILE
+    if time.time() > run.end("vae") + 0.04 * run.seconds and so_far.exists() and not final.exists():
+        shutil.copy(so_far, run.work / ".vae.partial")
+        (run.work / ".vae.partial").replace(final)
+        say(run, "the VAE did not end well: its last saved weights are used")
+
+
+def report(run: Run) -> None:
+    """Publish and say how far the run is; a copy that fails must not end the run, and is made the next time."""
+    try:
+        publish(run)
+        progress(run)
+    except Exception as error:
+        say(run, f"could not publish now: {error!r}")
+
+
+def progress(run: Run) -> None:
+    from . import data
+
+    stores = data.Store(run.work / "train")
+    lines = {path.stem: path.read_text().splitlines()[-1] for path in sorted(run.work.glob("*.csv"))}
+    rate = stores.ready() / stores.workers / max(1e-3, time.time() - run.start)
+    words = [f"drawn {stores.ready()} ({rate:.0f} a second and process so far), encoded {int(stores.encoded[0])}"]
+    say(run, "; ".join(words + [f"{name} {line}" for name, line in lines.items()]))
 
 
 def main() -> None:
-    recipe, device = Recipe(), "cuda" if torch.cuda.is_available() else "cpu"
-    few = size({}, {"steps": 2, "batch": 4})
-    if OPTIONS.part in ("all", "diffusion"):
-        train_diffusion(recipe, device, OPTIONS.seconds_between_saves)
-    if OPTIONS.part in ("all", "classifier"):
-        classifier.train(Pictures(recipe.faces, recipe.seed), JUDGES, device, **few)
-    if OPTIONS.part in ("all", "scorer"):
-        scorer.train(Pictures(recipe.faces, recipe.seed), text_encoder(device), JUDGES, device, **few)
-
-
-def text_encoder(device: str):
-    """The written weights' text encoder: captions to pooled embeddings (b, width)."""
-    network, prefix = DemoNetwork(), "cond_stage_model.transformer."
-    weights = load_file(WEIGHTS / "semantic_latents_demo.safetensors")
-    network.text.load_state_dict({key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)})
-    network.to(device)
-    return lambda captions: network.encode(captions)[1]
+    cores = os.cpu_count() or 1
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=580.0)
+    parser.add_argument("--size", choices=sorted(SIZES), default="full")
+    parser.add_argument("--smoke", action="store_true", help="every part at its real size for seconds, to find errors")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo/.cache/portrait/out")
+    parser.add_argument("--work", type=Path, default=None, help="folder of drawn faces and states (100 GB at full size)")
+    parser.add_argument("--workers", type=int, default=max(1, cores - 4), help="drawing processes")
+    parser.add_argument("--gpu", action="store_true", help="fail at once if there is no GPU")
+    parser.add_argument("--parts", nargs="*", default=STAGES)
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--start", type=float, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.size = "smoke" if options.smoke else options.size
+    options.start, options.work = options.start or time.time(), options.work or room()
+    run = Run(options)
+    if options.stage:
+        stage(options.stage, run)
+    else:
+        train_all(run, options)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor, linspace
 from ..core.pictures.channels import as_rgb
 from ..core.pictures.distances import colour_drift, psnr, ssim
 from ..core.pictures.sheet import labelled_grid
-from ..demo import JUDGES, WEIGHTS, scorer
+from ..demo import JUDGES, WEIGHTS, offered
 from ..host.scorer import ImageScorer, check_pair, text_embedding
 from ..host.types import CLIP, ClipVisionModel
 from .base import CATEGORY, checked, one_value_each
@@ -209,7 +209,7 @@ class DemoScorer(io.ComfyNode):
             search_aliases=["clip vision", "scorer", "demo"],
             inputs=[],
             outputs=[
-                io.ClipVision.Output("clip_vision", tooltip="Reads 32 x 32 faces; anything else means nothing to it."),
+                io.ClipVision.Output("clip_vision", tooltip="Reads the faces that the demo models draw; anything else means nothing to it."),
                 io.Clip.Output("clip", tooltip="Its text tower: the demo checkpoint's CLIP, whichever model you draw with."),
             ],
         )
@@ -217,7 +217,7 @@ class DemoScorer(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(scorer.load(JUDGES), scorer.text_tower(WEIGHTS))
+        return io.NodeOutput(offered.picture_tower(JUDGES), offered.text_tower(WEIGHTS))
 
 
 NODES = [StrengthRange, Grid, CompareEdit, DemoScorer]

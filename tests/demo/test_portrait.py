@@ -14,7 +14,7 @@ class Portrait:
 
     def __init__(self, name):
         from pack.demo import PORTRAITS
-        from pack.demo.portrait import judge
+        from pack.demo import judge
 
         with torch.inference_mode():
             self.model, self.clip, self.vae = outputs("CheckpointLoaderSimple", ckpt_name=name)
@@ -47,7 +47,7 @@ def portrait(request, pack_nodes):
 
 
 def test_the_prompt_decides_what_is_drawn(portrait):
-    from pack.demo.portrait import captions, faces
+    from pack.demo import captions, faces
 
     wanted = dict(glasses="sunglasses", background="green", smile=0.9)
     pictures = portrait.draw(captions.prompt_for(**wanted))
@@ -66,8 +66,8 @@ def test_the_same_seed_draws_the_same_bits(portrait):
 def test_a_picture_comes_through_the_vae_as_it_was(portrait):
     import numpy as np
 
-    from pack.demo.portrait.drawing import render
-    from pack.demo.portrait.faces import sample_face
+    from pack.demo.drawing import render
+    from pack.demo.faces import sample_face
 
     picture = torch.from_numpy(render(sample_face(np.random.default_rng(5)))).float()[None] / 255
     back = node("VAEDecode", vae=portrait.vae, samples=node("VAEEncode", vae=portrait.vae, pixels=picture))

@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pack.demo.portrait.captions import END, MAX_TOKENS, START, VOCABULARY, caption, prompt_for, said_in, told, unknown_words, words_to_ids
-from pack.demo.portrait.drawing import render
-from pack.demo.portrait.faces import CATEGORICAL, CONTINUOUS, IDENTITY, SIZE, Face, sample_face, visible
+from pack.demo.captions import END, MAX_TOKENS, START, VOCABULARY, caption, prompt_for, said_in, told, unknown_words, words_to_ids
+from pack.demo.drawing import render
+from pack.demo.faces import CATEGORICAL, CONTINUOUS, IDENTITY, SIZE, Face, sample_face, visible
 
 PLAIN = {"glasses": "none", "hat": "none", "style": "straight"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 pytest.importorskip("blend2d", reason="drawing faces needs the vector library")
-from pack.demo.portrait import captions, config, data, diffusion, judge, network, optimiser, runs, text, vae
+from pack.demo import captions, config, data, diffusion, judge, network, optimiser, runs, text, vae
 
 
 @pytest.fixture(scope="module")

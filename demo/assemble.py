@@ -1,6 +1,6 @@
 """Whole checkpoints for stock Load Checkpoint from the parts that a training run wrote.
 
-`python -m demo.portrait.assemble FOLDER TARGET`: FOLDER holds portrait_unet, portrait_dit, portrait_shared and
+`python -m demo.assemble FOLDER TARGET`: FOLDER holds portrait_unet, portrait_dit, portrait_shared and
 portrait_readers; TARGET/weights gets the checkpoints, TARGET/judges the judge and the scorer.
 """
 

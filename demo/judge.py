@@ -84,8 +84,8 @@ def disturbed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
     soft = F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="replicate"), 5, 1)
     images = torch.lerp(images, soft, amount(0.7))
-    shift = 0.04 * torch.randn(b, 3, 1, 1, device=device, generator=generator)
-    return images + shift + amount(0.12) * torch.randn(images.shape, device=device, generator=generator)
+    shift = 0.02 * torch.randn(b, 3, 1, 1, device=device, generator=generator)
+    return images + shift + amount(0.06) * torch.randn(images.shape, device=device, generator=generator)
 
 
 class Faces(runs.Pictures):
@@ -115,7 +115,8 @@ def round_trips(store: Store, model, device: str, count: int, batch: int = 100) 
     out = []
     for start in range(0, count, batch):
         images = runs.as_images(torch.from_numpy(np.array(store.pixels[start : min(start + batch, count)])).to(device))
-        back = vae.decode(model, vae.encode(model, images))
+        with torch.autocast(device, torch.bfloat16):
+            back = vae.decode(model, vae.encode(model, images))
         out.append((F.interpolate(back, (SIDE, SIDE), mode="area") * 127.5 + 127.5).round().to(torch.uint8))
     return torch.cat(out)
 
@@ -141,13 +142,18 @@ def train(
     rate: float = 3e-3,
     limit: int = 150_000,
     tripped: int = 12_000,
+    begin: Path | None = None,
 ) -> Path:
-    """Train until the plan's end on drawn faces, a third of them as the VAE gives them back; write fp16 weights."""
+    """Train until the plan's end on drawn faces, a third of them as the VAE gives them back; write fp16 weights.
+
+    begin: a folder with the weights to go on from, if any. A run that was stopped goes on from its last state.
+    """
     torch.manual_seed(2)
-    faces, model = Faces(store, device, limit), Judge().to(device)
+    faces, model = Faces(store, device, limit), (Judge() if begin is None else load(begin).requires_grad_(True).train()).to(device)
     back = round_trips(store, vae.load(folder, device), device, min(tripped, faces.count))
     optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.02, fused=device == "cuda")
-    step = seen = 0
+    seen = runs.restored(folder / "judge.state", model, optimiser)
+    step = seen // batch
     told = time.time()
     while plan.done(seen) < 1:
         generator = runs.generator_for(device, 2, step)
@@ -155,7 +161,7 @@ def train(
         third = batch // 3
         chosen[:third] %= len(back)
         images = torch.cat([back[chosen[:third]].float() / 127.5 - 1, faces.images(chosen[third:])])
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(device, torch.bfloat16):
             loss = loss_of(model, disturbed(images, generator), *(faces.arrays[name][chosen] for name in faces.FIELDS[:4]))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -166,6 +172,8 @@ def train(
         step, seen = step + 1, seen + batch
         if step % 20 == 0:
             faces.grow(800)
+        if step % 500 == 0:
+            runs.keep_state(folder / "judge.state", seen, model, optimiser)
         if time.time() - told > 10 or step == 1:
             told = time.time()
             runs.log(

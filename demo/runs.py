@@ -55,6 +55,23 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
 
 
+def keep_state(path: Path, seen: int, *parts: object) -> None:
+    """Write the states of modules and optimisers, and how many samples they have seen; the file appears when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save({"seen": seen, "parts": [part.state_dict() for part in parts]}, partial)
+    partial.replace(path)
+
+
+def restored(path: Path, *parts: object) -> int:
+    """Put states that `keep_state` wrote back into the parts; the number of samples they have seen, 0 without such a file."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    for part, own in zip(parts, state["parts"]):
+        part.load_state_dict(own)
+    return state["seen"]
+
+
 def log(path: Path, **row: object) -> None:
     """Append a row to a CSV file and print it."""
     fresh = not path.exists()

@@ -1,6 +1,6 @@
 """Pictures to look at drawn faces by: a sheet of random ones, and one row for each continuous attribute.
 
-`python -m demo.portrait.sheet OUT.png [random|rows|skin] [SEED]`
+`python -m demo.sheet OUT.png [random|rows|skin] [SEED]`
 """
 
 from __future__ import annotations

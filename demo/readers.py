@@ -1,0 +1,77 @@
+"""Train the judge and the scorer of the portrait models on a CPU, beside the weights that are there.
+
+`python -m demo.readers FOLDER --part judge|scorer [--faces 160000]` (with COMFYUI set) draws faces into FOLDER, takes
+the VAE and the text encoder from the checkpoint in `weights/`, and trains that part until it has seen so many faces. The judge
+goes on from its weights in `judges/`, the scorer begins anew. A run that was stopped goes on; `--figures` measures both on
+faces of no training set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CHECKPOINT = HERE / "weights" / "semantic_latents_portrait.safetensors"
+DRAWN, UNSEEN = 40_000, 2_000
+BATCH, TRIPPED, RATE = 64, 800, {"judge": 1e-3, "scorer": 1.2e-3}
+
+
+def parts_of_checkpoint(folder: Path) -> None:
+    """Write the VAE and the text encoder of the checkpoint as the trainers read them."""
+    from . import runs, text, vae
+    from .assemble import PREFIXES
+
+    tensors, _ = runs.read(CHECKPOINT)
+    for prefix, name in zip(PREFIXES.values(), (vae.FILE, text.FILE)):
+        part = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        runs.write(folder / name, part)
+
+
+def drawing(folder: Path, count: int, workers: int) -> list[subprocess.Popen]:
+    """Processes that draw what the stores lack."""
+    from . import data
+
+    for name, faces in (("unseen", UNSEEN), ("train", count)):
+        data.Store(folder / name, faces, workers)
+    command = [sys.executable, "-m", "demo.data", str(folder)]
+    return [subprocess.Popen([*command, str(worker)], cwd=HERE.parent) for worker in range(workers)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--part", choices=("judge", "scorer"))
+    parser.add_argument("--faces", type=int, default=160_000, help="faces to be seen in all")
+    parser.add_argument("--drawn", type=int, default=DRAWN, help="faces to be drawn")
+    parser.add_argument("--figures", action="store_true", help="measure what is in the folder, and print it")
+    options = parser.parse_args()
+    sys.path.insert(0, os.environ["COMFYUI"])
+    from comfy.cli_args import args
+
+    args.cpu = True
+    from . import data, evaluate, judge, runs, scorer
+
+    parts_of_checkpoint(options.folder)
+    drawers = drawing(options.folder, options.drawn, 2)
+    store, unseen = (data.Store(options.folder / name) for name in ("train", "unseen"))
+    store.wait(options.drawn, 3600.0)
+    for drawer in drawers:
+        drawer.wait()
+    if options.figures:
+        found = evaluate.of_readers(unseen, options.folder, "cpu", UNSEEN)
+        evaluate.write(options.folder, "readers", found)
+        print(json.dumps(found, indent=1))
+    elif options.part == "judge":
+        begin = HERE / "judges"
+        judge.train(store, options.folder, runs.Plan(total=options.faces), "cpu", BATCH, RATE["judge"], tripped=TRIPPED, begin=begin)
+    elif options.part == "scorer":
+        scorer.train(store, options.folder, runs.Plan(total=options.faces), "cpu", BATCH, RATE["scorer"], tripped=TRIPPED)
+
+
+if __name__ == "__main__":
+    main()
