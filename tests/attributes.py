@@ -1,6 +1,6 @@
 """Attributes learned from a pair of prompts."""
 
-TARGET, SOURCE, STEPS = "a face, blue hair", "a face", 6
+TARGET, SOURCE, STEPS = "a portrait, blue hair", "a portrait", 6
 RECIPE = dict(
     cfg=2.0,
     seed=0,

@@ -130,9 +130,9 @@ def trained(demo, run, tmp_path_factory):
     folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
     settings = dict(
         model=demo.model,
-        source=demo.encode("a face"),
+        source=demo.encode("a portrait"),
         negative=demo.encode(""),
-        target=demo.encode("a face, blue hair"),
+        target=demo.encode("a portrait, blue hair"),
         vae=demo.vae,
         latent=demo.empty(),
     )

@@ -11,7 +11,7 @@ class World:
     def sigmas(self, steps=6, scheduler="normal", model=None):
         return node("custom_sampler.BasicScheduler", model=model or self.model, scheduler=scheduler, steps=steps, denoise=1.0)
 
-    def wired(self, sampler, *, steps=6, sigmas=None, noise=None, seed=1, cfg=2.0, latent=None, prompt="a face", model=None):
+    def wired(self, sampler, *, steps=6, sigmas=None, noise=None, seed=1, cfg=2.0, latent=None, prompt="a portrait", model=None):
         """The inputs of SamplerCustomAdvanced."""
         prompts = dict(positive=self.encode(prompt), negative=self.encode(""))
         return dict(
@@ -22,7 +22,7 @@ class World:
             latent_image=latent or self.empty(),
         )
 
-    def sample(self, sampler, *, steps=6, latent=None, seed=1, cfg=2.0, prompt="a face, red hair", model=None, scheduler="normal"):
+    def sample(self, sampler, *, steps=6, latent=None, seed=1, cfg=2.0, prompt="a portrait, red hair", model=None, scheduler="normal"):
         """SamplerCustom's latent for a SAMPLER."""
         return node(
             "custom_sampler.SamplerCustom",
@@ -46,14 +46,15 @@ class Demo(World):
 
         self.nodes = nodes
         with torch.inference_mode():
-            self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_demo.safetensors")
+            self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint("semantic_latents_portrait.safetensors")
 
     def encode(self, prompt):
         with torch.inference_mode():
             return self.nodes.CLIPTextEncode().encode(self.clip, prompt)[0]
 
-    def empty(self, batch=1, size=16, width=None):
-        return {"samples": torch.zeros(batch, 3, size, width or size)}
+    def empty(self, batch=1, size=8, width=None):
+        """A quarter of a picture's side: 5 ms a step in place of 70."""
+        return {"samples": torch.zeros(batch, 4, size, width or size)}
 
 
 SMALL = {

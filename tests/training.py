@@ -13,12 +13,12 @@ SETTINGS = dict(
     learning_rate=1e-3,
     keep_weight=0.0,
     seed=0,
-    source_text="a face",
-    target_text="a face, blue hair",
+    source_text="a portrait",
+    target_text="a portrait, blue hair",
 )
 
 
 def edited(world, run, sampler_of, direction, strength=1.0, sampler="euler", steps=4, **changes):
     options = {key: changes.pop(key) for key in ("latent", "prompt", "seed") if key in changes}
     model = with_direction(run, world.model, direction, strength, **{"end_percent": 0.9, **changes})
-    return world.sample(sampler_of(sampler) if isinstance(sampler, str) else sampler, model=model, steps=steps, prompt="a face", **options)
+    return world.sample(sampler_of(sampler) if isinstance(sampler, str) else sampler, model=model, steps=steps, prompt="a portrait", **options)
