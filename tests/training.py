@@ -21,4 +21,6 @@ SETTINGS = dict(
 def edited(world, run, sampler_of, direction, strength=1.0, sampler="euler", steps=4, **changes):
     options = {key: changes.pop(key) for key in ("latent", "prompt", "seed") if key in changes}
     model = with_direction(run, world.model, direction, strength, **{"end_percent": 0.9, **changes})
-    return world.sample(sampler_of(sampler) if isinstance(sampler, str) else sampler, model=model, steps=steps, prompt="a portrait", **options)
+    return world.sample(
+        sampler_of(sampler) if isinstance(sampler, str) else sampler, model=model, steps=steps, prompt="a portrait", **options
+    )
