@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cache, cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +17,41 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import fewer, size
 from stage import ROOT, SOURCE, Stage
 
-LEARNED_ON, STEPS, CFG, CHUNK = 600_000, size(16, 3), 3.0, size(24, 1)
-TARGETS = {
-    "skin": "dark",
+LEARNED_ON, STEPS, CFG, CHUNK = 600_000, size(16, 6), 3.0, size(12, 1)
+TARGETS: dict[str, str | float] = {
+    "smile": 0.7,
     "glasses": "sunglasses",
-    "beard": "beard",
-    "background": "green",
-    "style": "curly",
+    "beard": 0.75,
+    "age": 0.85,
+    "hair_length": 0.8,
     "hat": "hat",
-    "shirt": "red",
-    "smile": "smiling",
+    "background": "green",
+    "light": -0.7,
 }
-TARGETS = size(TARGETS, {"glasses": "sunglasses"})
+TARGETS = size(TARGETS, {"smile": 0.7})
+SLIDES = size(("smile", "age", "beard", "light"), ("smile",))  # continuous attributes, for the question whether a way slides
+STRENGTHS = fewer((-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0), 2)
 CACHE = ROOT / "bench/.cache"
 PAPER = {"branch": 0.0, "ahead": 0.12, "residual": False, "percent": 0.5}
 NAMES = {"AVI, the paper's form": "AVI, the paper's form in part (2 of 4 loss terms, no network)"}  # where a key of the data says too much
+SCHEDULERS = {"portrait": "normal", "portrait-dit": "simple"}
 
 
 class Bench(Stage):
-    """The ways, on a chunk of seeds at a time. Trained directions wait in a folder for the next run."""
+    """The ways on one instrument, on a chunk of seeds at a time."""
 
-    def __init__(self, cache: Path = CACHE):
+    def __init__(self, instrument: str):
         from comfy.samplers import sampler_object
 
-        super().__init__(TARGETS)
-        self.cache, self.euler, self.sigmas = cache, sampler_object("euler"), self.schedule()
+        super().__init__(TARGETS, instrument)
+        self.instrument, self.euler = instrument, sampler_object("euler")
+        self.sigmas = self.schedule()
         self.levels = self.model.get_model_object("model_sampling")
-
-    @cached_property
-    def scorer(self):
-        from pack.host.scorer import ImageScorer
-        from pack.nodes.pictures import DemoScorer
-
-        clip_vision = DemoScorer.execute().args[0]
-        with torch.inference_mode(False), torch.no_grad():
-            return clip_vision, ImageScorer(clip_vision)
 
     def schedule(self, denoise: float = 1.0) -> Tensor:
         from comfy_extras.nodes_custom_sampler import BasicScheduler
 
-        return BasicScheduler.execute(self.model, "normal", STEPS, denoise).args[0]
+        return BasicScheduler.execute(self.model, SCHEDULERS[self.instrument], STEPS, denoise).args[0]
 
     def draw(
         self,
@@ -64,16 +60,23 @@ class Bench(Stage):
         model: Any = None,
         sampler: Any = None,
         prompt: str = SOURCE,
+        positive: list | None = None,
         latent: Tensor | None = None,
         denoise: float = 1.0,
     ) -> Tensor:
-        return self.sample(
-            model or self.model, sampler or self.euler, self.schedule(denoise), self.noise(CHUNK, first), prompt, CFG, latent
-        )
+        """Latents of a chunk of seeds; positive: conditioning in place of a prompt's."""
+        import comfy.samplers
+
+        noise = self.noise(CHUNK, first)
+        guider = comfy.samplers.CFGGuider(model or self.model)
+        guider.set_conds(positive or self.encode(prompt), self.encode(""))
+        guider.set_cfg(CFG)
+        start = torch.zeros_like(noise) if latent is None else latent
+        return guider.sample(noise, start, sampler or self.euler, self.schedule(denoise), disable_pbar=True, seed=0)
 
     @lru_cache(maxsize=len(TARGETS) + 1)  # noqa: B019 (a bench's object lives as long as the process)
     def run(self, first: int, prompt: str = SOURCE) -> tuple[list[Tensor], Tensor]:
-        """The running latents before each step of a prompt's run, and its pictures."""
+        """The running latents before each step of a prompt's run, and its last ones."""
         from comfy.k_diffusion.sampling import sample_euler
         from comfy.samplers import KSAMPLER
 
@@ -82,11 +85,10 @@ class Bench(Stage):
         def sampler(model, x, sigmas, **options):
             return sample_euler(model, x, sigmas, **options | {"callback": lambda moment: latents.append(moment["x"].clone())})
 
-        pictures = self.draw(first, sampler=KSAMPLER(sampler), prompt=prompt)
-        return latents, pictures
+        return latents, self.draw(first, sampler=KSAMPLER(sampler), prompt=prompt)
 
     def drawn_on(self, latent: Tensor, step: int, prompt: str, first: int) -> Tensor:
-        """Pictures from running latents at a step."""
+        """Latents at the end of a run from running ones at a step."""
         from comfy.k_diffusion.sampling import sample_euler
         from comfy.samplers import KSAMPLER
 
@@ -100,28 +102,8 @@ class Bench(Stage):
         return self.run(first)[1]
 
     @cache  # noqa: B019 (a bench's object lives as long as the process)
-    def direction(self, name: str, objective: str = ""):
-        from safetensors.torch import save_file
-
-        from pack.core.hspace.file import direction_tensors, load_direction
-
-        if not objective:
-            return self.find_direction(name, size(16, 2), 16, size(20, 2), CFG, LEARNED_ON)
-        kept = self.cache / f"{objective} {name}.safetensors"
-        if not kept.exists():
-            self.cache.mkdir(exist_ok=True)
-            tensors, notes = direction_tensors(self.trained(name, objective))
-            save_file(tensors, kept, notes)
-        return load_direction(kept)
-
-    def trained(self, name: str, objective: str):
-        scored = (
-            dict(clip_vision=self.scorer[0], clip=self.clip, source_text=SOURCE, target_text=self.prompt(name), learning_rate=3e-3)
-            if objective == "CLIP directional"
-            else {}
-        )
-        given = dict(objective=objective, images=size(16, 2), epochs=size(3, 1), steps=size(20, 2), seed=LEARNED_ON)
-        return self.train_direction(name, **given, **scored)[0]
+    def direction(self, name: str):
+        return self.find_direction(name, size(16, 2), 16, size(20, 2), CFG, LEARNED_ON)
 
     @cache  # noqa: B019 (a bench's object lives as long as the process)
     def attribute(self, name: str, paper: bool = False):
@@ -136,11 +118,11 @@ class Bench(Stage):
 # Ways: each draws the pictures of a chunk of seeds from first up, for an attribute, at a setting.
 
 
-def h_space(objective: str = "", asymmetric: bool = False) -> Callable[..., Tensor]:
+def h_space(asymmetric: bool = False) -> Callable[..., Tensor]:
     def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
         from pack.nodes.directions import ApplyDirection
 
-        direction = bench.direction(name, objective)
+        direction = bench.direction(name)
         return bench.draw(
             first, model=ApplyDirection.execute(bench.model, direction, strength, 0.0, 0.8, 0.0, "both", asymmetric, False).args[0]
         )
@@ -185,6 +167,18 @@ def blended(bench: Bench, name: str, weight: float, first: int) -> Tensor:
     return bench.drawn_on(torch.lerp(source, target, weight), step, SOURCE, first)
 
 
+def conditioning_moved(bench: Bench, name: str, weight: float, first: int) -> Tensor:
+    """Core's ConditioningAverage of the two prompts, past 1 too, from 0.15 of the run on by ConditioningSetTimestepRange."""
+    from nodes import ConditioningAverage, ConditioningSetTimestepRange
+
+    source, target = bench.encode(SOURCE), bench.encode(bench.prompt(name))
+    (moved,) = ConditioningAverage().addWeighted(target, source, weight)
+    early, late = (
+        ConditioningSetTimestepRange().set_range(part, *window)[0] for part, window in ((source, (0.0, 0.15)), (moved, (0.15, 1.0)))
+    )
+    return bench.draw(first, positive=early + late)
+
+
 def image_to_image(bench: Bench, name: str, denoise: float, first: int) -> Tensor:
     return bench.draw(first, prompt=bench.prompt(name), latent=bench.base(first), denoise=denoise)
 
@@ -201,41 +195,39 @@ def image_guidance(bench: Bench, name: str, factor: float, first: int) -> Tensor
     return bench.draw(first, sampler=steered(lambda x0, _: x0 + coarse(reference.to(x0)) - coarse(x0), steps), prompt=bench.prompt(name))
 
 
-def classifier_guidance(bench: Bench, name: str, scale: float, first: int) -> Tensor:
-    """The source prompt, the foreseen picture moved up the gradient of its likeness to the target text (He et al. 2024, on x0)."""
-    from pack.core.hspace.training import difference
-    from pack.host.scorer import text_embedding
+@dataclass(frozen=True)
+class Way:
+    """A way, the settings that it is drawn at, and what they are called.
 
-    with torch.inference_mode(False), torch.no_grad():
-        change = F.normalize(difference(*(text_embedding(bench.clip, text).clone() for text in (SOURCE, bench.prompt(name)))), dim=0)
-    latent_format = bench.model.get_model_object("latent_format")
+    dial: the setting that stands for strength 1 where the question is whether a way slides, negative ones being its other side;
+    None where it has no such side. unet: it needs a middle block.
+    """
 
-    def edit(x0: Tensor, _: int) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
-            point = x0.clone().requires_grad_(True)
-            likeness = (F.normalize(bench.scorer[1].embed((latent_format.process_out(point) + 1) / 2), dim=1) @ change).sum()
-            (gradient,) = torch.autograd.grad(likeness, point)
-            unit = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
-        return x0 + scale * unit
-
-    return bench.draw(first, sampler=steered(edit, tuple(range(bench.step_at(0.8)))))
+    draw: Callable[[Bench, str, float, int], Tensor]
+    what: str = ""
+    settings: tuple[float, ...] = (1.0,)
+    dial: float | None = None
+    unet: bool = False
 
 
-WAYS: dict[str, tuple[str, tuple[float, ...], Callable[..., Tensor]]] = {
-    "direction from two prompts": ("strength", fewer((1.0, 1.5, 2.0)), h_space()),
-    "the same, asymmetric": ("strength", fewer((1.0, 1.5, 3.0)), h_space(asymmetric=True)),
-    "direction trained by prompt matching": ("strength", fewer((0.5, 1.0, 1.5)), h_space("prompt matching")),
-    "direction trained by CLIP": ("strength", fewer((0.5, 1.0, 1.5)), h_space("CLIP directional")),
-    "AVI, paired": ("strength", fewer((0.5, 1.0, 1.5)), avi()),
-    "AVI, stored": ("strength", fewer((1.0, 1.5, 2.0)), avi(paired=False)),
-    "AVI, the paper's form": ("strength", fewer((0.5, 1.0, 1.5)), avi(paper=True)),
-    "the target prompt": ("", (1.0,), target_prompt),
-    "the prompt switched": ("part of the run", fewer((0.4, 0.25, 0.15)), prompt_switched),
-    "a blend of the latents": ("weight", fewer((0.5, 0.75, 1.0)), blended),
-    "image-to-image": ("denoise", fewer((0.5, 0.7, 0.85)), image_to_image),
-    "image guidance": ("shrunk by", fewer((2.0, 4.0, 8.0)), image_guidance),
-    "classifier guidance": ("length of a step", fewer((12.0, 25.0, 50.0)), classifier_guidance),
+WAYS: dict[str, Way] = {
+    "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 1.5, 2.0, 3.0)), dial=2.0),
+    "AVI, paired": Way(avi(), "strength", fewer((0.5, 0.75, 1.0, 1.5)), dial=1.0),
+    "AVI, the paper's form": Way(avi(paper=True), "strength", fewer((0.5, 1.0, 1.5))),
+    "h-space direction from two prompts": Way(h_space(), "strength", fewer((1.0, 4.0, 8.0)), dial=8.0, unet=True),
+    "the same, asymmetric": Way(h_space(asymmetric=True), "strength", fewer((1.0, 4.0, 8.0)), unet=True),
+    "the target prompt": Way(target_prompt),
+    "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.5, 0.4, 0.3, 0.2))),
+    "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.5, 0.75, 1.0, 1.5)), dial=1.0),
+    "a blend of the latents": Way(blended, "weight", fewer((0.5, 0.75, 1.0))),
+    "image-to-image": Way(image_to_image, "denoise", fewer((0.5, 0.7, 0.85))),
+    "image guidance": Way(image_guidance, "shrunk by", fewer((2.0, 4.0, 8.0))),
 }
+
+
+def ways_of(instrument: str) -> dict[str, Way]:
+    """The ways that an instrument has."""
+    return {name: way for name, way in WAYS.items() if instrument == "portrait" or not way.unet}
 
 
 def named(way: str) -> str:
