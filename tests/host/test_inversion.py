@@ -15,19 +15,19 @@ def back(demo, pack_nodes):
     """Three pictures, inverted: their LATENT, the NOISE, the exact SAMPLER, the sigmas, and the noisy LATENT."""
     importlib.import_module("comfy_extras.nodes_post_processing")  # the host's nodes_latent and this one import each other
     with torch.inference_mode():
-        coarse = torch.nn.functional.interpolate(random(8, COUNT, 3, 4, 4), 16, mode="bicubic") * 0.4
+        coarse = torch.nn.functional.interpolate(random(8, COUNT, 4, 2, 2), 8, mode="bicubic") * 0.4
         return invert(demo, pack_nodes, {"samples": coarse})
 
 
 def invert(demo, pack_nodes, latent):
     sigmas = node("custom_sampler.BasicScheduler", model=demo.model, scheduler="normal", steps=4, denoise=1.0)
-    inputs = dict(model=demo.model, positive=demo.encode("a face"), latent=latent, sigmas=sigmas, refinements=2, tolerance=1e-4)
+    inputs = dict(model=demo.model, positive=demo.encode("a portrait"), latent=latent, sigmas=sigmas, refinements=2, tolerance=1e-4)
     noise, noisy, exact, _ = pack_nodes["SemanticLatents_Invert"].execute(**inputs).args
     return latent, noise, exact, sigmas, noisy
 
 
 def drawn(demo, noise, sampler, sigmas, latent):
-    guider = node("custom_sampler.BasicGuider", model=demo.model, conditioning=demo.encode("a face"))
+    guider = node("custom_sampler.BasicGuider", model=demo.model, conditioning=demo.encode("a portrait"))
     given = dict(noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent)
     return node("custom_sampler.SamplerCustomAdvanced", **given)["samples"]
 
@@ -86,14 +86,14 @@ def test_so_does_an_empty_latent(demo, back, part, rows):
 @pytest.mark.parametrize("part, rows", [*PARTS.values(), *FILLED.values()], ids=[*PARTS, *FILLED])
 def test_the_exact_sampler_returns_to_each_picture(demo, back, part, rows):
     latent, noise, exact, sigmas, _ = back
-    torch.testing.assert_close(drawn(demo, noise, exact, sigmas, part(latent)), latent["samples"][rows], rtol=0, atol=1e-5)
+    torch.testing.assert_close(drawn(demo, noise, exact, sigmas, part(latent)), latent["samples"][rows], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("part, rows", PARTS.values(), ids=PARTS)
 def test_the_noisy_latent_can_be_picked_apart_too(demo, back, part, rows):
     latent, _, exact, sigmas, noisy = back
     again = drawn(demo, node("custom_sampler.DisableNoise"), exact, sigmas, part(noisy))
-    torch.testing.assert_close(again, latent["samples"][rows], rtol=0, atol=1e-5)
+    torch.testing.assert_close(again, latent["samples"][rows], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["SD15", "Flux", "WAN21_T2V"])
@@ -140,9 +140,9 @@ def test_a_number_that_was_not_inverted_is_refused(demo, back):
 def test_a_variant_of_a_picture_is_drawn_from_that_picture_s_start(demo, back, run, sampler_of):
     """Explore Singular Vectors on one picture of the batch."""
     latent, noise, _, sigmas, _ = back
-    euler, guider = sampler_of("euler"), node("custom_sampler.BasicGuider", model=demo.model, conditioning=demo.encode("a face"))
+    euler, guider = sampler_of("euler"), node("custom_sampler.BasicGuider", model=demo.model, conditioning=demo.encode("a portrait"))
     wired = dict(noise=noise, guider=guider, sampler=euler, sigmas=sigmas, latent_image=pick(latent, 2))
     found = run("ExploreSingularVectors", **wired, percent=0.3, triplets="1", gains="1, 0.5", batch_size=0)[0]
     torch.testing.assert_close(found["samples"][:1], drawn(demo, noise, euler, sigmas, pick(latent, 2)), rtol=0, atol=1e-4)
-    unfilled = noise.generate_noise({**found, "samples": torch.zeros(2, 3, 16, 16)})
+    unfilled = noise.generate_noise({**found, "samples": torch.zeros(2, 4, 8, 8)})
     assert torch.equal(unfilled, noise.generate_noise(demo.empty(COUNT))[[2, 2]])

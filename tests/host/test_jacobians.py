@@ -9,7 +9,7 @@ def test_pullback_varies_the_latent_alone(shaped, run, monkeypatch):
     run(
         "DiscoverDirections",
         model=world.model,
-        positive=world.encode("a face"),
+        positive=world.encode("a portrait"),
         negative=world.encode(""),
         method="pullback",
         latent=world.empty(size=8),

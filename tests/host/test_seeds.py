@@ -10,9 +10,9 @@ DIRECTIONS = dict(images=2, steps=2, cfg=2.0)
 @pytest.fixture
 def place(demo, sampler_of):
     model = dict(model=demo.model, negative=demo.encode(""), latent=demo.empty())
-    pair = dict(source=demo.encode("a face"), target=demo.encode("a face, beard"))
+    pair = dict(source=demo.encode("a portrait"), target=demo.encode("a portrait, beard"))
     sampled = dict(vae=demo.vae, sampler=sampler_of("euler"), sigmas=demo.sigmas(4))
-    return model, pair, sampled, dict(positive=demo.encode("a face"))
+    return model, pair, sampled, dict(positive=demo.encode("a portrait"))
 
 
 def schema_defaults(pack_nodes, name):

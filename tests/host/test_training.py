@@ -22,7 +22,7 @@ def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_p
     world = shaped("SD15") if in_place else demo
     model = FreeU_V2.execute(world.model, b1=1.3, b2=1.4, s1=0.9, s2=0.2).args[0] if in_place else world.model
     noise, sigmas = noise_for(model, world.empty(), 2, 0), schedule(model, 3)[:2]
-    prompts = {"positive": world.encode("a face"), "negative": world.encode(""), "target": world.encode("a face, blue hair")}
+    prompts = {"positive": world.encode("a portrait"), "negative": world.encode(""), "target": world.encode("a portrait, blue hair")}
 
     def first_update(bias=0.0):
         def begin(size, device):

@@ -57,7 +57,7 @@ def test_a_run_outside_of_a_window_is_not_edited_and_the_log_says_so_once(demo, 
     assert "attribute: a run ends before 0.5" in caplog.text
 
     caplog.clear()
-    large = {"samples": torch.zeros(1, 3, 24, 24)}
+    large = {"samples": torch.zeros(1, 4, 12, 12)}
     plain = second_pass(demo, sampler_of("euler"), late, large)
     assert torch.equal(second_pass(demo, with_attribute(run, sampler_of("euler"), attribute), late, large), plain)
     assert "of another size than it was learned at" in caplog.text
