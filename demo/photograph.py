@@ -15,8 +15,9 @@ from PIL import Image, ImageFilter
 
 from . import PICTURES, drawing, faces
 
-FRIENDLY = {"glasses": "none", "hat": "none", "earrings": "none", "shirt": "blue", "background": "green", "style": "wavy", "hair": "brown"}
-FRIENDLY |= {"hair_length": 0.75, "beard": 0.0, "smile": 0.6, "mouth": 0.0, "age": 0.15, "skin": 0.3, "light": 0.0, "turn": 0.1, "eyes": 0.3}
+PLAIN = {"glasses": "none", "hat": "none", "earrings": "none", "beard": 0.0, "mouth": 0.0, "light": 0.0, "turn": 0.1}
+FRIENDLY = {"smile": 0.6, "age": 0.15, "skin": 0.3, "eyes": 0.3, "style": "wavy", "hair": "brown", "hair_length": 0.75}
+CLOTHED = {"shirt": "blue", "background": "green"}
 
 
 def photographed(face: faces.Face, size: int = faces.SIZE, seed: int = 0) -> np.ndarray:
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PICTURES, help="the folder to write to, demo/pictures/ if left out")
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
-    face = faces.sample_face(np.random.default_rng(19), **FRIENDLY)
+    face = faces.sample_face(np.random.default_rng(19), **PLAIN, **FRIENDLY, **CLOTHED)
     Image.fromarray(drawing.render(face)).save(folder / "semantic_latents_face_drawn.png")
     Image.fromarray(photographed(face)).save(folder / "semantic_latents_face_photograph_like.png")
     print(*(f"{name}: {value}" for name, value in {**face.labels, **face.numbers}.items()), sep="\n")
