@@ -1,6 +1,8 @@
-"""The portrait models' training: that each part learns, goes on where it stopped, and ends as a checkpoint the host loads."""
+"""The demo models' training: that each part learns, goes on where it stopped, and ends as a checkpoint the host loads."""
 
 import dataclasses
+import json
+import sys
 import time
 
 import numpy as np
@@ -8,7 +10,23 @@ import pytest
 import torch
 
 pytest.importorskip("blend2d", reason="drawing faces needs the vector library")
-from pack.demo import captions, config, data, diffusion, judge, network, optimiser, runs, text, vae
+from pack.demo import (
+    JUDGES,
+    WEIGHTS,
+    assemble,
+    captions,
+    config,
+    data,
+    diffusion,
+    judge,
+    network,
+    optimiser,
+    readers,
+    runs,
+    scorer,
+    text,
+    vae,
+)
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +176,63 @@ def test_training_goes_on_where_it_stopped(store, tmp_path):
     assert counts["step"] == "3"
     assert counts["seen"] == "6"
     assert all(torch.isfinite(value).all() for value in runs.read(tmp_path / diffusion.FILES["dit"])[0].values())
+
+
+def test_what_was_kept_of_a_run_is_put_back(tmp_path):
+    def parts():
+        model = torch.nn.Linear(3, 2)
+        return model, torch.optim.AdamW(model.parameters(), 0.1)
+
+    model, optimiser_ = parts()
+    model(torch.ones(1, 3)).sum().backward()
+    optimiser_.step()
+    runs.keep_state(tmp_path / "state", 7, model, optimiser_)
+    again, other = parts()
+    assert runs.restored(tmp_path / "state", again, other) == 7
+    assert torch.equal(again.weight, model.weight)
+    assert torch.equal(other.state[again.weight]["exp_avg"], optimiser_.state[model.weight]["exp_avg"])
+    assert runs.restored(tmp_path / "none", *parts()) == 0
+
+
+@pytest.mark.parametrize("kind, family", [("unet", "Portrait"), ("dit", "PortraitDiT")])
+def test_the_parts_of_a_run_become_a_checkpoint_that_the_host_loads(kind, family, tmp_path, pack_nodes):
+    import comfy.sd
+
+    torch.manual_seed(4)
+    part, codec, encoder = diffusion.KINDS[kind](diffusion.RECIPES[kind], "cpu").network, network.vae(), network.text_model()
+    written = [runs.half(module.state_dict()) for module in (part, codec, encoder)]
+    runs.write(tmp_path / diffusion.FILES[kind], written[0])
+    shared = [{prefix + key: value for key, value in some.items()} for prefix, some in zip(("vae.", "text."), written[1:])]
+    runs.write(tmp_path / "portrait_shared.safetensors", shared[0] | shared[1])
+    (path,) = assemble.assemble(tmp_path, tmp_path)
+    assert path.name in {file.name for file in WEIGHTS.iterdir()}
+    model, clip, vae_ = comfy.sd.load_checkpoint_guess_config(str(path))[:3]
+    assert type(model.model.model_config).__name__ == family
+    loaded = model.model.diffusion_model, vae_.first_stage_model, clip.cond_stage_model.clip_l.transformer
+    for module, given in zip(loaded, written):
+        found = module.state_dict()
+        assert given.keys() <= found.keys()
+        assert all(torch.equal(found[key].half(), value) for key, value in given.items())
+
+
+def test_judge_and_scorer_are_trained_further_on_the_checkpoint_s_vae_and_measured(tmp_path, monkeypatch, capsys):
+    """One step of each, in which the judge hardly moves from where it began."""
+
+    def told(*options):
+        monkeypatch.setattr(sys, "argv", ["readers", str(tmp_path), "--drawn", "32", "--faces", "8", *options])
+        readers.main()
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name, count in (("UNSEEN", 4), ("BATCH", 8), ("TRIPPED", 2)):
+        monkeypatch.setattr(readers, name, count)
+    assert "judge: 8 faces" in told("--part", "judge")
+    begun, trained = judge.load(JUDGES).state_dict(), judge.load(tmp_path).state_dict()
+    moves = [float((trained[name] - begun[name]).abs().max()) for name in begun]
+    assert 0 < max(moves) < 1e-3
+    assert "scorer: 8 faces" in told("--part", "scorer")
+    assert not torch.equal(scorer.load(tmp_path).visual_projection.weight, network.scorer().visual_projection.weight)
+    figures = json.loads((told("--figures"), (tmp_path / "figures_readers.json").read_text())[1])
+    assert figures["vae"]["psnr_mean"] > 33
+    assert figures["judge_mean_accuracy"] > 0.95
+    assert 0 <= figures["scorer"]["mean"] <= 1
