@@ -26,7 +26,7 @@ def bar_for(latent_format):
 def test_latents_are_shown_in_rows(demo, sent):
     from pack.host.progress import Bar
 
-    latents = torch.full((6, 3, 10, 8), -10.0)
+    latents = torch.full((6, 4, 10, 8), -10.0)
     latents[4] = 10.0
     Bar(2, demo.model).tick(latents, columns=3)
     ((value, total, (kind, picture, _)),) = sent
@@ -76,10 +76,10 @@ def test_explore_fills_its_grid_cell_by_cell(demo, run, sampler_of, sent):
     value, total, _ = sent[-1]
     assert value == total == len(sent)
     assert all(previews)
-    grids = [picture for picture in previews if picture.size == (48, 32)]
+    grids = [picture for picture in previews if picture.size == (24, 16)]
     assert len(grids) % 3 == 0
-    assert previews[0].size == (16, 16)
-    first, last = ([grid.crop(cell).tobytes() for grid in grids] for cell in ((0, 0, 32, 16), (16, 16, 48, 32)))
+    assert previews[0].size == (8, 8)
+    first, last = ([grid.crop(cell).tobytes() for grid in grids] for cell in ((0, 0, 16, 8), (8, 8, 24, 16)))
     steps = len(grids) // 3
     assert len(set(first[:steps])) == steps
     assert len(set(first[steps:])) == 1
@@ -95,8 +95,8 @@ def test_training_an_attribute_shows_its_pairs_and_then_its_result(demo, run, sa
         **settings
         | dict(
             model=demo.model,
-            source=demo.encode("a face"),
-            target=demo.encode("a face, beard"),
+            source=demo.encode("a portrait"),
+            target=demo.encode("a portrait, beard"),
             negative=demo.encode(""),
             vae=demo.vae,
             sampler=given["sampler"],
@@ -107,11 +107,7 @@ def test_training_an_attribute_shows_its_pairs_and_then_its_result(demo, run, sa
     )
     *ticks, (value, total, last) = sent
     assert ticks[-1][:2] == (value, total) == (len(ticks), len(ticks))
-    assert {preview[1].size for *_, preview in ticks} == {
-        (16, 16),
-        (32, 16),
-        (48, 16),
-    }
+    assert {preview[1].size for *_, preview in ticks} == {(8, 8), (16, 8), (24, 8)}
     assert shows(last, picture)
 
 
@@ -120,7 +116,7 @@ def test_a_schedule_s_last_preview_is_its_plot(demo, run, sent):
     *_, picture = run(
         "EditingSchedule",
         model=demo.model,
-        positive=demo.encode("a face"),
+        positive=demo.encode("a portrait"),
         negative=demo.encode(""),
         vae=demo.vae,
         latent=demo.empty(),

@@ -60,7 +60,7 @@ class Run:
 
         import nodes
 
-        (positive,) = nodes.ConditioningSetArea().append(demo.encode("a face, red hair"), 64, 64, 0, 0, 1.0)
+        (positive,) = nodes.ConditioningSetArea().append(demo.encode("a portrait, red hair"), 64, 64, 0, 0, 1.0)
         (positive,) = nodes.ConditioningSetTimestepRange().set_range(positive, 0.0, 1.0)
         self.model = FreeU_V2.execute(demo.model, 1.0, 1.0, 1.0, 1.0).args[0].clone()
         self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", self.see_call)
@@ -70,7 +70,7 @@ class Run:
         guider.inner_set_conds({"positive": positive, "negative": demo.encode("")})
         guider.set_cfg(2.0)
         sigmas = comfy.samplers.calculate_sigmas(self.model.get_model_object("model_sampling"), "normal", 2)
-        noise = torch.zeros(1, 3, 16, 16)
+        noise = torch.zeros(1, 4, 8, 8)
         self.ksampler = comfy.samplers.KSAMPLER(self.sampler)
         extras = {**conditioning_of(demo), "control_apply_to_uncond": True}
         self.extras = comfy.sampler_helpers.convert_cond([[torch.zeros(1, 1, 8), extras]])[0]
@@ -145,7 +145,7 @@ def conditioning_of(demo):
 
     import nodes
 
-    prompt = demo.encode("a face")
+    prompt = demo.encode("a portrait")
     (prompt,) = nodes.ConditioningSetArea().append(prompt, 64, 64, 0, 0, 1.0)
     (prompt,) = nodes.ConditioningSetMask().append(prompt, torch.ones(1, 8, 8), "mask bounds", 1.0)
     (prompt,) = nodes.ControlNetApply().apply_controlnet(prompt, Control(), torch.zeros(1, 8, 8, 3), 1.0)
@@ -357,13 +357,7 @@ def imported(path):
     }
 
 
-FILES = [
-    *ROOT.glob("host/*.py"),
-    *ROOT.glob("nodes/*.py"),
-    ROOT / "demo/__init__.py",
-    ROOT / "demo/family.py",
-    ROOT / "demo/portrait/family.py",
-]
+FILES = [*ROOT.glob("host/*.py"), *ROOT.glob("nodes/*.py"), ROOT / "demo/__init__.py", ROOT / "demo/family.py"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
