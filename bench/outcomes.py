@@ -12,7 +12,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import size
 from stage import kept_at
-from ways import CHUNK, SLIDES, STRENGTHS, TARGETS, Way, named
+from ways import CHUNK, SLIDES, STRENGTHS, TARGETS, Way
 
 EQUAL = 0.8
 RESAMPLES = size(1000, 10)
@@ -93,7 +93,7 @@ def frontier_rows(outcomes: Outcomes) -> list[str]:
         more = "" if title == reference else with_interval(*outcomes.beside(title, reference))
         identity, outside = (outcomes.found[what][title, outcomes.nearest(title)].mean() for what in ("identity", "outside"))
         rows.append(
-            f"| {named(title)}{f', by {way.what}' if way.what else ''} | {cells} "
+            f"| {title}{f', by {way.what}' if way.what else ''} | {cells} "
             f"| {with_interval(*outcomes.interval(outcomes.reached(title)))} | {more} | {identity:.2f}, {outside:.1f} |"
         )
     return rows
@@ -153,7 +153,7 @@ def slide_rows(data: dict[str, dict[str, list]], ways: dict[str, Way]) -> list[s
                 sign = 1 if TARGETS[name] > (low + high) / 2 else -1
                 jump = f"{np.median(found.jumps):.2f} ({len(found.jumps)} of {len(found.rank)})" if len(found.jumps) else "none has"
                 ranks, minus, plus = sign * found.rank, -sign * found.minus.mean(), sign * found.plus.mean()
-                words = f"{named(title)} | {name.replace('_', ' ')} | {ranks.mean():.2f} ({ranks.min():.2f})"
+                words = f"{title} | {name.replace('_', ' ')} | {ranks.mean():.2f} ({ranks.min():.2f})"
                 rows.append(f"| {words} | {jump} | {minus:+.2f} | {plus:+.2f} |")
     return rows
 
@@ -165,7 +165,7 @@ def attribute_rows(outcomes: Outcomes) -> list[str]:
     for title, way in outcomes.ways.items():
         setting = outcomes.nearest(title)
         rows.append(
-            f"| {named(title)}{f', {way.what} {setting:g}' if way.what else ''} | "
+            f"| {title}{f', {way.what} {setting:g}' if way.what else ''} | "
             + " | ".join(f"{hit.mean():.0%}" for hit in outcomes.hit[title, setting])
             + " |"
         )
@@ -179,7 +179,7 @@ def figure(outcomes: Outcomes, path: Path) -> None:
     axes = chart.add_subplot(xlabel="success", ylabel="other attributes kept")
     for i, way in enumerate(outcomes.ways):
         points = np.array(outcomes.curve(way, np.arange(outcomes.count)))
-        axes.plot(*points.T, marker="osD^v"[i % 5], color=f"C{i % 10}", linestyle="-" if i < 7 else "--", label=named(way), markersize=4)
+        axes.plot(*points.T, marker="osD^v"[i % 5], color=f"C{i % 10}", linestyle="-" if i < 7 else "--", label=way, markersize=4)
     axes.axvline(EQUAL, color="0.7", zorder=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")

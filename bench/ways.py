@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -23,28 +22,27 @@ TARGETS: dict[str, str | float] = {
     "glasses": "sunglasses",
     "beard": 0.75,
     "age": 0.85,
-    "hair_length": 0.8,
-    "hat": "hat",
     "background": "green",
     "light": -0.7,
 }
 TARGETS = size(TARGETS, {"smile": 0.7})
-SLIDES = size(("smile", "age", "beard", "light"), ("smile",))  # continuous attributes, for the question whether a way slides
+SLIDES = size(("smile", "beard", "light"), ("smile",))  # continuous attributes, for the question whether a way slides
 STRENGTHS = fewer((-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0), 2)
 CACHE = ROOT / "bench/.cache"
-PAPER = {"branch": 0.0, "ahead": 0.12, "residual": False, "percent": 0.5}
-NAMES = {"AVI, the paper's form": "AVI, the paper's form in part (2 of 4 loss terms, no network)"}  # where a key of the data says too much
 SCHEDULERS = {"portrait": "normal", "portrait-dit": "simple"}
 
 
 class Bench(Stage):
-    """The ways on one instrument, on a chunk of seeds at a time."""
+    """The ways on one instrument, on a chunk of seeds at a time.
+
+    count: how many seeds a chunk has.
+    """
 
     def __init__(self, instrument: str):
         from comfy.samplers import sampler_object
 
         super().__init__(TARGETS, instrument)
-        self.instrument, self.euler = instrument, sampler_object("euler")
+        self.instrument, self.euler, self.count = instrument, sampler_object("euler"), CHUNK
         self.sigmas = self.schedule()
         self.levels = self.model.get_model_object("model_sampling")
 
@@ -67,7 +65,7 @@ class Bench(Stage):
         """Latents of a chunk of seeds; positive: conditioning in place of a prompt's."""
         import comfy.samplers
 
-        noise = self.noise(CHUNK, first)
+        noise = self.noise(self.count, first)
         guider = comfy.samplers.CFGGuider(model or self.model)
         guider.set_conds(positive or self.encode(prompt), self.encode(""))
         guider.set_cfg(CFG)
@@ -106,9 +104,8 @@ class Bench(Stage):
         return self.find_direction(name, size(16, 2), 16, size(20, 2), CFG, LEARNED_ON)
 
     @cache  # noqa: B019 (a bench's object lives as long as the process)
-    def attribute(self, name: str, paper: bool = False):
-        form = {"seeds": 1, **PAPER} if paper else {"seeds": size(16, 1)}
-        return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, **form)
+    def attribute(self, name: str):
+        return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=size(16, 1))
 
     def step_at(self, percent: float) -> int:
         level = self.levels.percent_to_sigma(percent)
@@ -130,30 +127,31 @@ def h_space(asymmetric: bool = False) -> Callable[..., Tensor]:
     return way
 
 
-def avi(paired: bool = True, paper: bool = False) -> Callable[..., Tensor]:
+def avi(paired: bool = True) -> Callable[..., Tensor]:
     def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
         from pack.nodes.avi import ApplyAttribute
 
         target = bench.encode(bench.prompt(name)) if paired else None
-        return bench.draw(first, sampler=ApplyAttribute.execute(bench.euler, bench.attribute(name, paper), strength, 0.0, target).args[0])
+        return bench.draw(first, sampler=ApplyAttribute.execute(bench.euler, bench.attribute(name), strength, 0.0, target).args[0])
+
+    return way
+
+
+def contrast(place: str) -> Callable[..., Tensor]:
+    """The contrast of the two prompts, live, from 0.15 to 0.8 of the run."""
+
+    def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
+        from pack.core.hspace.injection import Window
+        from pack.host.contrasts import Contrast, with_contrast
+
+        edit = Contrast(bench.encode(bench.prompt(name)), bench.encode(SOURCE), place, strength, Window(0.15, 0.8))
+        return bench.draw(first, model=with_contrast(bench.model, edit))
 
     return way
 
 
 def target_prompt(bench: Bench, name: str, _: float, first: int) -> Tensor:
     return bench.run(first, bench.prompt(name))[1]
-
-
-def steered(edit: Callable[[Tensor, int], Tensor], steps: tuple[int, ...]):
-    """A SAMPLER, euler, with an edit of the foreseen picture at some steps."""
-    from comfy.k_diffusion.sampling import sample_euler
-    from comfy.samplers import KSAMPLER
-
-    from pack.core.sampling.steering import sample_steered
-
-    return KSAMPLER(
-        lambda model, x, sigmas, **options: sample_steered(sample_euler, model, x, sigmas, edit=edit, steps=steps, target="x0", **options)
-    )
 
 
 def prompt_switched(bench: Bench, name: str, percent: float, first: int) -> Tensor:
@@ -183,18 +181,6 @@ def image_to_image(bench: Bench, name: str, denoise: float, first: int) -> Tenso
     return bench.draw(first, prompt=bench.prompt(name), latent=bench.base(first), denoise=denoise)
 
 
-def image_guidance(bench: Bench, name: str, factor: float, first: int) -> Tensor:
-    """The target prompt, its foreseen picture drawn to the unedited one in what is left after shrinking by a factor (Choi et al. 2021)."""
-    base, latent_format = bench.base(first), bench.model.get_model_object("latent_format")
-    reference = latent_format.process_in(base)
-
-    def coarse(x: Tensor) -> Tensor:
-        return F.interpolate(F.avg_pool2d(x, int(factor)), x.shape[-2:], mode="bilinear")
-
-    steps = tuple(range(bench.step_at(0.5)))
-    return bench.draw(first, sampler=steered(lambda x0, _: x0 + coarse(reference.to(x0)) - coarse(x0), steps), prompt=bench.prompt(name))
-
-
 @dataclass(frozen=True)
 class Way:
     """A way, the settings that it is drawn at, and what they are called.
@@ -211,25 +197,19 @@ class Way:
 
 
 WAYS: dict[str, Way] = {
+    "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((0.5, 0.75, 1.0)), dial=1.0, unet=True),
+    "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.5, 0.75, 1.0)), dial=1.0),
     "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 1.5, 2.0, 3.0)), dial=2.0),
-    "AVI, paired": Way(avi(), "strength", fewer((0.5, 0.75, 1.0, 1.5)), dial=1.0),
-    "AVI, the paper's form": Way(avi(paper=True), "strength", fewer((0.5, 1.0, 1.5))),
-    "h-space direction from two prompts": Way(h_space(), "strength", fewer((1.0, 4.0, 8.0)), dial=8.0, unet=True),
-    "the same, asymmetric": Way(h_space(asymmetric=True), "strength", fewer((1.0, 4.0, 8.0)), unet=True),
+    "AVI, paired": Way(avi(), "strength", fewer((0.5, 0.75, 1.0)), dial=1.0),
+    "h-space direction from two prompts": Way(h_space(), "strength", fewer((1.0, 4.0, 8.0)), unet=True),
     "the target prompt": Way(target_prompt),
-    "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.5, 0.4, 0.3, 0.2))),
-    "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.5, 0.75, 1.0, 1.5)), dial=1.0),
-    "a blend of the latents": Way(blended, "weight", fewer((0.5, 0.75, 1.0))),
+    "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.5, 0.4, 0.3))),
+    "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.5, 0.75, 1.0)), dial=1.0),
+    "a blend of the latents": Way(blended, "weight", fewer((0.5, 0.75))),
     "image-to-image": Way(image_to_image, "denoise", fewer((0.5, 0.7, 0.85))),
-    "image guidance": Way(image_guidance, "shrunk by", fewer((2.0, 4.0, 8.0))),
 }
 
 
 def ways_of(instrument: str) -> dict[str, Way]:
     """The ways that an instrument has."""
     return {name: way for name, way in WAYS.items() if instrument == "portrait" or not way.unet}
-
-
-def named(way: str) -> str:
-    """What a way is called on the page."""
-    return NAMES.get(way, way)

@@ -1,0 +1,279 @@
+"""Sliders from two prompts that act where a prompt enters: at each cross-attention, or on what the model foresees.
+
+The contrast of the two prompts is taken live, for the very activations or the very noisy latent of the run. At a cross-attention that
+is what the words do there, layer by layer, without what the layers before did; so no layer counts another's part again. A patched
+model carries its contrasts as a tuple in its transformer options, so that stacking, cloning and disconnecting are the host's own.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from comfy.ldm.modules.attention import CrossAttention, SpatialTransformer
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from comfy.samplers import CFGGuider
+from torch import Tensor, nn
+
+from ..core.hspace.injection import Window, mask_for
+from .compiled import seen_by_patches
+from .denoisers import NoiseLevels
+from .options import CONTRAST_PLAN, CONTRASTS, NETWORK, sigma_of
+from .other_patches import why_not_reached
+from .progress import tell_once
+from .types import CLIP, Conditioning, Sampler, WrapperExecutor
+from .windows import RunWindows
+
+Place = Literal["cross-attention", "prediction"]
+Entries = list[dict[str, Any]]  # a prompt's parts as a guider has them
+KEY = "semantic_latents_contrasts"
+OF_ITS_OWN = ("area", "mask", "mask_strength", "set_area_to_bounds", "strength", "start_percent", "end_percent", "uuid", "default")
+NO_GUIDER = (
+    "model: this sampler node calls the model without the host's guider, so a slider cannot tell which step it is at. "
+    "Use KSampler, SamplerCustom or SamplerCustomAdvanced."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """What the prompt `plus` does beyond `minus`, on a model: where, how strong, when, and in which part of the picture.
+
+    mask: (b or 1, h, w) in 0..1, or None for all of it.
+    """
+
+    plus: Conditioning
+    minus: Conditioning
+    place: Place
+    strength: float
+    window: Window
+    mask: Tensor | None = None
+
+    def on(self, size: tuple[int, int], like: Tensor) -> Tensor | float:
+        """Its mask (b or 1, 1, h, w) for cells of this height and width, as a tensor like another; 1 if it has none."""
+        return 1.0 if self.mask is None else mask_for(self.mask, size).to(like)
+
+
+def has_cross_attention(model: ModelPatcher) -> bool:
+    """Whether the model is a UNet whose cross-attention layers this pack knows."""
+    return any(isinstance(part, SpatialTransformer) for part in model.model.diffusion_model.modules())
+
+
+def with_contrast(model: ModelPatcher, contrast: Contrast) -> ModelPatcher:
+    """A clone of the model that carries one more contrast. Raises ValueError for a model without the place."""
+    if contrast.place == "cross-attention" and not has_cross_attention(model):
+        raise ValueError(
+            "place: cross-attention is known in the UNets of SD 1.x, SD 2.x and SDXL, and this model is none. Choose prediction, which "
+            "every model has."
+        )
+    patched = seen_by_patches(model) if contrast.place == "cross-attention" else model.clone()
+    options = patched.model_options["transformer_options"]
+    before: tuple[Contrast, ...] = options.get(CONTRASTS, ())
+    if not before:
+        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, plan_run)
+        patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, add_to_predictions)
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, tell_network)
+    if contrast.place == "cross-attention" and not any(one.place == "cross-attention" for one in before):
+        patched.set_model_attn2_patch(keep_input)
+        patched.set_model_attn2_output_patch(add_to_attention)
+    options[CONTRASTS] = (*before, contrast)
+    return patched
+
+
+def encoded(clip: CLIP, wanted: str, without: str, name: str) -> tuple[Conditioning, Conditioning]:
+    """The prompts of a slider; ValueError that names the input of the wanted words if they condition the model as the others do."""
+    plus, minus = (clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in (wanted, without))
+    if same_conditioning(plus, minus):
+        raise ValueError(
+            f"{name}: {wanted!r} conditions this model exactly as without, {without!r}, does, so that the slider would change nothing. "
+            "Write what shall be different in words that the model's CLIP knows."
+        )
+    return plus, minus
+
+
+def same_conditioning(first: Conditioning, second: Conditioning) -> bool:
+    """Whether two prompts are the same to the model."""
+
+    def equal(one: Tensor | None, other: Tensor | None) -> bool:
+        if one is None or other is None:
+            return one is other
+        return one.shape == other.shape and torch.equal(one, other)
+
+    return len(first) == len(second) and all(
+        equal(one, other) and equal(extras.get("pooled_output"), others.get("pooled_output"))
+        for (one, extras), (other, others) in zip(first, second, strict=True)
+    )
+
+
+class ContrastPlan:
+    """All that one run needs of its contrasts, and which of them acted.
+
+    sigmas: (steps + 1,) noise levels of the run. latent: the shape (b, c, ..., h, w) of what the run makes.
+    """
+
+    def __init__(self, contrasts: tuple[Contrast, ...], sigmas: list[float], levels: NoiseLevels, guider: CFGGuider, latent: torch.Size):
+        self.contrasts, self.guider, self.latent = contrasts, guider, latent
+        self.windows = RunWindows(sigmas, levels)
+        self.asked, self.acted = set[Contrast](), set[Contrast]()
+        self.inputs: dict[torch.device, Tensor] = {}  # what the cross-attention at work on a device was given
+        for contrast in contrasts:
+            if not any(self.windows.weights(contrast.window)):
+                self.windows.check_missed(contrast.window)
+                window = f"{contrast.window.start:g} to {contrast.window.end:g}"
+                tell_once(contrast, f"start_percent, end_percent: a run lies outside of {window}, so a slider does not act in it.")
+
+    def active(self, place: Place, sigma: float) -> list[tuple[int, Contrast, float]]:
+        """The contrasts of a place that act at a noise level: their numbers, themselves, and how strong they are there."""
+        found = [
+            (i, contrast, contrast.strength * self.windows.weight(contrast.window, sigma))
+            for i, contrast in enumerate(self.contrasts)
+            if contrast.place == place
+        ]
+        return [entry for entry in found if entry[2]]
+
+    def prompts(self, number: int) -> tuple[Entries, Entries]:
+        """The two prompts of a contrast, as the host has prepared them for this run."""
+        conds = self.guider.conds
+        return conds[name_of(number, "plus")], conds[name_of(number, "minus")]
+
+    def check(self) -> None:
+        """Raise ValueError if a contrast was to act and did not."""
+        if self.asked - self.acted:
+            raise ValueError(
+                f"model: a slider did not act, as no call in its range reached its place: {why_not_reached(self.guider.model_options)}. "
+                "Connect the model without that patch."
+            )
+
+
+def name_of(number: int, side: str) -> str:
+    return f"{KEY}_{number}_{side}"
+
+
+def plan_run(
+    executor: WrapperExecutor, noise: Tensor, latent_image: Tensor, sampler: Sampler, sigmas: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    """OUTER_SAMPLE wrapper: put the contrasts' prompts beside the run's own, and leave the plan where the other wrappers find it."""
+    guider = executor.class_obj
+    options = guider.model_options["transformer_options"]
+    contrasts = options[CONTRASTS]
+    levels = guider.model_patcher.get_model_object("model_sampling")
+    plan = options[CONTRAST_PLAN] = ContrastPlan(contrasts, sigmas.tolist(), levels, guider, noise.shape)
+    for number, contrast in enumerate(contrasts):
+        for side, prompt in (("plus", contrast.plus), ("minus", contrast.minus)):
+            guider.conds[name_of(number, side)] = beside(guider.conds, prompt)
+    try:
+        result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    finally:
+        options.pop(CONTRAST_PLAN)
+    plan.check()
+    return result
+
+
+def beside(conds: dict[str, Entries], prompt: Conditioning) -> Entries:
+    """A prompt under all that the run's own prompt comes with: ControlNets, references, guidance; for the whole picture, in all steps."""
+    own = next(iter(conds.get("positive") or next(iter(conds.values()))), {})
+    shared = {key: value for key, value in own.items() if key not in OF_ITS_OWN}
+    return [{**shared, **extras, "cross_attn": embedding, "uuid": uuid.uuid4()} for embedding, extras in prompt]
+
+
+def add_to_predictions(
+    executor: WrapperExecutor, model: BaseModel, conds: list[Entries | None], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
+) -> list[Tensor]:
+    """CALC_COND_BATCH wrapper: D + s m (D(plus) - D(minus)) for each prompt's foreseen picture D; the two prompts go in the same batch."""
+    plan = model_options.get("transformer_options", {}).get(CONTRAST_PLAN)
+    if plan is None:
+        raise ValueError(NO_GUIDER)
+    sigma = float(timestep.flatten()[0])
+    plan.asked |= {contrast for _, contrast, _ in plan.active("cross-attention", sigma)}
+    active = plan.active("prediction", sigma)
+    if not active:
+        return executor(model, conds, x, timestep, model_options)
+    sides = [side for number, _, _ in active for side in plan.prompts(number)]
+    outputs = list(executor(model, [*conds, *sides], x, timestep, model_options))
+    own, further = outputs[: len(conds)], outputs[len(conds) :]
+    for (_, contrast, amount), plus, minus in zip(active, further[::2], further[1::2], strict=True):
+        mask = contrast.on(size_of(x), x)
+        if isinstance(mask, Tensor) and x.ndim == 5:
+            mask = mask[:, :, None]
+        change = amount * mask * (plus - minus)
+        own = [output if cond is None else output + change for output, cond in zip(own, conds, strict=True)]
+        plan.asked.add(contrast), plan.acted.add(contrast)
+    return own
+
+
+def size_of(x: Tensor) -> tuple[int, int]:
+    height, width = x.shape[-2:]
+    return height, width
+
+
+def tell_network(
+    executor: WrapperExecutor,
+    x: Tensor,
+    timesteps: Tensor | None = None,
+    context: Tensor | None = None,
+    y: Tensor | None = None,
+    control: dict[str, list[Any]] | None = None,
+    transformer_options: dict[str, Any] = {},
+    **kwargs: Any,
+) -> Tensor:
+    """DIFFUSION_MODEL wrapper: tell the patches inside which network they are in."""
+    return executor(x, timesteps, context, y, control, {**transformer_options, NETWORK: executor.class_obj}, **kwargs)
+
+
+def keep_input(n: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """The attn2 patch: remembers what goes into the cross-attention."""
+    plan = options.get(CONTRAST_PLAN)
+    if plan is None:
+        raise ValueError(NO_GUIDER)
+    if plan.active("cross-attention", sigma_of(options)):
+        plan.inputs[n.device] = n
+    return n, context, value
+
+
+def add_to_attention(n: Tensor, options: dict[str, Any]) -> Tensor:
+    """The attn2 output patch: out + s m (attention(input, plus) - attention(input, minus)), both at the run's own input."""
+    plan = options[CONTRAST_PLAN]
+    active = plan.active("cross-attention", sigma_of(options))
+    if not active:
+        return n
+    given, layer = plan.inputs.pop(n.device), layer_of(options)
+    for number, contrast, amount in active:
+        plus, minus = (context_of(entries, given) for entries in plan.prompts(number))
+        with_plus, with_minus = (layer(given, context=context) for context in (plus, minus))
+        mask = on_tokens(contrast, plan, options, n)
+        n = n + (amount * mask * (with_plus - with_minus)).to(n.dtype)
+        plan.acted.add(contrast)
+    return n
+
+
+def layer_of(options: dict[str, Any]) -> CrossAttention:
+    """The cross-attention layer that a patch is in."""
+    (kind, number), network = options["block"], options[NETWORK]
+    block: nn.Module = network.middle_block if kind == "middle" else getattr(network, f"{kind}_blocks")[number]
+    (transformer,) = (part for part in block.children() if isinstance(part, SpatialTransformer))
+    return transformer.transformer_blocks[options["block_index"]].attn2
+
+
+def context_of(entries: Entries, given: Tensor) -> Tensor:
+    """A prompt's context (rows, tokens, c) for as many rows as a layer was given."""
+    context: Tensor = entries[0]["model_conds"]["c_crossattn"].cond
+    return context[:1].to(given).expand(len(given), -1, -1)
+
+
+def on_tokens(contrast: Contrast, plan: ContrastPlan, options: dict[str, Any], n: Tensor) -> Tensor | float:
+    """The contrast's mask for the tokens (rows, h w, c) of a layer; 1 if it has none."""
+    if contrast.mask is None:
+        return 1.0
+    if tuple(options["original_shape"][-2:]) != tuple(plan.latent[-2:]):
+        raise ValueError(
+            "mask: the model is called on a part of the picture (a tiled or splitting patch, an area, context windows), and which part "
+            "cannot be told. Connect the slider without a mask, or the model without that patch."
+        )
+    height, width = options["activations_shape"][-2:]
+    mask = contrast.on((height, width), n)
+    assert isinstance(mask, Tensor)
+    tokens = mask.flatten(1)[..., None]
+    return tokens if len(tokens) == 1 else tokens.repeat(len(n) // len(tokens), 1, 1)
