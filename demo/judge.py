@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -110,15 +111,22 @@ class Faces(runs.Pictures):
         return self.small[chosen].float() / 127.5 - 1
 
 
-def round_trips(store: Store, model, device: str, count: int, batch: int = 100) -> torch.Tensor:
-    """Faces 0 to `count` through the VAE, at the judge's size, uint8 (count, 3, 128, 128)."""
-    out = []
+def round_trips(store: Store, folder: Path, device: str, count: int, batch: int = 100) -> torch.Tensor:
+    """Faces 0 to `count` through the folder's VAE, at the judge's size, uint8 (count, 3, 128, 128); the folder keeps them."""
+    path, out = folder / "tripped.npy", []
+    if path.exists() and len(known := np.load(path, mmap_mode="r")) >= count:
+        return torch.from_numpy(np.array(known[:count])).to(device)
+    model = vae.load(folder, device)
     for start in range(0, count, batch):
         images = runs.as_images(torch.from_numpy(np.array(store.pixels[start : min(start + batch, count)])).to(device))
         with torch.autocast(device, torch.bfloat16):
             back = vae.decode(model, vae.encode(model, images))
         out.append((F.interpolate(back, (SIDE, SIDE), mode="area") * 127.5 + 127.5).round().to(torch.uint8))
-    return torch.cat(out)
+    tripped = torch.cat(out)
+    partial = folder / f".tripped.{os.getpid()}.npy"
+    np.save(partial, tripped.cpu().numpy())
+    partial.replace(path)
+    return tripped
 
 
 def loss_of(judge: Judge, images, labels, shown, numbers, identity) -> torch.Tensor:
@@ -150,7 +158,7 @@ def train(
     """
     torch.manual_seed(2)
     faces, model = Faces(store, device, limit), (Judge() if begin is None else load(begin).requires_grad_(True).train()).to(device)
-    back = round_trips(store, vae.load(folder, device), device, min(tripped, faces.count))
+    back = round_trips(store, folder, device, min(tripped, faces.count))
     optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.02, fused=device == "cuda")
     seen = runs.restored(folder / "judge.state", model, optimiser)
     step = seen // batch

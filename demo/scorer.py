@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from . import config, judge, network, runs, text, vae
+from . import config, judge, network, runs, text
 from .data import CAPTIONS, Store, padded
 from .faces import CATEGORICAL, CONTINUOUS
 
@@ -51,7 +51,7 @@ def train(
     """
     torch.manual_seed(3)
     faces = judge.Faces(store, device, limit)
-    back = judge.round_trips(store, vae.load(folder, device), device, min(tripped, faces.count))
+    back = judge.round_trips(store, folder, device, min(tripped, faces.count))
     encoder, model = text.load(folder, device), network.scorer().to(device)
     width = config.SCORER_CONFIG["projection_dim"]
     heads = torch.nn.ModuleDict(

@@ -74,9 +74,10 @@ def with_contrast(model: ModelPatcher, contrast: Contrast) -> ModelPatcher:
     before: tuple[Contrast, ...] = options.get(CONTRASTS, ())
     if not before:
         patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, plan_run)
+        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, note_asked)
         patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, add_to_predictions)
-        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, tell_network)
     if contrast.place == "cross-attention" and not any(one.place == "cross-attention" for one in before):
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, tell_network)
         patched.set_model_attn2_patch(keep_input)
         patched.set_model_attn2_output_patch(add_to_attention)
     options[CONTRASTS] = (*before, contrast)
@@ -179,6 +180,19 @@ def beside(conds: dict[str, Entries], prompt: Conditioning) -> Entries:
     return [{**shared, **extras, "cross_attn": embedding, "uuid": uuid.uuid4()} for embedding, extras in prompt]
 
 
+def note_asked(
+    executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: int | None = None
+) -> Tensor:
+    """PREDICT_NOISE wrapper: note which contrasts are to act in what the sampler asks."""
+    plan = model_options.get("transformer_options", {}).get(CONTRAST_PLAN)
+    if plan is None:
+        raise ValueError(NO_GUIDER)
+    sigma = float(timestep.flatten()[0])
+    for place in ("cross-attention", "prediction"):
+        plan.asked |= {contrast for _, contrast, _ in plan.active(place, sigma)}
+    return executor(x, timestep, model_options, seed)
+
+
 def add_to_predictions(
     executor: WrapperExecutor, model: BaseModel, conds: list[Entries | None], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
 ) -> list[Tensor]:
@@ -187,7 +201,6 @@ def add_to_predictions(
     if plan is None:
         raise ValueError(NO_GUIDER)
     sigma = float(timestep.flatten()[0])
-    plan.asked |= {contrast for _, contrast, _ in plan.active("cross-attention", sigma)}
     active = plan.active("prediction", sigma)
     if not active:
         return executor(model, conds, x, timestep, model_options)
@@ -200,7 +213,7 @@ def add_to_predictions(
             mask = mask[:, :, None]
         change = amount * mask * (plus - minus)
         own = [output if cond is None else output + change for output, cond in zip(own, conds, strict=True)]
-        plan.asked.add(contrast), plan.acted.add(contrast)
+        plan.acted.add(contrast)
     return own
 
 
@@ -219,7 +232,7 @@ def tell_network(
     transformer_options: dict[str, Any] = {},
     **kwargs: Any,
 ) -> Tensor:
-    """DIFFUSION_MODEL wrapper: tell the patches inside which network they are in."""
+    """DIFFUSION_MODEL wrapper of a UNet: tell the patches inside which network they are in."""
     return executor(x, timesteps, context, y, control, {**transformer_options, NETWORK: executor.class_obj}, **kwargs)
 
 
