@@ -209,7 +209,9 @@ class DemoScorer(io.ComfyNode):
             search_aliases=["clip vision", "scorer", "demo"],
             inputs=[],
             outputs=[
-                io.ClipVision.Output("clip_vision", tooltip="Reads the faces that the demo models draw; anything else means nothing to it."),
+                io.ClipVision.Output(
+                    "clip_vision", tooltip="Reads the faces that the demo models draw; anything else means nothing to it."
+                ),
                 io.Clip.Output("clip", tooltip="Its text tower: the demo checkpoint's CLIP, whichever model you draw with."),
             ],
         )

@@ -66,7 +66,7 @@ class MakeSlider(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Where it acts. cross-attention: in every layer that reads the prompt, for the UNets of SD 1.x, SD 2.x and "
-                    "SDXL. prediction: on what the model foresees, for every model, at two more calls a step. auto: the first that there is.",
+                    "SDXL. prediction: on what the model foresees, for every model, at two more calls a step. auto: the first there is.",
                 ),
                 io.Float.Input(
                     "start_percent",
