@@ -78,6 +78,14 @@ FAMILIES = {  # by the host's class; a word after its name tells one of several 
     "SD20": {**SMALL, "context_dim": 1024},
     "SD15 inpaint": {**SMALL, "context_dim": 768, "in_channels": 9},
     "SD15 distilled": {**SMALL, "context_dim": 768, "transformer_depth_middle": -2},  # without a middle block, as KOALA and SDXS are
+    "SD15 shallow": {
+        **SMALL,
+        "context_dim": 768,
+        "num_res_blocks": [1, 1],
+        "channel_mult": [1, 2],
+        "transformer_depth": [0, 0],
+        "transformer_depth_output": [0] * 4,
+    },
     **dict.fromkeys(("SDXL", "SDXL v_pred"), {**SMALL, "context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816}),
     "SD3": {
         "in_channels": 16,

@@ -31,10 +31,16 @@ def in_its_place(model):
 
 
 @pytest.fixture
-def by_itself(demo, monkeypatch):
+def world(shaped):
+    """A UNet of few blocks: most of the time goes into making graphs."""
+    return shaped("SD15 shallow")
+
+
+@pytest.fixture
+def by_itself(world, monkeypatch):
     """As torch's own method of a module does it."""
     yield lambda model: model.get_model_object("diffusion_model").compile(backend="eager") or model
-    demo.model.get_model_object("diffusion_model")._compiled_call_impl = None
+    world.model.get_model_object("diffusion_model")._compiled_call_impl = None
 
 
 @pytest.fixture(params=["by_the_node", "in_its_place", "by_itself"])
@@ -43,10 +49,10 @@ def compiled(request):
 
 
 @pytest.fixture
-def moved(run, demo):
+def moved(run, world):
     from pack.host.families import family_of
 
-    direction = Direction(10 * random(0, 1, 128, 2, 2), (1.0,), family_of(demo.model), "random")
+    direction = Direction(10 * random(0, 1, 64, 2, 2), (1.0,), family_of(world.model), "random")
 
     def call(model, strength=1.0, **changes):
         return with_direction(run, model, direction, strength, **changes)
@@ -54,8 +60,8 @@ def moved(run, demo):
     return call
 
 
-def drawn(demo, sampler_of, model):
-    return demo.sample(sampler_of("euler"), steps=STEPS, model=model)
+def drawn(world, sampler_of, model):
+    return world.sample(sampler_of("euler"), steps=STEPS, model=model)
 
 
 def close(a, b):
@@ -65,27 +71,27 @@ def close(a, b):
 EDITS = ({}, dict(strength=2.0), dict(asymmetric=True), dict(end_percent=0.4), dict(branch="conditional"))
 
 
-def test_strength_0_is_the_compiled_model_and_others_are_edits_of_it(demo, compiled, moved, sampler_of):
+def test_strength_0_is_the_compiled_model_and_others_are_edits_of_it(world, compiled, moved, sampler_of):
     """A graph of one run serves the next: none may hold an edit, and none may keep one out."""
-    right = [drawn(demo, sampler_of, moved(demo.model, **edit)) for edit in EDITS]
-    plain, model = drawn(demo, sampler_of, demo.model), compiled(demo.model)
+    right = [drawn(world, sampler_of, moved(world.model, **edit)) for edit in EDITS]
+    plain, model = drawn(world, sampler_of, world.model), compiled(world.model)
     assert moved(model, 0.0) is model
     for expected, edit in zip(right, EDITS, strict=True):
-        close(drawn(demo, sampler_of, model), plain)
-        close(drawn(demo, sampler_of, moved(model, **edit)), expected)
+        close(drawn(world, sampler_of, model), plain)
+        close(drawn(world, sampler_of, moved(model, **edit)), expected)
         assert (expected - plain).abs().max() > 1e-3
-    close(drawn(demo, sampler_of, model), plain)
+    close(drawn(world, sampler_of, model), plain)
 
 
-def test_an_edit_that_is_compiled_acts_and_leaves_no_trace(demo, moved, sampler_of):
+def test_an_edit_that_is_compiled_acts_and_leaves_no_trace(world, moved, sampler_of):
     """The first run is the edited one, and each compilation finds the graphs of those before."""
-    plain = drawn(demo, sampler_of, demo.model)
+    plain = drawn(world, sampler_of, world.model)
     for edit in EDITS:
-        close(drawn(demo, sampler_of, by_the_node(moved(demo.model, **edit))), drawn(demo, sampler_of, moved(demo.model, **edit)))
-    close(drawn(demo, sampler_of, by_the_node(demo.model)), plain)
+        close(drawn(world, sampler_of, by_the_node(moved(world.model, **edit))), drawn(world, sampler_of, moved(world.model, **edit)))
+    close(drawn(world, sampler_of, by_the_node(world.model)), plain)
 
 
-def test_steps_outside_the_range_run_compiled(demo, moved, sampler_of, monkeypatch):
+def test_steps_outside_the_range_run_compiled(world, moved, sampler_of, monkeypatch):
     """The graph's calls: two of three steps for the first of them, none for the whole range."""
     calls = []
 
@@ -98,28 +104,30 @@ def test_steps_outside_the_range_run_compiled(demo, moved, sampler_of, monkeypat
         return patched
 
     for end, expected in ((0.1, STEPS - 1), (1.0, 0)):
-        drawn(demo, sampler_of, moved(counting(demo.model), end_percent=end))
+        drawn(world, sampler_of, moved(counting(world.model), end_percent=end))
         assert len(calls) == expected
         calls.clear()
 
 
-def test_a_compiled_model_says_once_a_run_that_edited_steps_are_not(demo, moved, sampler_of, caplog):
+def test_a_compiled_model_says_once_a_run_that_edited_steps_are_not(world, moved, sampler_of, caplog):
     with caplog.at_level("INFO"):
-        drawn(demo, sampler_of, moved(demo.model))
+        drawn(world, sampler_of, moved(world.model))
         assert "torch.compile" not in caplog.text
-        drawn(demo, sampler_of, moved(by_the_node(demo.model)))
+        drawn(world, sampler_of, moved(by_the_node(world.model)))
     assert caplog.text.count("the steps that it edits run without torch.compile") == 1
 
 
-def learned(run, demo, model, name, steps=2):
-    runs = dict(negative=demo.encode(""), latent=demo.empty(), images=3, batch_size=3, steps=steps, cfg=2.0, seed=0)
+def learned(run, world, model, name, steps=2):
+    runs = dict(negative=world.encode(""), latent=world.empty(), images=3, batch_size=3, steps=steps, cfg=2.0, seed=0)
     if name == "Direction From Prompts":
-        return run("DirectionFromPrompts", model=model, source=demo.encode("a face"), target=demo.encode("a face, hat"), **runs)[0].shifts
+        return run("DirectionFromPrompts", model=model, source=world.encode("a portrait"), target=world.encode("a portrait, hat"), **runs)[
+            0
+        ].shifts
     if name == "Train Direction":
         settings = dict(
-            source=demo.encode("a face"),
-            target=demo.encode("a face, hat"),
-            vae=demo.vae,
+            source=world.encode("a portrait"),
+            target=world.encode("a portrait, hat"),
+            vae=world.vae,
             objective="prompt matching",
             epochs=1,
             end_percent=0.8,
@@ -129,17 +137,17 @@ def learned(run, demo, model, name, steps=2):
             target_text="",
         )
         return run("TrainDirection", **{key: [value] for key, value in {**runs, **settings, "model": model}.items()})[0].means.shifts
-    return run("DiscoverDirections", model=model, positive=demo.encode("a face"), **runs, method=name, count=2, percent=0.3, iterations=2)[
-        0
-    ][0].shifts
+    return run(
+        "DiscoverDirections", model=model, positive=world.encode("a portrait"), **runs, method=name, count=2, percent=0.3, iterations=2
+    )[0][0].shifts
 
 
-def test_nodes_that_look_at_h_see_that_of_a_compiled_model(run, demo, sampler_of):
+def test_nodes_that_look_at_h_see_that_of_a_compiled_model(run, world, sampler_of):
     """Before and after a run that makes a graph without them, and without leaving one with them."""
-    model, plain = by_the_node(demo.model), drawn(demo, sampler_of, demo.model)
+    model, plain = by_the_node(world.model), drawn(world, sampler_of, world.model)
     for name in ("PCA", "Direction From Prompts", "Jacobian", "pullback", "Train Direction"):
-        torch.testing.assert_close(learned(run, demo, model, name), learned(run, demo, demo.model, name), rtol=0, atol=1e-4)
-        close(drawn(demo, sampler_of, model), plain)
+        torch.testing.assert_close(learned(run, world, model, name), learned(run, world, world.model, name), rtol=0, atol=1e-4)
+        close(drawn(world, sampler_of, model), plain)
 
 
 def skipping(model, kind):
@@ -160,10 +168,10 @@ def skipping(model, kind):
 
 @pytest.mark.parametrize("kind, named", [("shortcut", "the wrapper shortcut"), ("function", "a UNet function wrapper")])
 @pytest.mark.parametrize("asymmetric", [False, True])
-def test_an_edit_that_is_passed_over_is_refused_by_what_is_there(demo, moved, sampler_of, kind, named, asymmetric):
-    for model in (skipping(moved(demo.model, asymmetric=asymmetric), kind), moved(skipping(demo.model, kind), asymmetric=asymmetric)):
+def test_an_edit_that_is_passed_over_is_refused_by_what_is_there(world, moved, sampler_of, kind, named, asymmetric):
+    for model in (skipping(moved(world.model, asymmetric=asymmetric), kind), moved(skipping(world.model, kind), asymmetric=asymmetric)):
         with pytest.raises(ValueError, match=f"^model: .*{named}.*") as refusal:
-            drawn(demo, sampler_of, model)
+            drawn(world, sampler_of, model)
         assert "Cache" not in str(refusal.value)
 
 
@@ -175,19 +183,19 @@ def cached(model, kind):
 
 
 @pytest.mark.parametrize("kind", ["EasyCache", "LazyCache"])
-def test_an_edit_of_which_every_step_is_skipped_names_the_cache(demo, moved, sampler_of, kind):
+def test_an_edit_of_which_every_step_is_skipped_names_the_cache(world, moved, sampler_of, kind):
     """The first steps run, and the edit is for the last ones."""
 
     def drawn_late(model):
-        return demo.sample(sampler_of("euler"), steps=8, model=model)
+        return world.sample(sampler_of("euler"), steps=8, model=model)
 
-    assert torch.isfinite(drawn_late(cached(moved(demo.model), kind))).all()
+    assert torch.isfinite(drawn_late(cached(moved(world.model), kind))).all()
     with pytest.raises(ValueError, match=f"^model: Apply Direction did not act, .*{kind} skips steps"):
-        drawn_late(cached(moved(demo.model, start_percent=0.6), kind))
+        drawn_late(cached(moved(world.model, start_percent=0.6), kind))
 
 
 @pytest.mark.parametrize("kind", ["EasyCache", "LazyCache"])
 @pytest.mark.parametrize("name", ["Direction From Prompts", "PCA"])
-def test_nodes_that_look_at_every_step_name_the_cache(run, demo, kind, name):
+def test_nodes_that_look_at_every_step_name_the_cache(run, world, kind, name):
     with pytest.raises(ValueError, match=f"^model: a step did not reach the UNet's middle block: {kind} skips steps"):
-        learned(run, demo, cached(demo.model, kind), name, steps=8)
+        learned(run, world, cached(world.model, kind), name, steps=8)
