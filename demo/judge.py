@@ -113,7 +113,7 @@ class Faces(runs.Pictures):
 
 def round_trips(store: Store, folder: Path, device: str, count: int, batch: int = 100) -> torch.Tensor:
     """Faces 0 to `count` through the folder's VAE, at the judge's size, uint8 (count, 3, 128, 128); the folder keeps them."""
-    path, out = folder / "tripped.npy", []
+    path, out = folder / "tripped.npy", [torch.empty(0, 3, SIDE, SIDE, dtype=torch.uint8, device=device)]
     if path.exists() and len(known := np.load(path, mmap_mode="r")) >= count:
         return torch.from_numpy(np.array(known[:count])).to(device)
     model = vae.load(folder, device)
@@ -154,7 +154,8 @@ def train(
 ) -> Path:
     """Train until the plan's end on drawn faces, a third of them as the VAE gives them back; write fp16 weights.
 
-    begin: a folder with the weights to go on from, if any. A run that was stopped goes on from its last state.
+    tripped: how many faces go through the VAE for that; with 0 all are as drawn. begin: a folder with the weights to go on from, if
+    any. A run that was stopped goes on from its last state.
     """
     torch.manual_seed(2)
     faces, model = Faces(store, device, limit), (Judge() if begin is None else load(begin).requires_grad_(True).train()).to(device)
@@ -166,8 +167,8 @@ def train(
     while plan.done(seen) < 1:
         generator = runs.generator_for(device, 2, step)
         chosen = faces.choose(generator, batch)
-        third = batch // 3
-        chosen[:third] %= len(back)
+        third = batch // 3 if len(back) else 0
+        chosen[:third] %= max(1, len(back))
         images = torch.cat([back[chosen[:third]].float() / 127.5 - 1, faces.images(chosen[third:])])
         with torch.autocast(device, torch.bfloat16):
             loss = loss_of(model, disturbed(images, generator), *(faces.arrays[name][chosen] for name in faces.FIELDS[:4]))

@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CHECKPOINT = HERE / "weights" / "semantic_latents_portrait.safetensors"
 DRAWN, UNSEEN = 40_000, 2_000
-BATCH, TRIPPED, RATE = 64, 400, {"judge": 1e-3, "scorer": 1.2e-3}
+BATCH, TRIPPED, RATE = 64, 0, {"judge": 1e-3, "scorer": 1.2e-3}
 
 
 def parts_of_checkpoint(folder: Path) -> None:

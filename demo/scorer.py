@@ -68,8 +68,8 @@ def train(
     while plan.done(seen) < 1:
         generator = runs.generator_for(device, 3, step)
         chosen = faces.choose(generator, batch)
-        third = batch // 3
-        chosen[:third] %= len(back)
+        third = batch // 3 if len(back) else 0
+        chosen[:third] %= max(1, len(back))
         which = torch.randint(CAPTIONS, (batch,), generator=generator, device=device)
         images = torch.cat([back[chosen[:third]].float() / 127.5 - 1, faces.images(chosen[third:])])
         with torch.no_grad():

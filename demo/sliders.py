@@ -1,6 +1,8 @@
-"""Finds the directions and learns the attribute that ship with the demo model (`demo/sliders`), through the pack's own nodes.
+"""Makes the sliders that ship with the demo models (`demo/sliders`): attributes and a direction of Portrait, through the pack's own nodes.
 
-`python demo/sliders.py [--out demo/sliders] [--smallest]` (with COMFYUI set); run it after training.
+    COMFYUI=<host's folder> python demo/sliders.py [--only attribute] [--out demo/sliders] [--smallest]
+
+Run it after training. All are found on the pictures of the seeds from 0 up, computed in float32.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from sizes import fewer, parsed, size
 from stage import SOURCE, Stage, start_host
 
 HOME = Path(__file__).resolve().parent / "sliders"
-DIRECTIONS = fewer({"glasses": "sunglasses", "skin": "dark", "beard": "beard"})
-ATTRIBUTES = {"glasses": "sunglasses"}
+TARGETS = {"smile": 0.7, "glasses": "sunglasses"}
+SAID = {"smile": "smile", "glasses": "sunglasses"}  # in the names of files
+DIRECTIONS, ATTRIBUTES = ("glasses",), fewer(("smile", "glasses"), 1)
 
 
 def direction(stage: Stage, name: str):
     from pack.core.hspace.file import direction_tensors
 
-    found = stage.find_direction(name, size(32, 2), 16, size(12, 2), 3.0, 0)
+    found = stage.find_direction(name, size(32, 2), 8, size(12, 2), 3.0, 0)
     found.notes.update(source=SOURCE, target=stage.prompt(name))
     return direction_tensors(found)
 
@@ -43,12 +46,13 @@ def main() -> None:
     folder = parsed(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter), HOME).out
     start_host()
     with torch.inference_mode():
-        for kind, targets, find in (("", DIRECTIONS, direction), ("attribute_", ATTRIBUTES, attribute)):
-            stage = Stage(targets)
-            for name in targets:
+        stage = Stage(TARGETS, half=False)
+        for kind, names, find in (("direction", DIRECTIONS, direction), ("attribute", ATTRIBUTES, attribute)):
+            for name in names:
                 tensors, metadata = find(stage, name)
-                words = stage.prompt(name).removeprefix(f"{SOURCE}, ").replace(" ", "_")
-                save_file(tensors, folder / f"demo_{kind}{words}.safetensors", metadata)
+                path = folder / f"portrait_{kind}_{SAID[name]}.safetensors"
+                save_file(tensors, path, metadata)
+                print(f"{path.name}: {path.stat().st_size / 1000:.0f} KB")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class MakeSlider(io.ComfyNode):
                 ),
                 io.String.Input("without", default="a portrait", tooltip="What is there anyway, in a few words: a face, a street, a cat."),
                 io.String.Input(
-                    "with", default="a portrait, smiling", tooltip="The same with the attribute: a smiling face, a street at night."
+                    "wanted", default="a portrait, smiling", tooltip="The same with the attribute: a smiling face, a street at night."
                 ),
                 io.String.Input(
                     "opposite",
