@@ -115,7 +115,9 @@ class ContrastPlan:
     sigmas: (steps + 1,) noise levels of the run. latent: the shape (b, c, ..., h, w) of what the run makes.
     """
 
-    def __init__(self, contrasts: tuple[Contrast, ...], sigmas: list[float], levels: NoiseLevels, guider: CFGGuider, latent: torch.Size):
+    def __init__(
+        self, contrasts: tuple[Contrast, ...], sigmas: list[float], levels: NoiseLevels, guider: CFGGuider, latent: torch.Size
+    ) -> None:
         self.contrasts, self.guider, self.latent = contrasts, guider, latent
         self.windows = RunWindows(sigmas, levels)
         self.asked, self.acted = set[Contrast](), set[Contrast]()
