@@ -1,6 +1,7 @@
 # Each target sets up what it needs in .host/ (reused when whole).
 PYTHON = python3
 HOST = 0.30.0
+MODEL = portrait
 PORT =
 ARGS =
 TESTS = tests
@@ -18,11 +19,11 @@ help:
 	@echo "make bench-attributes  measure attributes (AVI) on the demo model; writes docs/attributes.md"
 	@echo "make bench-training  measure training directions on the demo model; writes docs/training.md"
 	@echo "make bench-properties  measure the latent space's three properties; writes docs/properties.md"
-	@echo "make bench-evidence  measure all ways to edit against each other (hours, resumes); writes docs/evidence.md"
+	@echo "make bench-evidence  measure all ways to edit against each other (MODEL=$(MODEL) or portrait-dit; about an hour, resumes); writes docs/evidence.md"
 	@echo "make bench-quality  all of the measurements of edits, one after another; writes docs/"
 	@echo "                 ARGS='--smallest --out folder' goes through any of them in seconds"
 	@echo "make help-pictures  draw the pictures of the help pages (ARGS=name for one)"
-	@echo "make demo-model  train the demo model (resumes)"
+	@echo "make demo-model  train the demo models (ARGS='--seconds 580' on a GPU)"
 	@echo "make where       set up, then print the interpreter and the host's folder"
 	@echo "make clean       remove .host/, the environments and hosts made here"
 	@echo "HOST=0.20.1 chooses ComfyUI 0.20.1 instead of 0.30.0"
@@ -62,8 +63,8 @@ bench-properties:
 	@$(host) run bench/properties.py $(ARGS)
 
 bench-evidence:
-	@$(host) run bench/evidence.py $(ARGS)
-	@$(host) run bench/evidence.py --cost $(ARGS)
+	@$(host) run bench/evidence.py --model $(MODEL) $(ARGS)
+	@$(host) run bench/evidence.py --model $(MODEL) --cost $(ARGS)
 
 bench-quality: bench-hspace bench-attributes bench-training bench-properties bench-evidence
 
@@ -71,7 +72,7 @@ help-pictures:
 	@$(host) run -m dev.help_pictures $(ARGS)
 
 demo-model:
-	@$(host) run demo/train.py $(ARGS)
+	@$(host) run -m demo.train --out output/demo-model $(ARGS)
 
 where:
 	@$(host) where

@@ -132,14 +132,16 @@ def of_model(kind: str, folder: Path, device: str, effort: Effort, end: float) -
 
 
 @torch.no_grad()
-def of_readers(unseen: data.Store, folder: Path, device: str, count: int) -> dict:
-    """Figures of the VAE, the judge and the scorer on faces of no training set."""
+def of_readers(unseen: data.Store, folder: Path, device: str, count: int, tripped: int | None = None) -> dict:
+    """Figures of the VAE, the judge and the scorer on faces of no training set; tripped: how many of them go through the VAE."""
     codec, out = vae.load(folder, device), {}
     images = runs.as_images(torch.from_numpy(np.array(unseen.pixels[:count])))
-    back = torch.cat([vae.decode(codec, vae.encode(codec, some.to(device))).cpu() for some in images.split(100)])
-    latents = torch.cat([vae.encode(codec, some.to(device)).cpu() for some in images[:400].split(100)])
-    quality = vae.psnr(back, images)
+    latents = [vae.encode(codec, some.to(device)).cpu() for some in images[:tripped].split(50)]
+    back = torch.cat([vae.decode(codec, some.to(device)).cpu() for some in latents])
+    latents = torch.cat(latents)[:400]
+    quality = vae.psnr(back, images[:tripped])
     out["vae"] = {
+        "faces": len(back),
         "psnr_mean": quality.mean().item(),
         "psnr_5th_percentile": quality.quantile(0.05).item(),
         "latent_mean": latents.mean(dim=(0, 2, 3)).tolist(),
@@ -157,8 +159,9 @@ def of_readers(unseen: data.Store, folder: Path, device: str, count: int) -> dic
 
 
 def of_judge(reader: judge.Judge, unseen: data.Store, images: torch.Tensor, back: torch.Tensor) -> dict:
-    drawn, shown = judge.figures(reader, unseen, images), torch.from_numpy(np.array(unseen.shown[: len(images)]))
-    before, after = reader.read(images), reader.read(back)
+    """Figures of the judge on drawn faces, and on the first of them as the VAE gives them back."""
+    drawn, shown = judge.figures(reader, unseen, images), torch.from_numpy(np.array(unseen.shown[: len(back)]))
+    before, after = reader.read(images[: len(back)]), reader.read(back)
     same = {name: (before[name] == after[name]).cpu()[shown[:, i]].float().mean().item() for i, name in enumerate(CATEGORICAL)}
     moved = {name: (before[name] - after[name]).abs().mean().item() for name in CONTINUOUS}
     return {
@@ -193,3 +196,49 @@ def write(folder: Path, part: str, figures: dict) -> None:
     partial.write_text(json.dumps(figures, indent=1))
     partial.replace(path)
     print(json.dumps({name: value for name, value in figures.items() if not isinstance(value, dict)}), flush=True)
+
+
+def card(figures: dict) -> str:
+    """The tables of the model card, from the figures."""
+    readers, judged = figures["readers"], figures["readers"]["judge"]
+    models = {"Portrait (UNet)": figures["unet"], "Portrait DiT": figures["dit"]}
+    rows = ["| | " + " | ".join(models) + " |", "|---|---|---|"]
+    rows.append("| labels that prompts ask for, found | " + " | ".join(f"{found['labels_found']:.1%}" for found in models.values()) + " |")
+    rows.append("| least of a label's values | " + " | ".join(_least(found["found"]) for found in models.values()) + " |")
+    for name in CONTINUOUS:
+        rows.append(f"| {name.replace('_', ' ')}: correlation of what was asked with what is read | ")
+        rows[-1] += " | ".join(f"{found['correlation'][name]:.3f}" for found in models.values()) + " |"
+    rows += ["", "| the judge, on unseen drawn faces | |", "|---|---|"]
+    rows += [f"| {name} | {judged[name]:.1%} |" for name in CATEGORICAL]
+    rows += [f"| {name.replace('_', ' ')}: R² | {judged[name]:.3f} |" for name in CONTINUOUS]
+    parts = {name.removeprefix("identity."): value for name, value in judged.items() if name.startswith("identity.")}
+    well = [name for name, value in parts.items() if value >= 0.5]
+    rows.append(f"| identity: parts read at R² .5 or better | {len(well)} of {len(parts)}, mean {np.mean([parts[n] for n in well]):.2f} |")
+    rows.append("| identity: parts that it hardly reads | " + ", ".join(n.replace("_", " ") for n in parts if n not in well) + " |")
+    rows += ["", "| the VAE and the scorer | |", "|---|---|"]
+    rows.append(
+        f"| VAE: PSNR, mean (5th percentile) | {readers['vae']['psnr_mean']:.1f} dB ({readers['vae']['psnr_5th_percentile']:.1f}) |"
+    )
+    rows.append(f"| VAE: the judge's labels that stay the same | {readers['vae_agreement_mean']:.1%} |")
+    told = [f"{name} {value:.0%}" for name, value in readers["scorer"].items() if name != "mean"]
+    rows.append(f"| scorer: the right one of an attribute's prompts chosen | {readers['scorer']['mean']:.0%} ({', '.join(told)}) |")
+    return "\n".join(rows)
+
+
+def _least(found: dict) -> str:
+    share, name, value = min((share, name, value) for name in CATEGORICAL for value, share in found[name].items())
+    return f"{name} {value}: {share:.1%}"
+
+
+def main() -> None:
+    """Write the tables of the model card anew."""
+    here = Path(__file__).resolve().parent
+    page = (here / "MODEL_CARD.md").read_text()
+    begin, end = (f"<!-- figures {word} -->" for word in ("from here", "to here"))
+    before, rest = page.split(begin)
+    tables = card(json.loads((here / "figures.json").read_text()))
+    (here / "MODEL_CARD.md").write_text(f"{before}{begin}\n{tables}\n{end}{rest.split(end)[1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CHECKPOINT = HERE / "weights" / "semantic_latents_portrait.safetensors"
-DRAWN, UNSEEN = 40_000, 2_000
+DRAWN, UNSEEN, THROUGH_VAE = 40_000, 2_000, 200
 BATCH, TRIPPED, RATE = 64, 0, {"judge": 1e-3, "scorer": 1.2e-3}
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     for drawer in drawers:
         drawer.wait()
     if options.figures:
-        found = evaluate.of_readers(unseen, options.folder, "cpu", UNSEEN)
+        found = evaluate.of_readers(unseen, options.folder, "cpu", UNSEEN, THROUGH_VAE)
         evaluate.write(options.folder, "readers", found)
         print(json.dumps(found, indent=1))
     elif options.part == "judge":

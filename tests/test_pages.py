@@ -138,7 +138,7 @@ def test_the_page_has_the_words_of_each_refusal():
 def test_the_page_names_what_demo_files_say_of_themselves():
     from safetensors import safe_open
 
-    text = section(FORMATS, "## What comes with the demo model")
+    text = section(FORMATS, "## What comes with the demo models")
     for folder in ("weights", "judges"):
         for path in (ROOT / "demo" / folder).glob("*.safetensors"):
             (line,) = [line for line in text.splitlines() if f"`demo/{folder}/{path.name}`" in line]
