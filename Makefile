@@ -72,7 +72,7 @@ help-pictures:
 	@$(host) run -m dev.help_pictures $(ARGS)
 
 demo-model:
-	@$(host) run -m demo.train --out output/demo-model $(ARGS)
+	@$(host) run -m demo.train $(ARGS)
 
 where:
 	@$(host) where
