@@ -31,7 +31,7 @@ def unet_of(model: ModelPatcher) -> UNetModel:
     if not isinstance(network, UNetModel):
         raise ValueError(
             f"model: {type(model.model).__name__} has no UNet with a middle block ({type(network).__name__} is a transformer "
-            "or another design), so it has no h-space. Connect an SD 1.x, SD 2.x or SDXL checkpoint, or the demo model; the "
+            "or another design), so it has no h-space. Connect an SD 1.x, SD 2.x or SDXL checkpoint, or Portrait; the "
             "latent-space nodes (Spectrum Operation, Edit During Sampling) work on any family."
         )
     return network

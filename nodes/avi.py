@@ -33,8 +33,8 @@ class TrainAttribute(io.ComfyNode):
             search_aliases=["avi", "concept slider", "learn attribute", "svd attribute", "attribute vector integration", "smile"],
             inputs=[
                 io.Model.Input("model", tooltip="Any model; the attribute then fits models with the same kind of latents."),
-                io.Conditioning.Input("source", tooltip="The prompt without the attribute, saying nothing about it: a face."),
-                io.Conditioning.Input("target", tooltip="The same prompt with the attribute: a face, beard."),
+                io.Conditioning.Input("source", tooltip="The prompt without the attribute, saying nothing about it: a portrait."),
+                io.Conditioning.Input("target", tooltip="The same prompt with the attribute: a portrait, beard."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt of both runs; an empty one will do."),
                 io.Vae.Input("vae", tooltip="For the preview of source, target and edited picture."),
                 io.Sampler.Input("sampler", tooltip="The sampler that you will draw with, from KSamplerSelect."),

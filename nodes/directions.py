@@ -61,13 +61,14 @@ class DirectionFromPrompts(io.ComfyNode):
             display_name="Direction From Prompts",
             category=CATEGORY,
             description="Finds the direction of an attribute from two prompts, without training: how the inside of the UNet "
-            "changes when the second prompt is read instead of the first.",
+            "changes when the second prompt is read instead of the first. On Portrait, whose prompt enters at every level as in "
+            "SD 1.x, SD 2.x and SDXL, such directions showed no effect: take Make Slider there.",
             hidden=[*HIDDEN],
             search_aliases=["h-space", "concept slider", "attribute", "smile", "semantic direction", "prompt contrast"],
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or the demo model; the direction fits this family only."),
-                io.Conditioning.Input("source", tooltip="The prompt without the attribute: a face."),
-                io.Conditioning.Input("target", tooltip="The prompt with it: a face, smiling."),
+                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or Portrait; the direction fits this family only."),
+                io.Conditioning.Input("source", tooltip="The prompt without the attribute: a portrait."),
+                io.Conditioning.Input("target", tooltip="The prompt with it: a portrait, smiling."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt of these runs; an empty one will do."),
                 *run_inputs("are drawn to find it"),
             ],
@@ -114,7 +115,7 @@ class DiscoverDirections(io.ComfyNode):
             "what to look for. Everything after it runs once for each direction.",
             search_aliases=["h-space", "pca", "unsupervised", "ganspace", "principal components", "semantic direction"],
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or the demo model; the directions fit this family only."),
+                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or Portrait; the directions fit this family only."),
                 io.Conditioning.Input(
                     "positive", tooltip="The prompt whose pictures are compared; the directions are what it leaves open."
                 ),
@@ -264,8 +265,7 @@ class ApplyDirection(io.ComfyNode):
                     min=-100.0,
                     max=100.0,
                     step=0.05,
-                    tooltip="The slider. 0 changes nothing at all, more is "
-                    "stronger, below 0 does the opposite. Directions from prompts show from about 0.5 to 2 on the demo model.",
+                    tooltip="The slider. 0 changes nothing at all, more is stronger, below 0 does the opposite.",
                 ),
                 io.Float.Input(
                     "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Where the edit starts: 0 is the first step."

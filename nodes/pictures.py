@@ -106,8 +106,8 @@ class CompareEdit(io.ComfyNode):
             inputs=[
                 io.Image.Input("before", tooltip="The unedited picture, or a batch."),
                 io.Image.Input("after", tooltip="The edited one, of the same size; a batch as long, or compared with one picture before."),
-                io.String.Input("source_text", default="a face", tooltip="With a scorer: what the pictures before show."),
-                io.String.Input("target_text", default="a face, smiling", tooltip="With a scorer: what the edit shall show."),
+                io.String.Input("source_text", default="a portrait", tooltip="With a scorer: what the pictures before show."),
+                io.String.Input("target_text", default="a portrait, smiling", tooltip="With a scorer: what the edit shall show."),
                 io.ClipVision.Input("clip_vision", optional=True, tooltip="From Load CLIP Vision, or Load Demo Scorer; with clip."),
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The text tower that belongs to clip_vision, from Load CLIP, or Load Demo Scorer."
@@ -204,7 +204,7 @@ class DemoScorer(io.ComfyNode):
             node_id="SemanticLatents_DemoScorer",
             display_name="Load Demo Scorer",
             category=CATEGORY,
-            description="The demo model's small CLIP scorer, which comes with this pack. For other models use ComfyUI's Load "
+            description="The demo models' small CLIP scorer, which comes with this pack. For other models use ComfyUI's Load "
             "CLIP Vision and Load CLIP.",
             search_aliases=["clip vision", "scorer", "demo"],
             inputs=[],

@@ -36,7 +36,7 @@ class EditingSchedule(io.ComfyNode):
             "sharpens, and draws both curves.",
             search_aliases=["asyrp", "t_edit", "t_boost", "quality boosting", "editing strength", "h-space"],
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or the demo model, without edits."),
+                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or Portrait, without edits."),
                 io.Conditioning.Input("positive", tooltip="The prompt without the attribute."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt of the runs; an empty one will do."),
                 io.Vae.Input("vae", tooltip="Turns what the model foresees into pictures, which are compared."),
@@ -68,7 +68,7 @@ class EditingSchedule(io.ComfyNode):
                     max=10.0,
                     step=0.001,
                     tooltip="The edit acts for as long as the foreseen picture is this far "
-                    "from the finished one. Lower edits longer; 0 for what was found on the demo model.",
+                    "from the finished one. Lower edits longer; 0 for this pack's own.",
                 ),
                 io.Float.Input(
                     "boost_threshold",
@@ -77,12 +77,12 @@ class EditingSchedule(io.ComfyNode):
                     max=10.0,
                     step=0.001,
                     tooltip="Fresh noise from where the noisy picture is nearer than this "
-                    "to the finished one. Lower boosts less; 0 for what was found on the demo model.",
+                    "to the finished one. Lower boosts less; 0 for this pack's own.",
                 ),
-                io.String.Input("source_text", default="a face", tooltip="With clip: what the pictures show."),
+                io.String.Input("source_text", default="a portrait", tooltip="With clip: what the pictures show."),
                 io.String.Input(
                     "target_text",
-                    default="a face, smiling",
+                    default="a portrait, smiling",
                     tooltip="With clip: what the edit shall show. The farther from source_text, the longer the edit acts.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="Scales edit_threshold by the likeness of the two texts, as in the paper."),
@@ -150,7 +150,7 @@ def distance_of(name: str, clip_vision: ClipVisionModel | None) -> Distance:
         return {"SSIM": structural_distance, "RMS": rms}[name]
     if clip_vision is None:
         raise ValueError(
-            "clip_vision: the distance CLIP vision needs one; connect Load CLIP Vision (Load Demo Scorer for the demo model), "
+            "clip_vision: the distance CLIP vision needs one; connect Load CLIP Vision (Load Demo Scorer for the demo models), "
             "or choose SSIM."
         )
     with torch.inference_mode(False), torch.no_grad():

@@ -47,8 +47,8 @@ class TrainDirection(io.ComfyNode):
             is_input_list=True,  # pictures that come one by one are one training set
             search_aliases=["asyrp", "h-space", "train slider", "clip direction", "concept slider", "smile"],
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or the demo model; the direction fits this family only."),
-                io.Conditioning.Input("source", tooltip="The prompt without the attribute: a face."),
+                io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or Portrait; the direction fits this family only."),
+                io.Conditioning.Input("source", tooltip="The prompt without the attribute: a portrait."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt of the runs; an empty one will do."),
                 io.Vae.Input("vae", tooltip="For the previews, and for the scorer, which looks at pictures."),
                 io.Latent.Input("latent", tooltip="An Empty Latent Image of the size that you will edit; only its size matters."),
@@ -109,9 +109,9 @@ class TrainDirection(io.ComfyNode):
                     tooltip="How much pictures are kept as they are (L1 term); more shows less.",
                 ),
                 seed_input("The first seed of the training set, which takes the seeds from here up."),
-                io.String.Input("source_text", default="a face", tooltip="CLIP directional: what the pictures show."),
-                io.String.Input("target_text", default="a face, smiling", tooltip="CLIP directional: what they shall show."),
-                io.Conditioning.Input("target", optional=True, tooltip="Prompt matching: the prompt with the attribute: a face, smiling."),
+                io.String.Input("source_text", default="a portrait", tooltip="CLIP directional: what the pictures show."),
+                io.String.Input("target_text", default="a portrait, smiling", tooltip="CLIP directional: what they shall show."),
+                io.Conditioning.Input("target", optional=True, tooltip="Prompt matching: the prompt with the attribute: a portrait, smiling."),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
@@ -244,7 +244,7 @@ class Scorer:
         if self.clip_vision is None or self.clip is None:
             raise ValueError(
                 f"{'clip_vision' if self.clip_vision is None else 'clip'}: CLIP directional needs a scorer, both its image and its text "
-                "tower; connect Load CLIP Vision and Load CLIP (Load Demo Scorer for the demo model), or choose prompt matching."
+                "tower; connect Load CLIP Vision and Load CLIP (Load Demo Scorer for the demo models), or choose prompt matching."
             )
 
 
