@@ -111,7 +111,9 @@ class TrainDirection(io.ComfyNode):
                 seed_input("The first seed of the training set, which takes the seeds from here up."),
                 io.String.Input("source_text", default="a portrait", tooltip="CLIP directional: what the pictures show."),
                 io.String.Input("target_text", default="a portrait, smiling", tooltip="CLIP directional: what they shall show."),
-                io.Conditioning.Input("target", optional=True, tooltip="Prompt matching: the prompt with the attribute: a portrait, smiling."),
+                io.Conditioning.Input(
+                    "target", optional=True, tooltip="Prompt matching: the prompt with the attribute: a portrait, smiling."
+                ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
