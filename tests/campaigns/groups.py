@@ -89,10 +89,10 @@ def edited_x0(place):
 @group("Train Attribute, Apply Attribute", "mask", "inpainting")
 def attribute(place):
     more = dict(sigmas=place.sigmas(), latent=place.latent, steps=1)
-    learned, _, picture = train(place.run, place.world, place.sampler_of("euler"), target="a face, hat", **more)
+    learned, _, picture = train(place.run, place.world, place.sampler_of("euler"), target="a portrait, hat", **more)
     check_picture(picture)
     plain = place.drawn()
-    for target in (None, place.encode("a face, hat")):
+    for target in (None, place.encode("a portrait, hat")):
         sampler = with_attribute(place.run, place.sampler_of("euler"), learned, target=target, mask=place.mask)
         place.check(place.drawn(sampler), plain)
 
@@ -101,8 +101,8 @@ def contrast(place):
     return place.run(
         "DirectionFromPrompts",
         model=place.model,
-        source=place.encode("a face"),
-        target=place.encode("a face, hat"),
+        source=place.encode("a portrait"),
+        target=place.encode("a portrait, hat"),
         negative=place.encode(""),
         latent=place.latent,
         images=2,
@@ -127,7 +127,7 @@ def discovered(place, method, **changes):
     directions, labels, picture = place.run(
         "DiscoverDirections",
         model=place.model,
-        positive=place.encode("a face"),
+        positive=place.encode("a portrait"),
         negative=place.encode(""),
         method=method,
         latent=place.latent,
@@ -168,8 +168,8 @@ def trained(place):
         seed=0,
         source_text="",
         target_text="",
-        source=place.encode("a face"),
-        target=place.encode("a face, hat"),
+        source=place.encode("a portrait"),
+        target=place.encode("a portrait, hat"),
         negative=place.encode(""),
         vae=place.vae,
         latent=place.latent,
@@ -188,7 +188,13 @@ def inverted(place):
 
     picture = {**place.latent, **place.picture()}
     noise, noisy, exact, error = place.run(
-        "Invert", model=place.model, positive=place.encode("a face"), latent=picture, sigmas=place.sigmas(), refinements=1, tolerance=0.0
+        "Invert",
+        model=place.model,
+        positive=place.encode("a portrait"),
+        latent=picture,
+        sigmas=place.sigmas(),
+        refinements=1,
+        tolerance=0.0,
     )
     place.check_latent(noisy["samples"])
     assert 0 <= error < float("inf")
@@ -220,7 +226,7 @@ def schedule(place):
     start, end, boost, picture = place.run(
         "EditingSchedule",
         model=place.model,
-        positive=place.encode("a face"),
+        positive=place.encode("a portrait"),
         negative=place.encode(""),
         vae=place.vae,
         latent=place.latent,

@@ -10,7 +10,7 @@ from pack.tests.campaigns.lora import random_lora
 from pack.tests.edits import with_attribute
 from pack.tests.wiring import node, outputs, random
 
-TEXTS = {"source": "a face", "positive": "a face", "target": "a face, blue hair", "negative": ""}
+TEXTS = {"source": "a portrait", "positive": "a portrait", "target": "a portrait, blue hair", "negative": ""}
 RUN = dict(batch_size=2, steps=3, cfg=2.0, seed=0)
 TRAINING = dict(
     objective="prompt matching",
@@ -23,7 +23,7 @@ TRAINING = dict(
     learning_rate=1e-3,
     keep_weight=0.0,
     seed=0,
-    source_text="a face",
+    source_text="a portrait",
     target_text="a hat",
 )
 LEFT = torch.cat([torch.ones(1, 16, 8), torch.zeros(1, 16, 8)], 2)

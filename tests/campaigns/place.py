@@ -55,7 +55,7 @@ class Place:
             noise,
             1,
             2.0,
-            self.encode("a face"),
+            self.encode("a portrait"),
             self.encode(""),
             sampler,
             self.sigmas() if sigmas is None else sigmas,

@@ -48,8 +48,8 @@ class Here:
             vae=demo.vae,
             sampler=sampler_of("euler"),
             sigmas=demo.sigmas(STEPS),
-            source=demo.encode("a face"),
-            target=demo.encode("a face, blue hair"),
+            source=demo.encode("a portrait"),
+            target=demo.encode("a portrait, blue hair"),
             negative=demo.encode(""),
             latent=demo.empty(),
         )
@@ -64,7 +64,7 @@ class Here:
     @staticmethod
     def x(batch):
         """Latents, or the noise of a run."""
-        return torch.randn(batch, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+        return torch.randn(batch, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def inputs(self, name, x, **changes):
         """A node's inputs: from the wires, from its row, small settings, and the rest as they stand in its schema."""
@@ -248,7 +248,7 @@ ROWS = {
     "SaveDirection": Row(
         lambda here, x: dict(direction=here.directions[0]), saved("Direction"), lambda here, x: here.directions[0].shifts, nothing
     ),
-    "LoadDirection": Row(always(file="demo_sunglasses.safetensors"), parts_of_direction, other=dict(file="demo_beard.safetensors")),
+    "LoadDirection": Row(always(file="portrait_direction_sunglasses.safetensors"), parts_of_direction),
     "DDIMSampler": Row(nothing, drawn_by_sampler, other=dict(eta=1.0), singles=ROUNDING),
     "Invert": Row(
         lambda here, x: dict(latent={"samples": 0.3 * x}),
@@ -278,7 +278,7 @@ ROWS = {
     ),
     "CompareEdit": Row(
         lambda here, x: dict(before=here.picture(0), after=here.picture(1), clip=here.clip, clip_vision=here.scorer),
-        other=dict(target_text="a face, hat"),
+        other=dict(target_text="a portrait, hat"),
     ),
     "TrainAttribute": Row(nothing, parts_of_attribute, other=dict(seed=5, solver="MLP")),
     "ApplyAttribute": Row(
@@ -303,7 +303,11 @@ ROWS = {
         lambda here, x: here.attributes[0].parts[0][0].stored.S,
         nothing,
     ),
-    "LoadAttribute": Row(always(file="demo_attribute_sunglasses.safetensors"), parts_of_attribute),
+    "LoadAttribute": Row(
+        always(file="portrait_attribute_sunglasses.safetensors"),
+        parts_of_attribute,
+        other=dict(file="portrait_attribute_smile.safetensors"),
+    ),
     "StrengthRange": Row(nothing, other=dict(maximum=2.0)),
     "Grid": Row(
         lambda here, x: dict(images=[here.picture(0), here.picture(1)], columns=[1], tile=[64], title=["a"], labels=["b", "c"]),

@@ -26,7 +26,7 @@ class Kit:
         from pack.host.families import family_of
 
         self.run, euler = run, comfy.samplers.sampler_object("euler")
-        self.graph = Graph(world, world.model, world.encode("a face"), world.encode(""), world.empty(), euler, control_net=control_net)
+        self.graph = Graph(world, world.model, world.encode("a portrait"), world.encode(""), world.empty(), euler, control_net=control_net)
         self.direction = Direction(random(0, 2, family_of(world.model).channels, 2, 2), (30.0, 1.0), family_of(world.model), "random")
         more = dict(sigmas=world.sigmas(STEPS, "simple"), percent=0.3, steps=1)
         self.attribute = train(run, world, euler, target="blue hair", **more)[0]
@@ -188,9 +188,9 @@ def test_a_branch_is_that_of_the_positive_or_of_the_negative_prompt(kit, feature
     for (h, context), (edited, _) in zip(before, after, strict=True):
         for row in range(len(h)):
             (prompt,) = (
-                text for text in ("a face", "", "a hat", "b") if torch.equal(context[row], tools.graph.world.encode(text)[0][0][0])
+                text for text in ("a portrait", "", "a hat", "b") if torch.equal(context[row], tools.graph.world.encode(text)[0][0][0])
             )
-            expected = {"a face": branch == "conditional", "": branch == "unconditional"}
+            expected = {"a portrait": branch == "conditional", "": branch == "unconditional"}
             assert differ(edited[row], h[row]) == expected.get(prompt, differ(edited[row], h[row]))
 
 

@@ -94,7 +94,7 @@ def test_a_prompt_for_an_area_is_refused_where_h_is_looked_at(desk, learner, cha
 @pytest.mark.parametrize("method", ["Jacobian", "pullback"])
 def test_the_step_that_is_looked_at_must_have_the_prompt(desk, method):
     with pytest.raises(ValueError, match="positive: it is not in force at the step"):
-        discovered(method)(desk, positive=timed(desk.world.encode("a face"), 0.9, 1.0), negative=desk.world.encode(""))
+        discovered(method)(desk, positive=timed(desk.world.encode("a portrait"), 0.9, 1.0), negative=desk.world.encode(""))
 
 
 def test_a_picture_is_inverted_with_a_control_net_for_both_prompts(desk):
@@ -108,7 +108,7 @@ def test_a_target_s_run_is_the_run_that_the_target_draws_as_a_prompt(desk, chang
     from pack.host.attributes import OnlyTarget
 
     target = PROMPTS[change](desk, desk.world.encode("a hat, a beard"))
-    other = drawn(desk, KSAMPLER(OnlyTarget(euler().sampler_function, target)), desk.world.encode("a face"))
+    other = drawn(desk, KSAMPLER(OnlyTarget(euler().sampler_function, target)), desk.world.encode("a portrait"))
     expected = drawn(desk, euler(), target)
     assert torch.isfinite(other).all()
     torch.testing.assert_close(other, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
@@ -209,7 +209,7 @@ def test_a_run_that_is_looked_at_is_the_host_s(desk, patch):
     from pack.host.watching import WatchedGuider
 
     model, noise = PATCHES[patch](desk.model) if patch else desk.model, random(4, 1, 4, 16, 16)
-    prompts = {"positive": desk.world.encode("a face"), "negative": desk.world.encode("")}
+    prompts = {"positive": desk.world.encode("a portrait"), "negative": desk.world.encode("")}
     host = CFGGuider(model)
     host.inner_set_conds(prompts)
     host.set_cfg(2.0)
@@ -272,9 +272,9 @@ def test_a_picture_inverted_on_a_patched_model_is_found_again(desk, patch):
     model, picture = PATCHES[patch](desk.model), {"samples": 0.4 * random(8, 1, 4, 16, 16)}
     sigmas = three_steps(replace(desk, model=model))
     noise, _, exact, _ = desk.run(
-        "Invert", model=model, positive=desk.world.encode("a face"), latent=picture, sigmas=sigmas, refinements=1, tolerance=1e-4
+        "Invert", model=model, positive=desk.world.encode("a portrait"), latent=picture, sigmas=sigmas, refinements=1, tolerance=1e-4
     )
-    guider = node("custom_sampler.BasicGuider", model=model, conditioning=desk.world.encode("a face"))
+    guider = node("custom_sampler.BasicGuider", model=model, conditioning=desk.world.encode("a portrait"))
     back = node("custom_sampler.SamplerCustomAdvanced", noise=noise, guider=guider, sampler=exact, sigmas=sigmas, latent_image=picture)[
         "samples"
     ]

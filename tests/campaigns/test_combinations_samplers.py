@@ -136,7 +136,7 @@ def test_every_scheduler_works_with_each_edit(one, scheduler, rounds):
         "x0": lambda: one.draw(one.edited("euler", "x0"), **steps),
         "x_t": lambda: one.draw(one.edited("euler", "x_t", steps="first in range", end_percent=1.0), **steps),
         "attribute": lambda: one.draw(one.attributed("euler"), **steps),
-        "attribute of a target": lambda: one.draw(one.attributed("euler", target="a face, blue hair"), **steps),
+        "attribute of a target": lambda: one.draw(one.attributed("euler", target="a portrait, blue hair"), **steps),
         "variants": lambda: one.explored(gains="2", **steps)[:1],
     }
     for name in rounds(list(edits)[SCHEDULERS.index(scheduler) % 2 :: 2], edits):
@@ -148,9 +148,9 @@ def test_every_scheduler_works_with_each_edit(one, scheduler, rounds):
     assert list(trajectory.percents) == sorted(trajectory.percents)
     assert trajectory.percents[-1] == 1
     close(one.draw(one.run("DDIMSampler", eta=0.0, boost_percent=1.0)[0], **steps), plain, 1e-5)
-    picture = {"samples": 0.4 * torch.nn.functional.interpolate(random(8, 1, 3, 4, 4), 16, mode="bicubic")}
+    picture = {"samples": 0.4 * torch.nn.functional.interpolate(random(8, 1, 4, 4, 4), 8, mode="bicubic")}
     noise, _, exact, _ = one.run(
-        "Invert", model=one.demo.model, positive=one.demo.encode("a face"), latent=picture, sigmas=sigmas, refinements=1, tolerance=1e-4
+        "Invert", model=one.demo.model, positive=one.demo.encode("a portrait"), latent=picture, sigmas=sigmas, refinements=1, tolerance=1e-4
     )
     close(one.draw(exact, noise=noise, latent=picture, cfg=1.0, **steps), picture["samples"], 1e-5)
 
@@ -191,7 +191,7 @@ def test_a_window_between_two_steps_is_refused_by_name(one):
 
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_the_stock_samplers_draw_what_the_custom_ones_draw(one, asymmetric):
-    model, prompts = one.moved(asymmetric=asymmetric), dict(positive=one.demo.encode("a face"), negative=one.demo.encode(""))
+    model, prompts = one.moved(asymmetric=asymmetric), dict(positive=one.demo.encode("a portrait"), negative=one.demo.encode(""))
     stock = dict(steps=STEPS, cfg=2.0, sampler_name="euler", scheduler="normal", latent_image=one.demo.empty(), **prompts)
     drawn = one.draw(model=model)
     assert torch.equal(node("KSampler", model=model, seed=1, denoise=1.0, **stock)["samples"], drawn)
@@ -213,7 +213,13 @@ def test_the_stock_samplers_draw_what_the_custom_ones_draw(one, asymmetric):
 def exact(one, given):
     """The way back to an inverted picture, under a noise mask."""
     noise, _, sampler, _ = one.run(
-        "Invert", model=one.demo.model, positive=one.demo.encode("a face"), latent=given, sigmas=one.sigmas(), refinements=2, tolerance=1e-4
+        "Invert",
+        model=one.demo.model,
+        positive=one.demo.encode("a portrait"),
+        latent=given,
+        sigmas=one.sigmas(),
+        refinements=2,
+        tolerance=1e-4,
     )
     return one.draw(sampler, model=one.moved(), noise=noise, latent=given, cfg=1.0)
 
@@ -224,7 +230,7 @@ INPAINTING = {
     "x0": lambda one, given: one.draw(one.edited("euler", "x0"), latent=given),
     "x_t": lambda one, given: one.draw(one.edited("dpmpp_2m", "x_t"), latent=given),
     "stored attribute": lambda one, given: one.draw(one.attributed("heun"), latent=given),
-    "attribute of a target": lambda one, given: one.draw(one.attributed("euler", target="a face, blue hair"), latent=given),
+    "attribute of a target": lambda one, given: one.draw(one.attributed("euler", target="a portrait, blue hair"), latent=given),
     "DDIM Sampler": lambda one, given: one.draw(one.run("DDIMSampler", eta=1.0, boost_percent=0.5)[0], latent=given),
     "Sample Trajectory": lambda one, given: one.run("SampleTrajectory", **one.inputs(latent=given))[0]["samples"],
     "Explore Singular Vectors": lambda one, given: one.explored(gains="0, 2", latent=given),
@@ -233,7 +239,7 @@ INPAINTING = {
         noise=one.run(
             "Invert",
             model=one.demo.model,
-            positive=one.demo.encode("a face"),
+            positive=one.demo.encode("a portrait"),
             latent=given,
             sigmas=one.sigmas(),
             refinements=2,
@@ -247,10 +253,10 @@ INPAINTING = {
 
 @pytest.mark.parametrize("way", INPAINTING)
 def test_inpainting_keeps_what_lies_outside_the_noise_mask(one, way):
-    mask = torch.zeros(1, 16, 16)
-    mask[..., :8] = 1
-    picture = 0.4 * torch.nn.functional.interpolate(random(8, 1, 3, 4, 4), 16, mode="bicubic")
+    mask = torch.zeros(1, 8, 8)
+    mask[..., :4] = 1
+    picture = 0.4 * torch.nn.functional.interpolate(random(8, 1, 4, 4, 4), 8, mode="bicubic")
     given = node("SetLatentNoiseMask", samples={"samples": picture}, mask=mask)
     drawn = INPAINTING[way](one, given)
-    close(drawn[..., 8:], picture[..., 8:].expand_as(drawn[..., 8:]), 1e-5)
-    assert differ(drawn[..., :8], picture[..., :8].expand_as(drawn[..., :8]))
+    close(drawn[..., 4:], picture[..., 4:].expand_as(drawn[..., 4:]), 1e-5)
+    assert differ(drawn[..., :4], picture[..., :4].expand_as(drawn[..., :4]))

@@ -176,7 +176,7 @@ def test_a_picture_s_inversion_does_not_depend_on_its_neighbours(here, shaped):
     world = shaped("SD15")
     x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3)) * torch.tensor([0.3, 10.0])[:, None, None, None]
     together, alone = (
-        here.made("Invert", x, model=world.model, positive=world.encode("a face"), latent={"samples": latents}, refinements=5)[1][
+        here.made("Invert", x, model=world.model, positive=world.encode("a portrait"), latent={"samples": latents}, refinements=5)[1][
             "samples"
         ][:1]
         for latents in (x, x[:1])

@@ -126,7 +126,7 @@ def world_of(demo, shaped):
     made = {}
 
     def demo_in(dtype, cast):
-        path = folder_paths.get_full_path("checkpoints", "semantic_latents_demo.safetensors")
+        path = folder_paths.get_full_path("checkpoints", "semantic_latents_portrait.safetensors")
         world = copy.copy(demo)
         with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
             patch.setattr(comfy.model_management, "unet_manual_cast", lambda *args, **kwargs: cast)

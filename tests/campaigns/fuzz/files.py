@@ -48,7 +48,7 @@ def attribute(size, with_network):
         LatentKind("SD15", 4),
         ValueNetwork(4, width).requires_grad_(False) if with_network else None,
         {"exact": 0.25},
-        {"source": "a face", "target": "a beard"},
+        {"source": "a portrait", "target": "a beard"},
     )
 
 
