@@ -1,9 +1,9 @@
-"""What AVI does on the demo model, measured: `docs/attributes.md` and its picture.
+"""What AVI does on a demo model, measured: `docs/attributes.md` or `attributes-dit.md`, and a picture.
 
-    COMFYUI=<host's folder> python bench/attributes.py [--seeds 24] [--out docs] [--smallest]
+    COMFYUI=<host's folder> python bench/attributes.py [--model portrait-dit] [--seeds 8] [--out docs] [--smallest]
 
-Attributes are learned on seeds from 600 000 up and judged on seeds from 900 000 up by the attribute classifier, through
-the pack's own nodes. The defaults were chosen on seeds from 500 000 up.
+Attributes are learned on seeds from 600 000 up and judged on seeds from 900 000 up by the judge of portraits, through the
+pack's own nodes. Settings are compared on seeds from 500 000 up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,50 +21,43 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, fewer, parsed, size
-from stage import FIRST_SEED, SOURCE, Point, Stage, cell, mean, save_sheet, start_host, write_report
+from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Point, Stage, cell, mean, save_sheet, start_host, write_report
+from ways import SCHEDULERS
 
-LEARNED_ON, TUNED_ON, STEPS, CFG = 600_000, 500_000, size(16, 4), 3.0
-TARGETS = {
-    "skin": "dark",
-    "glasses": "sunglasses",
-    "beard": "beard",
-    "background": "green",
-    "style": "curly",
-    "hat": "hat",
-    "shirt": "red",
-    "hair": "blue",
-}
-FEW = fewer(("skin", "glasses", "beard", "style"))  # where every attribute would take too long
-STRENGTHS = {"paired": fewer((0.5, 1.0, 1.5)), "stored": fewer((0.5, 1.0, 1.5, 2.0))}
-SEEDS = size(16, 1)  # that a stored attribute is learned on
-READING = {
-    "The network": "The exact solver finds each new pair's optimum in milliseconds, so the network is never needed for quality; "
-    "it is the paper's form.",
-}
+LEARNED_ON, TUNED_ON, STEPS, CFG = 600_000, 500_000, size(12, 4), 3.0
+TARGETS = {"glasses": "sunglasses", "smile": 0.7, "beard": 0.75, "background": "green"}
+FEW = fewer(("glasses", "beard"))  # where every attribute would take too long
+STRENGTHS = {"paired": fewer((0.5, 1.0, 1.5)), "stored": fewer((1.0, 1.5, 2.0))}
+SEEDS = size(8, 1)  # that a stored attribute is learned on
+TUNED = size(6, 1)  # seeds on which inputs are compared
+CLEAR = 0.1, 0.03  # differences of success and of what is kept that are told
+CLEARLY = f"Clearly better (success more by {CLEAR[0]:.0%} or others kept by {CLEAR[1]:.0%}, and neither less):"
 
 
 class Bench(Stage):
     """The demo model, its judge, and the pack's nodes on them."""
 
-    def __init__(self, seeds: int, first: int = FIRST_SEED):
+    def __init__(self, model: str, seeds: int, first: int = FIRST_SEED):
         from comfy.samplers import sampler_object
         from comfy_extras.nodes_custom_sampler import BasicScheduler
 
-        super().__init__(TARGETS)
-        self.start, self.euler = self.noise(seeds, first), sampler_object("euler")
-        self.sigmas = BasicScheduler.execute(self.model, "normal", STEPS, 1.0).args[0]
+        super().__init__(TARGETS, model)
+        self.start, self.euler, self._learned = self.noise(seeds, first), sampler_object("euler"), {}
+        self.sigmas = BasicScheduler.execute(self.model, SCHEDULERS[model], STEPS, 1.0).args[0]
         self.base = self.draw()
+        self.before = self.judge.read(self.base)
         self.prompted = {name: self.draw(prompt=self.prompt(name)) for name in tqdm(fewer(TARGETS), "prompts")}
 
-    def draw(self, sampler: Any = None, prompt: str = SOURCE, latent: Tensor | None = None, denoise: float = 1.0) -> Tensor:
-        """Pictures (n, 3, h, w) in [-1, 1] of the bench's seeds, from nothing or from given ones."""
-        from comfy_extras.nodes_custom_sampler import BasicScheduler
-
-        sigmas = self.sigmas if denoise == 1 else BasicScheduler.execute(self.model, "normal", STEPS, denoise).args[0]
-        return self.sample(self.model, sampler or self.euler, sigmas, self.start, prompt, CFG, latent)
+    def draw(self, sampler: Any = None, prompt: str = SOURCE) -> Tensor:
+        """Pictures (n, 3, h, w) in [-1, 1] of the bench's seeds."""
+        return self.pictures(self.sample(self.model, sampler or self.euler, self.sigmas, self.start, prompt, CFG))
 
     def learn(self, name: str, *, seeds: int = 1, **changes: Any):
-        return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=seeds, **changes)
+        """An attribute; the same one is learned once."""
+        key = (name, seeds, *sorted(changes.items()))
+        if key not in self._learned:
+            self._learned[key] = self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=seeds, **changes)
+        return self._learned[key]
 
     def edited(self, attribute: Any, strength: float, name: str | None = None) -> Tensor:
         """With the target prompt of an attribute's name (paired) or without one (stored)."""
@@ -74,8 +66,19 @@ class Bench(Stage):
         target = None if name is None else self.encode(self.prompt(name))
         return self.draw(ApplyAttribute.execute(self.euler, attribute, strength, 0.0, target).args[0])
 
-    def point(self, images: Tensor, name: str) -> Point:
-        return self.has(images, name), self.kept(images, self.base, name)
+    def names(self) -> str:
+        """The few attributes that the smaller tables are about."""
+        return " and ".join(f"{name}: {TARGETS[name]}" for name in FEW)
+
+    def point(self, pictures: Tensor, name: str) -> Point:
+        now = self.judge.read(pictures)
+        return float(self.shows(now, name).float().mean()), float(self.keeps(now, self.before, name).mean())
+
+
+def beats(one: Point, other: Point) -> bool:
+    """Whether success or what is kept is clearly more, and neither is less."""
+    more = [a - b for a, b in zip(one, other)]
+    return min(more) >= 0 and any(m > least for m, least in zip(more, CLEAR))
 
 
 def success_table(bench: Bench) -> list[str]:
@@ -86,21 +89,31 @@ def success_table(bench: Bench) -> list[str]:
     for name in tqdm(fewer(TARGETS), "strengths"):
         attribute = bench.learn(name, seeds=SEEDS)
         drawn = [bench.edited(attribute, s, name if form == "paired" else None) for form, strengths in STRENGTHS.items() for s in strengths]
-        curves.append([bench.point(images, name) for images in (bench.base, *drawn, bench.prompted[name])])
+        curves.append([bench.point(pictures, name) for pictures in (bench.base, *drawn, bench.prompted[name])])
         rows.append(f"| {name}: {TARGETS[name]} | {curves[-1][0][0]:.0%} | " + " | ".join(map(cell, curves[-1][1:])) + " |")
     unedited, *means = map(mean, zip(*curves))
     rows.append(f"| mean | {unedited[0]:.0%} | " + " | ".join(map(cell, means)) + " |")
-    return rows
+    return [reading_of_success(unedited[0], dict(zip(head, means)), means[-1]), "", *rows]
+
+
+def reading_of_success(unedited: float, edited: dict[str, Point], prompted: Point) -> str:
+    """Which edit shows the attribute most often, and whether it keeps more than the prompt does."""
+    strongest = max(edited, key=lambda what: edited[what])
+    hit, kept = edited[strongest]
+    return (
+        f"The prompt itself shows the attribute in {prompted[0]:.0%} (unedited: {unedited:.0%}) and keeps {prompted[1]:.0%}. Of the edits "
+        f"{strongest} shows it most often, in {hit:.0%}, and keeps {'more' if kept - prompted[1] > CLEAR[1] else 'no more'}: {kept:.0%}."
+    )
 
 
 def map_table(bench: Bench) -> list[str]:
     """One setting changed at a time, at strength 1, on the tuning seeds; the defaults in bold."""
     changes = {
-        "percent": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-        "ahead": (0.0, 0.06, 0.12, 0.2),
-        "branch": (0.0, 0.12, 0.19, 0.25, 0.31, 0.4),
-        "source_rank": (2, 4, 6, 10, 16),
-        "target_rank": (2, 4, 6, 10, 16),
+        "percent": (0.5, 0.7, 0.9),
+        "ahead": (0.0, 0.12),
+        "branch": (0.0, 0.25, 0.4),
+        "source_rank": (2, 6, 16),
+        "target_rank": (2, 6, 16),
         "source_weight": (0.0, 0.25, 1.0),
     }
     defaults = {"percent": 0.7, "ahead": 0.0, "branch": 0.25, "source_rank": 6, "target_rank": 6, "source_weight": 0.25}
@@ -114,7 +127,16 @@ def map_table(bench: Bench) -> list[str]:
             text = f"{value:g}: {cell(known[setting])}"
             cells.append(f"**{text}**" if value == defaults[key] else text)
         rows.append(f"| {key} | " + ", ".join(cells) + " |")
-    return rows
+    better = [
+        next(f"{key} {value:g}" for key, value in setting if value != defaults[key])
+        for setting, point in known.items()
+        if beats(point, known[tuple(defaults.items())])
+    ]
+    return [
+        f"Strength 1, paired, {bench.names()}; the defaults in bold. {CLEARLY} {', '.join(better) or 'no other value measured'}.",
+        "",
+        *rows,
+    ]
 
 
 def ablation_table(bench: Bench) -> list[str]:
@@ -125,29 +147,43 @@ def ablation_table(bench: Bench) -> list[str]:
         **{f"without {key.removesuffix('_weight').replace('_', ' ')}": {**full, key: 0.0} for key in full},
         "the first two (default)": {**full, "target_values_weight": 0.0, "source_values_weight": 0.0},
     }
+    points: dict[str, Point] = {}
     rows = [
         "| loss | success / others kept | distance to source | distance to target | colour saturation | contrast |",
         "|---|---|---|---|---|---|",
     ]
 
-    def look(images: Tensor) -> tuple[float, float]:
-        pixels = ((images + 1) / 2).clamp(0, 1)
+    def look(pictures: Tensor) -> tuple[float, float]:
+        pixels = ((pictures + 1) / 2).clamp(0, 1)
         return float((pixels.amax(1) - pixels.amin(1)).mean()), float(pixels.std())
 
     for label, weights in tqdm(fewer(variants.items()), "ablation"):
         figures = []
         for name in FEW:
-            images = bench.edited(bench.learn(name, **weights), 1.0, name)
-            apart = [float((images - other).square().mean().sqrt()) for other in (bench.base, bench.prompted[name])]
-            figures.append([*bench.point(images, name), *apart, *look(images)])
+            pictures = bench.edited(bench.learn(name, **weights), 1.0, name)
+            apart = [float((pictures - other).square().mean().sqrt()) for other in (bench.base, bench.prompted[name])]
+            figures.append([*bench.point(pictures, name), *apart, *look(pictures)])
         m = np.mean(figures, axis=0)
+        points[label] = m[0], m[1]
         rows.append(f"| {label} | {cell(m[:2])} | {m[2]:.3f} | {m[3]:.3f} | {m[4]:.3f} | {m[5]:.3f} |")
     plain = np.mean([look(bench.base)] + [look(bench.prompted[name]) for name in FEW], axis=0)
-    return [*rows, f"| unedited and prompted pictures | | | | {plain[0]:.3f} | {plain[1]:.3f} |"]
+    rows.append(f"| unedited and prompted pictures | | | | {plain[0]:.3f} | {plain[1]:.3f} |")
+    return [f"Strength 1, paired, {bench.names()}. {reading_of_terms(points)}", "", *rows]
+
+
+def reading_of_terms(points: dict[str, Point]) -> str:
+    """What each term adds to success and takes from what is kept, or the other way round."""
+    (_, whole), *without = points.items()
+    told = [
+        f"{label.removeprefix('without ')}: {whole[0] - hit:+.0%} success, {whole[1] - kept:+.0%} kept"
+        for label, (hit, kept) in without
+        if label.startswith("without ") and (abs(whole[0] - hit) > CLEAR[0] or abs(whole[1] - kept) > CLEAR[1])
+    ]
+    return f"What a term clearly changes when it joins the other three: {'; '.join(told) or 'nothing'}."
 
 
 def network_table(bench: Bench) -> list[str]:
-    """The MLP trained on 1, 4 and 16 seeds: its loss on its own pairs and on new ones, against the exact optimum of each."""
+    """The MLP trained on one seed and on more: its loss on its own pairs and on new ones, against the exact optimum of each."""
     from comfy.samplers import KSAMPLER
 
     from pack.host.attributes import Learner
@@ -173,7 +209,7 @@ def network_table(bench: Bench) -> list[str]:
         problem = unseen(exact)
         best = float(problem.loss(problem.loss.solution()).sum())
         figures.setdefault("exact solver", []).append([1.0, 1.0, *bench.point(bench.edited(exact, 1.0, name), name)])
-        for seeds in fewer((1, 4, 16)):
+        for seeds in fewer((1, 8)):
             learned = bench.learn(name, seeds=seeds, solver="MLP", steps=size(200, 2))
             attribute = learned.parts[0][0]
             new = float(problem.loss(problem.values(attribute.network)).sum()) / best
@@ -183,18 +219,19 @@ def network_table(bench: Bench) -> list[str]:
     for label, values in figures.items():
         m = np.mean(values, axis=0)
         rows.append(f"| {label} | {m[0]:.3f} | {m[1]:.2f} | {cell(m[2:])} |")
-    return rows
+    exact, *networks = (np.mean(values, axis=0) for values in figures.values())
+    better = [label for label, m in zip(list(figures)[1:], networks) if beats(tuple(m[2:]), tuple(exact[2:]))]
+    reading = f"Strength 1, paired, {bench.names()}. The exact solver finds each new pair's optimum; the network is the paper's form."
+    return [f"{reading} {CLEARLY} {', '.join(better) or 'no network'}.", "", *rows]
 
 
 def seeds_table(bench: Bench) -> list[str]:
-    """The stored form, learned on more and more seeds, at strength 1.5."""
-    rows = ["| learned on | success / others kept, stored at 1.5 |", "|---|---|"]
-    for seeds in tqdm(fewer((1, 2, 4, 8, 16, 32)), "stored"):
-        rows.append(
-            f"| {seeds} {'seed' if seeds == 1 else 'seeds'} "
-            f"| {cell(mean(bench.point(bench.edited(bench.learn(name, seeds=seeds), 1.5), name) for name in FEW))} |"
-        )
-    return rows
+    """The stored form, learned on more and more seeds, at strength 2."""
+    rows = ["| learned on | success / others kept, stored at 2 |", "|---|---|"]
+    for seeds in tqdm(fewer((1, 4, SEEDS, 16)), "stored"):
+        point = mean(bench.point(bench.edited(bench.learn(name, seeds=seeds), 2.0), name) for name in FEW)
+        rows.append(f"| {seeds} {'seed' if seeds == 1 else 'seeds'} | {cell(point)} |")
+    return [f"Attributes: {bench.names()}.", "", *rows]
 
 
 def time_table() -> list[str]:
@@ -232,50 +269,46 @@ def time_table() -> list[str]:
 
 
 def picture(bench: Bench, path: Path) -> None:
-    """Held-out seeds over strength, for three attributes, paired."""
+    """Held-out seeds over strength, for three attributes, paired, and the stored form."""
     start, bench.start = bench.start, bench.start[:2]
     shown, blocks = fewer((-1.0, 0.0, 0.5, 1.0, 1.5), 2), []
-    for name in fewer(("glasses", "background", "beard")):
+    for name in fewer(("glasses", "smile", "beard")):
         attribute = bench.learn(name, seeds=SEEDS)
-        drawn = [bench.edited(attribute, s, name) for s in shown] + [bench.edited(attribute, 1.5)]
-        blocks.append((list(zip(*drawn)), [f"{name} {s:+g}" if s else f"{name} 0" for s in shown] + ["stored +1.5"]))
+        drawn = [bench.edited(attribute, s, name) if s else bench.base[:2] for s in shown] + [bench.edited(attribute, 2.0)]
+        blocks.append((list(zip(*drawn)), [f"{name} {s:+g}" if s else f"{name} 0" for s in shown] + ["stored +2"]))
     bench.start = start
     save_sheet(blocks, path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=size(24, 1), help="held-out seeds a cell")
+    parser.add_argument("--model", choices=list(INSTRUMENTS), default="portrait", help="which demo model draws")
+    parser.add_argument("--seeds", type=int, default=size(8, 1), help="held-out seeds a cell")
     options = parsed(parser, DOCS)
+    name = options.model.replace("portrait", "attributes")
     start_host()
     with torch.inference_mode():
-        bench = Bench(options.seeds)
-        picture(bench, options.out / "attributes.jpg")
+        bench = Bench(options.model, options.seeds)
+        picture(bench, options.out / f"{name}.jpg")
         parts = {
             "Success and preservation over strength": lambda: success_table(bench),
             "The network": lambda: network_table(bench),
             "What each term of the loss buys": lambda: ablation_table(bench),
             "Seeds for the stored form": lambda: seeds_table(bench),
-            "What each input does": lambda: map_table(Bench(size(16, 1), TUNED_ON)),
+            "What each input does": lambda: map_table(Bench(options.model, TUNED, TUNED_ON)),
             "Time": time_table,
         }
-        write_report(
-            options.out / "attributes.md", head(options.seeds), {title: with_reading(title, measure) for title, measure in parts.items()}
-        )
+        write_report(options.out / f"{name}.md", head(options.model, options.seeds), parts)
 
 
-def with_reading(title: str, measure: Callable[[], list[str]]) -> Callable[[], list[str]]:
-    return lambda: [*([READING[title], ""] if title in READING else []), *measure()]
-
-
-def head(seeds: int) -> str:
+def head(model: str, seeds: int) -> str:
     intro = (
-        f"Written by `bench/attributes.py`. The demo model, euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; attributes learned on "
-        f"seeds from {LEARNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up, the map on 16 from {TUNED_ON} up, where the defaults "
-        "were chosen. A cell `a / b`: the classifier finds the attribute in a of the pictures, and b of the other attributes' labels are "
-        "those of the unedited picture of the same seed."
+        f"Written by `bench/attributes.py`. `{INSTRUMENTS[model]}`, computed in bfloat16; euler, {SCHEDULERS[model]}, {STEPS} steps, "
+        f"cfg {CFG:g}, prompt `{SOURCE}`; attributes learned on seeds from {LEARNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up, "
+        f"inputs compared on {TUNED} from {TUNED_ON} up. A cell `a / b`: the judge finds the attribute in a of the pictures, and b of the "
+        "other attributes are those of the unedited picture of the same seed. With so few pictures, ten points of success are chance."
     )
-    return f"# AVI, measured\n\n{intro}\n\n![three attributes over strength](attributes.jpg)"
+    return f"# AVI, measured\n\n{intro}\n\n![three attributes over strength]({model.replace('portrait', 'attributes')}.jpg)"
 
 
 if __name__ == "__main__":
