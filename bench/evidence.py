@@ -35,7 +35,7 @@ from stage import FIRST_SEED, INSTRUMENTS, SOURCE, start_host
 from ways import CACHE, CFG, CHUNK, LEARNED_ON, SLIDES, STEPS, STRENGTHS, TARGETS, Bench, Way, ways_of
 
 ALSO_LEARNED = ("AVI, paired",)  # what the way above them learns
-SHARED = ("the target prompt", "the prompt switched", "a blend of the latents")  # drawn from runs that serve several ways here
+SHARED = ("the target prompt", "the prompt switched")  # drawn from runs that serve several ways here
 SLIDING_SEED = FIRST_SEED + 10_000
 SLIDING_COUNT = size(6, 1)
 BASES = {"smile": 0.0, "glasses": "none", "beard": 0.0, "age": 0.25, "background": "gray", "light": 0.0}
@@ -348,7 +348,7 @@ SLIDING = (
 )
 COST = (
     "Two CPU threads; each way was timed between two plain drawings of as many pictures. Learning is done once. A prompt switched on the "
-    "way costs one run, a blend of latents a run and the part of another before the blend."
+    "way costs one run."
 )
 
 

@@ -159,12 +159,6 @@ def prompt_switched(bench: Bench, name: str, percent: float, first: int) -> Tens
     return bench.drawn_on(bench.run(first)[0][step], step, bench.prompt(name), first)
 
 
-def blended(bench: Bench, name: str, weight: float, first: int) -> Tensor:
-    step = bench.step_at(0.7)
-    source, target = (bench.run(first, prompt)[0][step] for prompt in (SOURCE, bench.prompt(name)))
-    return bench.drawn_on(torch.lerp(source, target, weight), step, SOURCE, first)
-
-
 def conditioning_moved(bench: Bench, name: str, weight: float, first: int) -> Tensor:
     """Core's ConditioningAverage of the two prompts, past 1 too, from 0.15 of the run on by ConditioningSetTimestepRange."""
     from nodes import ConditioningAverage, ConditioningSetTimestepRange
@@ -201,12 +195,11 @@ WAYS: dict[str, Way] = {
     "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.5, 0.75, 1.0)), dial=1.0),
     "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 1.5, 2.0, 3.0)), dial=2.0),
     "AVI, paired": Way(avi(), "strength", fewer((0.5, 0.75, 1.0)), dial=1.0),
-    "h-space direction from two prompts": Way(h_space(), "strength", fewer((1.0, 4.0, 8.0)), unet=True),
+    "h-space direction from two prompts": Way(h_space(), "strength", fewer((4.0, 8.0)), unet=True),
     "the target prompt": Way(target_prompt),
     "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.5, 0.4, 0.3))),
     "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.5, 0.75, 1.0)), dial=1.0),
-    "a blend of the latents": Way(blended, "weight", fewer((0.5, 0.75))),
-    "image-to-image": Way(image_to_image, "denoise", fewer((0.5, 0.7, 0.85))),
+    "image-to-image": Way(image_to_image, "denoise", fewer((0.5, 0.7))),
 }
 
 

@@ -1,8 +1,8 @@
 """Train the judge and the scorer of the portrait models on a CPU, beside the weights that are there.
 
 `python -m demo.readers FOLDER --part judge|scorer [--faces 160000]` (with COMFYUI set) draws faces into FOLDER, takes
-the VAE and the text encoder from the checkpoint in `weights/`, and trains that part until it has seen so many faces. The judge
-goes on from its weights in `judges/`, the scorer begins anew. A run that was stopped goes on; `--figures` measures both on
+the VAE and the text encoder from the checkpoint in `weights/`, and trains that part until it has seen so many faces. Both go
+on from their weights, where there are some. A run that was stopped goes on; `--figures` measures both on
 faces of no training set.
 """
 
@@ -42,6 +42,13 @@ def drawing(folder: Path, count: int, workers: int) -> list[subprocess.Popen]:
     return [subprocess.Popen([*command, str(worker)], cwd=HERE.parent) for worker in range(workers)]
 
 
+def there(folder: Path) -> Path | None:
+    """Where the scorer's weights are that the training goes on from: the folder's, or those that ship; None if there are none yet."""
+    from . import scorer
+
+    return next((place for place in (folder, HERE / "judges") if (place / scorer.FILE).exists()), None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -70,7 +77,16 @@ def main() -> None:
         begin = HERE / "judges"
         judge.train(store, options.folder, runs.Plan(total=options.faces), "cpu", BATCH, RATE["judge"], tripped=TRIPPED, begin=begin)
     elif options.part == "scorer":
-        scorer.train(store, options.folder, runs.Plan(total=options.faces), "cpu", BATCH, RATE["scorer"], tripped=TRIPPED)
+        scorer.train(
+            store,
+            options.folder,
+            runs.Plan(total=options.faces),
+            "cpu",
+            BATCH,
+            RATE["scorer"],
+            tripped=TRIPPED,
+            begin=there(options.folder),
+        )
 
 
 if __name__ == "__main__":

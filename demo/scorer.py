@@ -1,7 +1,8 @@
 """The portraits' image-text scorer: a small vision transformer in the host's own CLIP class, beside their text encoder.
 
 Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the text encoder's pooled embedding of its
-caption, away from those of other captions; meanwhile linear heads, dropped afterwards, name its attributes.
+caption, away from those of other captions, and among the plain prompts for an attribute's values to the right one's; meanwhile
+linear heads, dropped afterwards, name its attributes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from . import config, judge, network, runs, text
+from . import captions, config, judge, network, runs, text
 from .data import CAPTIONS, Store, padded
 from .faces import CATEGORICAL, CONTINUOUS
 
@@ -24,6 +25,38 @@ def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> 
     logits = scale.exp() * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T
     own = torch.arange(len(images), device=images.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def asked(name: str) -> list[str]:
+    """The plain prompts among which an attribute's is chosen: of each value, or of a number's low, middle and high third."""
+    if name in CATEGORICAL:
+        return [captions.prompt_for(**{name: value}) for value in CATEGORICAL[name]]
+    low, high = CONTINUOUS[name]
+    return [captions.prompt_for(**{name: low + share * (high - low)}) for share in (0.17, 0.5, 0.83)]
+
+
+class Questions:
+    """The prompts of each attribute as embeddings (n, d) of the text encoder, and the loss of choosing among them."""
+
+    def __init__(self, encoder, device: str):
+        self.texts = {}
+        for name in (*CATEGORICAL, *CONTINUOUS):
+            tokens = torch.tensor([padded(prompt) for prompt in asked(name)], device=device)
+            with torch.no_grad():
+                self.texts[name] = F.normalize(encoder.encode(tokens)[1], dim=1)
+
+    def loss(self, embeddings: torch.Tensor, scales: torch.Tensor, labels, shown, numbers) -> torch.Tensor:
+        """Mean cross-entropy over attributes, where the picture shows them; scales: the logarithm of each one's temperature."""
+        images, losses = F.normalize(embeddings, dim=1), []
+        for i, (name, texts) in enumerate(self.texts.items()):
+            if name in CATEGORICAL:
+                right = labels[:, i].long()
+            else:
+                low, high = CONTINUOUS[name]
+                right = (3 * (numbers[:, i - len(CATEGORICAL)] - low) / (high - low)).long().clamp(0, 2)
+            logits = scales[i].clamp(max=5.0).exp() * images @ texts.T
+            losses.append((F.cross_entropy(logits, right, reduction="none") * shown[:, i].float()).mean())
+        return torch.stack(losses).mean()
 
 
 def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -44,15 +77,17 @@ def train(
     rate: float = 2e-3,
     limit: int = 150_000,
     tripped: int = 12_000,
+    begin: Path | None = None,
 ) -> Path:
     """Train until the plan's end, a third of the pictures as the VAE gives them back; write fp16 weights.
 
-    A run that was stopped goes on from its last state.
+    begin: a folder with the weights to go on from, if any. A run that was stopped goes on from its last state.
     """
     torch.manual_seed(3)
     faces = judge.Faces(store, device, limit)
     back = judge.round_trips(store, folder, device, min(tripped, faces.count))
-    encoder, model = text.load(folder, device), network.scorer().to(device)
+    encoder = text.load(folder, device)
+    model = (network.scorer() if begin is None else load(begin).requires_grad_(True).train()).to(device)
     width = config.SCORER_CONFIG["projection_dim"]
     heads = torch.nn.ModuleDict(
         {name: torch.nn.Linear(width, len(values)) for name, values in CATEGORICAL.items()}
@@ -61,7 +96,10 @@ def train(
     scale = torch.nn.Parameter(torch.tensor(2.5, device=device))
     trained = [*model.parameters(), *heads.parameters(), scale]
     optimiser = torch.optim.AdamW(trained, rate, (0.9, 0.98), weight_decay=0.02, fused=device == "cuda")
-    learned = torch.nn.ParameterDict({"scale": scale})
+    questions = Questions(encoder, device)
+    scales = torch.nn.Parameter(torch.full((len(questions.texts),), 3.0, device=device))
+    optimiser.add_param_group({"params": [scales]})
+    learned = torch.nn.ParameterDict({"scale": scale, "scales": scales})
     seen = runs.restored(folder / "scorer.state", model, heads, learned, optimiser)
     step = seen // batch
     told = time.time()
@@ -78,8 +116,9 @@ def train(
             embeddings = model(augmented(images, generator))[2].float()
         named = naming_loss(heads, embeddings, *(faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")))
         loss = contrast(embeddings, texts, scale.clamp(max=4.6))
+        chosen_right = questions.loss(embeddings, scales, *(faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")))
         optimiser.zero_grad(set_to_none=True)
-        (loss + named).backward()
+        (0.5 * loss + named + 3 * chosen_right).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         for group in optimiser.param_groups:
             group["lr"] = plan.rate(seen, step, rate)
@@ -97,6 +136,7 @@ def train(
                 seen=seen,
                 contrast=f"{loss.item():.3f}",
                 named=f"{named.item():.3f}",
+                asked=f"{chosen_right.item():.3f}",
                 seconds=f"{time.time() - plan.start:.0f}",
             )
     print(f"scorer: {seen} faces, {seen / (time.time() - plan.start):.0f} a second", flush=True)
