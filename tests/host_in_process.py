@@ -51,6 +51,13 @@ def demo(pack_nodes):
     return Demo()
 
 
+@pytest.fixture(scope="session")
+def scorer(run):
+    """Both towers of the demo scorer, by the inputs that they go into."""
+    with torch.inference_mode():
+        return dict(zip(("clip_vision", "clip"), run("DemoScorer")))
+
+
 @pytest.fixture
 def sampler_of():
     """A stock SAMPLER by its name."""

@@ -5,7 +5,7 @@ import torch
 
 from pack.core.hspace.direction import Direction, Family
 
-DEMO_FAMILY = Family("DemoFaces", "V_PREDICTION", 128)
+DEMO_FAMILY = Family("Portrait", "V_PREDICTION", 128)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def grid(run, *images):
 
 
 def compare(run, before, after, **scorer):
-    return run("CompareEdit", before=before, after=after, source_text="a face", target_text="a face, smiling", **scorer)
+    return run("CompareEdit", before=before, after=after, source_text="a portrait", target_text="a portrait, smiling", **scorer)
 
 
 @for_each
@@ -51,24 +51,24 @@ def test_sizes_are_named_as_pixels(run):
 @pytest.mark.parametrize("scored", [False, True])
 @pytest.mark.parametrize("before", COLOURS)
 @pytest.mark.parametrize("after", COLOURS)
-def test_they_are_compared_as_rgb(demo, run, before, after, scored):
-    scorer = dict(clip_vision=run("DemoScorer")[0], clip=demo.clip) if scored else {}
+def test_they_are_compared_as_rgb(run, scorer, before, after, scored):
+    towers = scorer if scored else {}
     a, b = pictures(before), pictures(after, 1)
-    sheet, said, *figures = compare(run, a, b, **scorer)
-    expected, says, *rest = compare(run, rgb(a), rgb(b), **scorer)
+    sheet, said, *figures = compare(run, a, b, **towers)
+    expected, says, *rest = compare(run, rgb(a), rgb(b), **towers)
     assert torch.equal(sheet, expected)
     assert said == says
     assert figures == pytest.approx(rest, rel=1e-5, abs=1e-6)  # sums over other strides round otherwise
 
 
 @for_each
-def test_a_scorer_sees_them_as_rgb(run, channels):
+def test_a_scorer_sees_them_as_rgb(scorer, channels):
     from pack.host.scorer import ImageScorer
 
     images = pictures(channels)
     with torch.inference_mode(False), torch.no_grad():
-        scorer = ImageScorer(run("DemoScorer")[0])
-        found, expected = (scorer.embed(shown.clone().movedim(-1, 1)) for shown in (images, rgb(images)))
+        tower = ImageScorer(scorer["clip_vision"])
+        found, expected = (tower.embed(shown.clone().movedim(-1, 1)) for shown in (images, rgb(images)))
     torch.testing.assert_close(found, expected)
 
 
@@ -84,11 +84,11 @@ class OtherVae:
 
 @for_each
 @pytest.mark.parametrize("distance", ["SSIM", "RMS", "CLIP vision"])
-def test_a_schedule_is_measured_on_them(demo, run, channels, distance):
+def test_a_schedule_is_measured_on_them(demo, run, scorer, channels, distance):
     end, boost = run(
         "EditingSchedule",
         model=demo.model,
-        positive=demo.encode("a face"),
+        positive=demo.encode("a portrait"),
         negative=demo.encode(""),
         latent=demo.empty(),
         vae=OtherVae(demo.vae, channels),
@@ -101,7 +101,7 @@ def test_a_schedule_is_measured_on_them(demo, run, channels, distance):
         boost_threshold=0.0,
         source_text="",
         target_text="",
-        clip_vision=run("DemoScorer")[0],
+        clip_vision=scorer["clip_vision"],
     )[1:3]
     assert 0 <= end <= 1
     assert 0 <= boost <= 1
@@ -118,8 +118,8 @@ def test_an_attribute_s_preview_shows_them(demo, run, sampler_of, channels):
         **settings
         | dict(
             model=demo.model,
-            source=demo.encode("a face"),
-            target=demo.encode("a face, beard"),
+            source=demo.encode("a portrait"),
+            target=demo.encode("a portrait, beard"),
             negative=demo.encode(""),
             vae=OtherVae(demo.vae, channels),
             sampler=sampler_of("euler"),

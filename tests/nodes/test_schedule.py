@@ -7,11 +7,11 @@ from pack.tests.training import edited
 
 
 @pytest.mark.parametrize("distance", ["SSIM", "RMS", "CLIP vision"])
-def test_a_schedule_is_proposed_that_apply_direction_and_the_sampler_take(demo, run, sampler_of, trained, distance):
+def test_a_schedule_is_proposed_that_apply_direction_and_the_sampler_take(demo, run, sampler_of, trained, scorer, distance):
     start, end, boost, picture = run(
         "EditingSchedule",
         model=demo.model,
-        positive=demo.encode("a face"),
+        positive=demo.encode("a portrait"),
         negative=demo.encode(""),
         vae=demo.vae,
         latent=demo.empty(),
@@ -22,9 +22,9 @@ def test_a_schedule_is_proposed_that_apply_direction_and_the_sampler_take(demo, 
         seed=0,
         edit_threshold=0.0,
         boost_threshold=0.0,
-        source_text="a face",
-        target_text="a face, hat",
-        clip_vision=run("DemoScorer")[0],
+        source_text="a portrait",
+        target_text="a portrait, hat",
+        clip_vision=scorer["clip_vision"],
     )
     assert start == 0 <= end <= boost <= 1
     assert boost > 0
@@ -37,7 +37,7 @@ def test_a_higher_threshold_ends_the_edit_earlier_and_the_texts_likeness_lowers_
     def ends(**changes):
         settings = dict(
             model=demo.model,
-            positive=demo.encode("a face"),
+            positive=demo.encode("a portrait"),
             negative=demo.encode(""),
             vae=demo.vae,
             latent=demo.empty(),
@@ -48,8 +48,8 @@ def test_a_higher_threshold_ends_the_edit_earlier_and_the_texts_likeness_lowers_
             seed=0,
             edit_threshold=0.1,
             boost_threshold=0.1,
-            source_text="a face",
-            target_text="a face, hat",
+            source_text="a portrait",
+            target_text="a portrait, hat",
         )
         return run("EditingSchedule", **{**settings, **changes})[1]
 
@@ -62,7 +62,7 @@ def test_the_distance_clip_vision_needs_one(demo, run):
         run(
             "EditingSchedule",
             model=demo.model,
-            positive=demo.encode("a face"),
+            positive=demo.encode("a portrait"),
             negative=demo.encode(""),
             vae=demo.vae,
             latent=demo.empty(),

@@ -48,7 +48,7 @@ def test_the_latents_are_those_of_the_run(demo, run, sampler_of, trajectory):
 
 
 def test_a_noise_mask_is_honoured(demo, run, sampler_of):
-    given = {"samples": torch.rand(1, 3, 16, 16), "noise_mask": torch.zeros(1, 16, 16)}
+    given = {"samples": torch.rand(1, 4, 8, 8), "noise_mask": torch.zeros(1, 8, 8)}
     inputs = wired(demo, sampler_of("euler"), latent=given)
     latent, _ = run("SampleTrajectory", **inputs)
     assert torch.equal(latent["samples"], advanced(**inputs))
@@ -68,7 +68,7 @@ def test_the_distance_of_a_run_to_itself_is_0_and_of_noise_that_of_random(run, t
 
     same = replace(trajectory, x=(trajectory.x[0],) * 3, percents=(0.0, 0.5, 1.0))
     assert run("SubspaceDistance", trajectory=same, rank=2, side="left", of="x_t")[2] == pytest.approx(0, abs=1e-5)
-    noise = tuple(torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    noise = tuple(torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
     _, _, mean, random = run("SubspaceDistance", trajectory=replace(same, x=noise), rank=2, side="left", of="x_t")
     assert mean == pytest.approx(random, rel=0.1)
 
@@ -81,7 +81,7 @@ def test_mobility_is_drawn_and_measured(run, trajectory):
     assert mobility > 0
     still = replace(trajectory, x=(trajectory.x[-1],) * 6)
     assert run("VectorMobility", trajectory=still, triplets=4, channel=1, of="x_t")[1] == 0
-    with pytest.raises(ValueError, match="channel: got 7, the latent has 3"):
+    with pytest.raises(ValueError, match="channel: got 7, the latent has 4"):
         run("VectorMobility", trajectory=trajectory, triplets=4, channel=7, of="x_t")
 
 
@@ -132,7 +132,7 @@ def test_the_batch_size_does_not_matter(demo, run, sampler_of):
     [
         (dict(triplets="0"), "triplets: '0' cannot be read"),
         (dict(gains="x"), "gains: 'x' cannot be read"),
-        (dict(triplets="17"), "triplets: got 17, a latent of this size has 16"),
+        (dict(triplets="9"), "triplets: got 9, a latent of this size has 8"),
     ],
 )
 def test_what_cannot_be_varied_is_refused(demo, run, sampler_of, changes, message):
@@ -152,7 +152,7 @@ def test_cancel_stops_exploring_within_a_step(demo, run, sampler_of):
 
     management.interrupt_current_processing()
     with pytest.raises(management.InterruptProcessingException):
-        explored(run, demo, sampler_of("euler"), triplets="1-16", gains="0 1 2 3")
+        explored(run, demo, sampler_of("euler"), triplets="1-8", gains="0 1 2 3")
 
 
 @pytest.mark.parametrize("text, expected", [("1-4, 8", [1, 2, 3, 4, 8]), ("3", [3]), (" 2,5 7 ", [2, 5, 7]), ("2;2", [2, 2])])
