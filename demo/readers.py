@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CHECKPOINT = HERE / "weights" / "semantic_latents_portrait.safetensors"
-DRAWN, UNSEEN, THROUGH_VAE = 40_000, 2_000, 200
+DRAWN, UNSEEN, THROUGH_VAE = 40_000, 2_000, 100
 BATCH, TRIPPED, RATE = 64, 0, {"judge": 1e-3, "scorer": 1.2e-3}
 
 

@@ -97,7 +97,7 @@ def train(
     trained = [*model.parameters(), *heads.parameters(), scale]
     optimiser = torch.optim.AdamW(trained, rate, (0.9, 0.98), weight_decay=0.02, fused=device == "cuda")
     questions = Questions(encoder, device)
-    scales = torch.nn.Parameter(torch.full((len(questions.texts),), 3.0, device=device))
+    scales = torch.nn.Parameter(torch.full((len(questions.texts),), 4.6, device=device))
     optimiser.add_param_group({"params": [scales]})
     learned = torch.nn.ParameterDict({"scale": scale, "scales": scales})
     seen = runs.restored(folder / "scorer.state", model, heads, learned, optimiser)
