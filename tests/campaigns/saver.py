@@ -150,7 +150,6 @@ def obey(order, answer, ask):
 
     from pack.demo import SLIDERS
     from pack.host.folders import FOLDER, register_folders, save_whole
-    from pack.nodes.files import SaveAttribute, SaveDirection
 
     folder_paths.output_directory = order["folder"]
     folder_paths.folder_names_and_paths.pop(FOLDER, None)
@@ -158,10 +157,16 @@ def obey(order, answer, ask):
     one = direction(order["seed"], order["size"])
     mix = Mixture(((Attribute(Recipe(), decompose(torch.randn(1, 4, 8, 8)), LatentKind("SD15", 4)), 1.0),))
     tensors, metadata = direction_tensors(one)
+
+    def by_node(name, **given):
+        from pack.nodes import files  # which takes longer to import than all else, and most orders name no node
+
+        return getattr(files, name).execute(**given, filename_prefix="smile").ui["text"][0]
+
     saves = {
         None: lambda: save_whole(tensors, metadata, "smile"),
-        "SaveDirection": lambda: SaveDirection.execute(direction=one, filename_prefix="smile").ui["text"][0],
-        "SaveAttribute": lambda: SaveAttribute.execute(attribute=mix, filename_prefix="smile").ui["text"][0],
+        "SaveDirection": lambda: by_node("SaveDirection", direction=one),
+        "SaveAttribute": lambda: by_node("SaveAttribute", attribute=mix),
     }
     with contextlib.ExitStack() as faults:
         for name, value in order["faults"].items():
