@@ -26,7 +26,7 @@ def photographed(face: faces.Face, size: int = faces.SIZE, seed: int = 0) -> np.
     large = Image.fromarray(drawing.render(face, size * scale)).filter(ImageFilter.GaussianBlur(0.45 * scale))
     pixels = (np.asarray(large, dtype=np.float64) / 255) ** 2.2
     y, x = np.mgrid[-1 : 1 : size * scale * 1j, -1 : 1 : size * scale * 1j]
-    light = (0.62 + 0.38 * (0.8 * x - 0.6 * y)) * (1 - 0.22 * (x**2 + y**2))
+    light = (0.8 + 0.2 * (0.8 * x - 0.6 * y)) * (1 - 0.12 * (x**2 + y**2))
     pixels = pixels * light[..., None] * np.array([1.08, 1.0, 0.86])
     small = pixels.reshape(size, scale, size, scale, 3).mean((1, 3))
     grain = rng.normal(0, 0.006, small.shape) + rng.normal(0, 0.01, small.shape) * np.sqrt(small.clip(0))
@@ -39,8 +39,8 @@ def main() -> None:
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     face = faces.sample_face(np.random.default_rng(19), **PLAIN, **FRIENDLY, **CLOTHED)
-    Image.fromarray(drawing.render(face)).save(folder / "semantic_latents_face_drawn.png")
-    Image.fromarray(photographed(face)).save(folder / "semantic_latents_face_photograph_like.png")
+    Image.fromarray(drawing.render(face)).save(folder / "semantic_latents_portrait_drawn.png")
+    Image.fromarray(photographed(face)).save(folder / "semantic_latents_portrait_photograph_like.png")
     print(*(f"{name}: {value}" for name, value in {**face.labels, **face.numbers}.items()), sep="\n")
 
 
