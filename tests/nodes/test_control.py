@@ -21,7 +21,7 @@ def sample(shaped, sampler_of, control_net):
     def call(*, model=None, sampler=None, strength=1.0):
         sigmas = world.sigmas(5)
         positive, negative = ControlNetApplyAdvanced().apply_controlnet(
-            world.encode("a face"), world.encode(""), control_net, hint, strength, 0.0, 1.0
+            world.encode("a portrait"), world.encode(""), control_net, hint, strength, 0.0, 1.0
         )
         return SamplerCustom.execute(
             model or world.model, True, 1, 2.0, positive, negative, sampler or sampler_of("euler"), sigmas, world.empty()
@@ -66,5 +66,5 @@ def test_an_attribute_s_target_run_has_the_control_net_too(shaped, run, sample, 
     assert torch.isfinite(whole).all()
     assert (whole - plain).abs().max() > 1e-2
     # Under the source's own prompt the target's run is the source's, ControlNet and all, so nothing is left to edit.
-    assert torch.allclose(sample(sampler=edited(1.0, world.encode("a face"))), plain, atol=1e-3 * float(plain.abs().max()))
-    assert not torch.allclose(sample(sampler=edited(1.0, world.encode("a face")), strength=0.0), plain, atol=1e-2)
+    assert torch.allclose(sample(sampler=edited(1.0, world.encode("a portrait"))), plain, atol=1e-3 * float(plain.abs().max()))
+    assert not torch.allclose(sample(sampler=edited(1.0, world.encode("a portrait")), strength=0.0), plain, atol=1e-2)

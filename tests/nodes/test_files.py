@@ -30,7 +30,7 @@ def test_the_file_says_what_it_is(folders, run, random_direction):
     with safe_open(folders / "output/semantic_latents/a/b_00001_.safetensors", "pt") as file:
         metadata = file.metadata()
     assert metadata["format"] == "semantic_latents.direction"
-    assert metadata["family"] == "DemoFaces"
+    assert metadata["family"] == "Portrait"
     assert metadata["prediction"] == "V_PREDICTION"
     assert json.loads(metadata["notes"]) == {"seed": "3"}
     assert float(metadata["norm"]) == pytest.approx(random_direction(3).norm, rel=1e-4)
@@ -76,8 +76,8 @@ def test_a_saved_attribute_loads_back_and_says_what_it_is(demo, folders, run, sa
                 draw(demo, with_attribute(run, sampler_of("euler"), loaded, target=target)),
                 draw(demo, with_attribute(run, sampler_of("euler"), one, target=target)),
             )
-        assert "3 channels" in info
-        assert "latent 16 x 16" in info
+        assert "4 channels" in info
+        assert "latent 8 x 8" in info
         assert "T_x 0.5" in info
         assert "exact 0." in info
     assert "MLP 0." in info
