@@ -306,6 +306,16 @@ def dials(ways: dict[str, Way]) -> str:
     return ", ".join(f"{title} {way.dial:g}" for title, way in ways.items() if way.dial is not None)
 
 
+ELSEWHERE: dict[str, tuple[str, Callable[[], str]]] = {  # sections from the pages of other benches, where there are some
+    "First property: a small neighbourhood": ("properties.md", neighbourhood),
+    "Second property: triplets carry attributes": ("properties.md", encoded),
+    "Third property: mobility in order": ("properties.md", mobility),
+    "What each term of AVI's loss buys": ("attributes.md", lambda: section("attributes.md", "What each term of the loss buys")),
+    "Inversion": ("hspace.md", lambda: section("hspace.md", "Inversion")),
+    "Quality boosting": ("training.md", lambda: section("training.md", "Quality boosting")),
+}
+
+
 def page(folder: Path, cache: Path) -> str:
     """Everything, from the data and from the other benches' pages."""
     sections: dict[str, str] = {}
@@ -313,21 +323,15 @@ def page(folder: Path, cache: Path) -> str:
         sections |= of_instrument(folder, instrument, Data(instrument, folder, cache).read())
     if not sections:
         raise SystemExit("evidence: no chunk of seeds is there for all ways yet")
-    sections |= {
-        "First property: a small neighbourhood": neighbourhood(),
-        "Second property: triplets carry attributes": encoded(),
-        "Third property: mobility in order": mobility(),
-        "What each term of AVI's loss buys": section("attributes.md", "What each term of the loss buys"),
-        "Inversion": section("hspace.md", "Inversion"),
-        "Quality boosting": section("training.md", "Quality boosting"),
-    }
+    for title, (page, text) in ELSEWHERE.items():
+        if (DOCS / page).exists():
+            sections[title] = text()
     intro = (
         f"Written by `make bench-evidence`. Two models that are built like a user's ([model card](../demo/MODEL_CARD.md)), euler, {STEPS} "
         f"steps, cfg {CFG:g}, computed in bfloat16, prompt `{SOURCE}`; {len(TARGETS)} attributes on held-out seeds from {FIRST_SEED} up. "
         f"Attributes and directions are learned on seeds from {LEARNED_ON} up; settings were written down before anything was drawn on the "
-        "held-out seeds. The sections from the three properties on come from the pages of their benches, with their own seeds: "
-        "[properties](properties.md), [attributes](attributes.md), [h-space](hspace.md), [training](training.md). What was measured on the "
-        "32-pixel model of version 0.1: [history](history.md)."
+        "held-out seeds. Sections after those of the two models come from the pages of other benches, with their own seeds. What was "
+        "measured on the 32-pixel model of version 0.1: [history](history.md)."
     )
     return f"# Evidence\n\n{intro}\n\n" + "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()) + "\n"
 

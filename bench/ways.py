@@ -21,12 +21,9 @@ TARGETS: dict[str, str | float] = {
     "smile": 0.7,
     "glasses": "sunglasses",
     "beard": 0.75,
-    "age": 0.85,
-    "background": "green",
-    "light": -0.7,
 }
 TARGETS = size(TARGETS, {"smile": 0.7})
-SLIDES = size(("smile", "beard", "light"), ("smile",))  # continuous attributes, for the question whether a way slides
+SLIDES = ("smile",)  # continuous attributes, for the question whether a way slides
 STRENGTHS = fewer((-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0), 2)
 CACHE = ROOT / "bench/.cache"
 SCHEDULERS = {"portrait": "normal", "portrait-dit": "simple"}

@@ -1,6 +1,6 @@
 """Makes the sliders that ship with the demo models (`demo/sliders`): attributes and a direction of Portrait, through the pack's own nodes.
 
-    COMFYUI=<host's folder> python demo/sliders.py [--only attribute] [--out demo/sliders] [--smallest]
+    COMFYUI=<host's folder> python demo/sliders.py [--out demo/sliders] [--smallest]
 
 Run it after training. All are found on the pictures of the seeds from 0 up, computed in float32.
 """
@@ -27,7 +27,7 @@ DIRECTIONS, ATTRIBUTES = ("glasses",), fewer(("smile", "glasses"), 1)
 def direction(stage: Stage, name: str):
     from pack.core.hspace.file import direction_tensors
 
-    found = stage.find_direction(name, size(32, 2), 8, size(12, 2), 3.0, 0)
+    found = stage.find_direction(name, size(16, 2), 8, size(12, 2), 3.0, 0)
     found.notes.update(source=SOURCE, target=stage.prompt(name))
     return direction_tensors(found)
 
@@ -37,7 +37,7 @@ def attribute(stage: Stage, name: str):
 
     from pack.core.avi.file import attribute_tensors
 
-    mix = stage.learn_attribute(name, BasicScheduler.execute(stage.model, "normal", size(20, 6), 1.0).args[0], seeds=size(32, 2))
+    mix = stage.learn_attribute(name, BasicScheduler.execute(stage.model, "normal", size(20, 6), 1.0).args[0], seeds=size(16, 2))
     mix.parts[0][0].notes.update(source=SOURCE, target=stage.prompt(name))
     return attribute_tensors(mix)
 
