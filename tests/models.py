@@ -131,6 +131,19 @@ class AnyVae:
         return torch.cat([cells, cells.mean(1, keepdim=True)], 1)
 
 
+class AnyClip:
+    """Stands in for a CLIP: encodes words as its world does."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def tokenize(self, words):
+        return words
+
+    def encode_from_tokens_scheduled(self, words):
+        return self.world.encode(words)
+
+
 class Shaped(World):
     """A model of a real family's class, prediction type and conditioning, with a narrow network of random weights."""
 
@@ -148,7 +161,7 @@ class Shaped(World):
             noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(noise / weight[0].numel() ** 0.5 if weight.ndim > 1 else 1 + 0.1 * noise if "weight" in name else 0.1 * noise)
         self.model = comfy.model_patcher.CoreModelPatcher(network, torch.device("cpu"), torch.device("cpu"))
-        self.vae, self.latent, self.inpaints = AnyVae(), network.latent_format, bool(network.concat_keys)
+        self.vae, self.clip, self.latent, self.inpaints = AnyVae(), AnyClip(self), network.latent_format, bool(network.concat_keys)
         self.width, self.pooled = WIDTHS.get(family.split()[0], (FAMILIES[family].get("context_dim"), 0))
 
     def encode(self, prompt):

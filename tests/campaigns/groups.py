@@ -97,6 +97,15 @@ def attribute(place):
         place.check(place.drawn(sampler), plain)
 
 
+@group("Make Slider", "mask", "inpainting")
+def slider(place):
+    """At its place of itself, and on what the model foresees."""
+    plain, words = place.drawn(), dict(without="a portrait", wanted="a portrait, hat")
+    for where in ("auto", "prediction"):
+        slid = place.run("MakeSlider", model=place.model, clip=place.clip, strength=2.0, place=where, mask=place.mask, **words)[0]
+        place.check(place.drawn(model=slid), plain)
+
+
 def contrast(place):
     return place.run(
         "DirectionFromPrompts",

@@ -28,7 +28,7 @@ class Place:
     def __init__(self, cell, world, run, sampler_of):
         self.run, self.sampler_of, self.size = run, sampler_of, SIZES[cell.size]
         self.rounding = 5e-2 if cell.format == "bf16" else 1e-2  # of a run's steps, which another order of the same sums changes
-        self.world, self.model, self.vae, self.encode = world, world.model, world.vae, world.encode
+        self.world, self.model, self.vae, self.clip, self.encode = world, world.model, world.vae, world.clip, world.encode
         self.empty = self.latent = world.empty(cell.batch, *self.size)
         right = torch.zeros(1, *self.size)
         right[..., self.size[1] // 2 :] = 1

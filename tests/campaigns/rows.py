@@ -237,6 +237,14 @@ ROWS = {
         dict(strength=-1.0, asymmetric=True),
         ROUNDING,
     ),
+    "MakeSlider": Row(
+        lambda here, x: dict(clip=here.clip),
+        drawn_by_model,
+        plain_run,
+        always(strength=0.0),
+        dict(strength=-1.0, place="prediction"),
+        ROUNDING,
+    ),
     "CombineDirections": Row(
         lambda here, x: dict(first=here.directions[0], second=here.directions[1]),
         lambda here, outputs, x: here.with_direction(x, outputs[0]),

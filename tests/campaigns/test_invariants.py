@@ -13,9 +13,9 @@ from pack.tests.rounding import close
 
 pytestmark = pytest.mark.campaign
 
-CHAINED = {"model": ["ApplyDirection"], "sampler": ["EditDuringSampling", "ApplyAttribute"]}
+CHAINED = {"model": ["ApplyDirection", "MakeSlider"], "sampler": ["EditDuringSampling", "ApplyAttribute"]}
 BOOKKEEPING = {"current_patcher"}  # the host's own, of who used the model last
-MASKED = ["EditDuringSampling", "ApplyDirection", "ApplyAttribute", "DiscoverDirections"]
+MASKED = ["EditDuringSampling", "ApplyDirection", "ApplyAttribute", "MakeSlider", "DiscoverDirections"]
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_a_killed_save_leaves_the_old_files_and_no_part_under_a_final_name(saved
             began = time.perf_counter()
             saver.hear()
             lengths.append(time.perf_counter() - began)
-        moment = rng.uniform(0, 1.2 * statistics.median(lengths))
+        moment = rng.uniform(0, 0.8 * statistics.median(lengths))
         saver.begin(saved.output)
         time.sleep(moment)
         saver.kill()

@@ -14,20 +14,7 @@ def world(request, demo, shaped):
 
 def slid(run, world, strength=1.0, *, model=None, without="a portrait", wanted="a portrait, blue hair", start=0.0, end=1.0, **changes):
     settings = dict(start_percent=start, end_percent=end, **changes)
-    return run("MakeSlider", model=model or world.model, clip=Clip(world), strength=strength, without=without, wanted=wanted, **settings)[0]
-
-
-class Clip:
-    """What encodes words in a world, as a CLIP does."""
-
-    def __init__(self, world):
-        self.world = world
-
-    def tokenize(self, words):
-        return words
-
-    def encode_from_tokens_scheduled(self, words):
-        return self.world.encode(words)
+    return run("MakeSlider", model=model or world.model, clip=world.clip, strength=strength, without=without, wanted=wanted, **settings)[0]
 
 
 def first_step(world, sampler_of, model=None, *, cfg=1.0, prompt="a portrait, smiling", latent=None):
