@@ -16,9 +16,9 @@ help:
 	@echo "make ui          serve ComfyUI with this pack (PORT=8188 chooses the port)"
 	@echo "make bench       measure speed, and what the pack adds to the host's start"
 	@echo "make bench-hspace  measure editing in h-space on the demo model; writes docs/hspace.md"
-	@echo "make bench-attributes  measure attributes (AVI) on the demo model; writes docs/attributes.md"
+	@echo "make bench-attributes  measure attributes (AVI) on a demo model (MODEL); writes docs/attributes.md"
 	@echo "make bench-training  measure training directions on the demo model; writes docs/training.md"
-	@echo "make bench-properties  measure the latent space's three properties; writes docs/properties.md"
+	@echo "make bench-properties  measure the latent space's three properties (MODEL); writes docs/properties.md"
 	@echo "make bench-evidence  measure all ways to edit against each other (MODEL=$(MODEL) or portrait-dit; about an hour, resumes); writes docs/evidence.md"
 	@echo "make bench-quality  all of the measurements of edits, one after another; writes docs/"
 	@echo "                 ARGS='--smallest --out folder' goes through any of them in seconds"
@@ -54,13 +54,13 @@ bench-hspace:
 	@$(host) run bench/hspace.py $(ARGS)
 
 bench-attributes:
-	@$(host) run bench/attributes.py $(ARGS)
+	@$(host) run bench/attributes.py --model $(MODEL) $(ARGS)
 
 bench-training:
 	@$(host) run bench/training.py $(ARGS)
 
 bench-properties:
-	@$(host) run bench/properties.py $(ARGS)
+	@$(host) run bench/properties.py --model $(MODEL) $(ARGS)
 
 bench-evidence:
 	@$(host) run bench/evidence.py --model $(MODEL) $(ARGS)
