@@ -93,7 +93,7 @@ def test_one_edited_step_of_euler_is_two_runs_with_the_edit_between(run, demo, s
 
     euler = sampler_of("euler")
     sigmas = demo.sigmas(6)
-    conditioning = demo.encode("a face, red hair"), demo.encode("")
+    conditioning = demo.encode("a portrait, red hair"), demo.encode("")
     first = SamplerCustom.execute(demo.model, True, 1, 2.0, *conditioning, euler, sigmas[:3], demo.empty()).args[0]
     between = brighter(demo.model.model.process_latent_in(first["samples"]))
     between = {"samples": demo.model.model.process_latent_out(between)}
@@ -114,24 +114,24 @@ def test_mask_of_zeros_is_off_and_of_ones_is_no_mask(run, demo, sampler_of):
 
 
 def test_mask_keeps_the_edit_inside(run, demo, sampler_of):
-    mask = torch.zeros(1, 16, 16)
-    mask[:, :, 8:] = 1
+    mask = torch.zeros(1, 8, 8)
+    mask[:, :, 4:] = 1
     at_the_end = dict(start_percent=0.9, end_percent=1.0)
     plain = demo.sample(sampler_of("euler"))
     edited = demo.sample(edit(run, sampler_of("euler"), mask=mask, **at_the_end))
     change = (edited - plain).abs().mean((0, 1, 2))
-    assert change[8:].mean() > 20 * change[:8].mean()
+    assert change[4:].mean() > 20 * change[:4].mean()
 
 
 def test_inpainting_keeps_what_the_noise_mask_protects(run, demo, sampler_of):
-    keep = torch.randn(1, 3, 16, 16) * 0.3
-    noise_mask = torch.zeros(1, 1, 16, 16)
-    noise_mask[..., :8] = 1
+    keep = torch.randn(1, 4, 8, 8) * 0.3
+    noise_mask = torch.zeros(1, 1, 8, 8)
+    noise_mask[..., :4] = 1
     latent = {"samples": keep, "noise_mask": noise_mask}
     edited = demo.sample(edit(run, sampler_of("euler"), end_percent=1.0), latent=latent)
     plain = demo.sample(sampler_of("euler"), latent=latent)
-    torch.testing.assert_close(edited[..., 8:], plain[..., 8:], rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(edited[..., :8], plain[..., :8], atol=1e-2)
+    torch.testing.assert_close(edited[..., 4:], plain[..., 4:], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(edited[..., :4], plain[..., :4], atol=1e-2)
 
 
 def test_a_batch_equals_its_singles(run, demo, sampler_of):
@@ -148,8 +148,8 @@ def test_a_batch_equals_its_singles(run, demo, sampler_of):
         layout="channel",
     )
     sampler = edit(run, sampler_of("dpmpp_2m"), operation, "x_t")
-    together = demo.sample(sampler, latent={"samples": torch.zeros(2, 3, 16, 16), "batch_index": [0, 1]})
-    alone = [demo.sample(sampler, latent={"samples": torch.zeros(1, 3, 16, 16), "batch_index": [i]}) for i in (0, 1)]
+    together = demo.sample(sampler, latent={"samples": torch.zeros(2, 4, 8, 8), "batch_index": [0, 1]})
+    alone = [demo.sample(sampler, latent={"samples": torch.zeros(1, 4, 8, 8), "batch_index": [i]}) for i in (0, 1)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-3, atol=1e-3)
 
 
@@ -176,16 +176,16 @@ def test_progress_and_previews_go_on(run, demo, sampler_of):
     seen = []
     sigmas = comfy.samplers.calculate_sigmas(demo.model.get_model_object("model_sampling"), "normal", 5)
     guider = comfy.samplers.CFGGuider(demo.model)
-    guider.set_conds(demo.encode("a face"), demo.encode(""))
+    guider.set_conds(demo.encode("a portrait"), demo.encode(""))
     guider.sample(
-        torch.randn(1, 3, 16, 16),
-        torch.zeros(1, 3, 16, 16),
+        torch.randn(1, 4, 8, 8),
+        torch.zeros(1, 4, 8, 8),
         edit(run, sampler_of("dpmpp_2m"), target="x_t"),
         sigmas,
         callback=lambda step, x0, x, total: seen.append((step, x0.shape, total)),
         disable_pbar=True,
     )
-    assert seen == [(i, (1, 3, 16, 16), 5) for i in range(5)]
+    assert seen == [(i, (1, 4, 8, 8), 5) for i in range(5)]
 
 
 @pytest.mark.parametrize("name, target", [("euler", "x0"), *((name, "x_t") for name in ["euler", "dpmpp_2m", *SINGLE_STEP])])
@@ -219,7 +219,7 @@ def test_a_reversed_range_is_refused(run, sampler_of):
 
 def test_a_mask_of_another_batch_is_refused(run, demo, sampler_of):
     with pytest.raises(ValueError, match="mask: got a batch of 3"):
-        demo.sample(edit(run, sampler_of("euler"), mask=torch.ones(3, 16, 16)), latent=demo.empty(2))
+        demo.sample(edit(run, sampler_of("euler"), mask=torch.ones(3, 8, 8)), latent=demo.empty(2))
 
 
 @pytest.mark.parametrize(

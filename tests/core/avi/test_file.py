@@ -13,8 +13,8 @@ from pack.tests.core.avi.pairs import pair
 
 
 def learned():
-    x, z = pair((1, 3, 16, 16))
-    return Mixture(((Attribute(Recipe(), mean_change([z - x], 4), LatentKind("DemoFaces", 3)), 1.0),))
+    x, z = pair((1, 4, 16, 16))
+    return Mixture(((Attribute(Recipe(), mean_change([z - x], 4), LatentKind("PortraitLatents", 4)), 1.0),))
 
 
 def damaged(kind, path):
@@ -23,7 +23,7 @@ def damaged(kind, path):
     changes = {
         "foreign": {"format": "semantic_latents.direction"},
         "newer": {"version": "2"},
-        "channels": {"channels": "4"},
+        "channels": {"channels": "3"},
         "parts": {"parts": "{"},
         "deep": {"parts": "[" * 5000},
         "none": {"parts": "[]"},
@@ -44,7 +44,7 @@ def damaged(kind, path):
         "recipe": ("recipe", {}),
         "percent": ("recipe", {**parts[0]["recipe"], "percent": "half"}),
         "past": ("recipe", {**parts[0]["recipe"], "percent": 3.0}),
-        "shape": ("shape", [1, 3, -16, 16]),
+        "shape": ("shape", [1, 4, -16, 16]),
         "huge": ("shape", [1, 3, 10**9, 10**9]),
         "weight": ("weight", "much"),
         "nan weight": ("weight", float("nan")),
