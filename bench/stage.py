@@ -18,6 +18,7 @@ FIRST_SEED = 900_000  # held-out seeds start here
 SOURCE = "a portrait"
 INSTRUMENTS = {"portrait": "semantic_latents_portrait.safetensors", "portrait-dit": "semantic_latents_portrait_dit.safetensors"}
 SIDE = 32  # of the latents
+TILE = 128  # pixels of a picture on a sheet
 
 
 def start_host() -> None:
@@ -193,9 +194,15 @@ def save_sheet(blocks: Iterable[tuple[Sequence[Sequence[Tensor]], Sequence[str]]
 
     from pack.core.pictures.sheet import labelled_grid
 
+    def small(picture: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(picture, (TILE, TILE))
+
     sheets = [
         labelled_grid(
-            [((x + 1) / 2).clamp(0, 1).movedim(0, -1) for row in rows for x in row], list(labels) * len(rows), columns=len(labels), tile=128
+            [((small(x) + 1) / 2).clamp(0, 1).movedim(0, -1) for row in rows for x in row],
+            list(labels) * len(rows),
+            columns=len(labels),
+            tile=TILE,
         )[0]
         for rows, labels in blocks
     ]

@@ -184,9 +184,10 @@ def calibration(bench: Bench) -> list[str]:
     kept = {boost: bench.same(bench.draw(bench.model, first=TUNED_ON, boost=boost), base) for boost in tqdm(BOOSTS, "boosts")}
     end = min(window for window, share in success.items() if share >= 0.95 * success[1.0])
     boost = min((b for b, share in kept.items() if share >= 0.95), default=1.0)
+    prompts = " and ".join(f"`{bench.prompt(name)}`" for name in TARGETS)
     rows = [
-        f"The edit is Make Slider's at strength 1 from the start of the run ({' and '.join(f'`{bench.prompt(name)}`' for name in TARGETS)}), as "
-        "directions in h-space may not act; the boost is on unedited pictures.",
+        f"The edit is Make Slider's at strength 1 from the start of the run ({prompts}), as directions in h-space may not act; the boost "
+        "is on unedited pictures.",
         "",
         "| edit ends at | " + " | ".join(f"{end:g}" for end in WINDOWS) + " |",
         "|---|" + "---|" * len(WINDOWS),
