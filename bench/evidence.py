@@ -262,7 +262,7 @@ def encoded() -> str:
         f"**{'do' if first > 5 else 'do not'}** change labels, late in a run above all the first one "
         f"({first:.0f} % of all labels at {times[-1]}, the others {rest:.0f} % at the most). Labels changed:\n\n"
         + "\n".join(lines)
-        + "\n\n![faces without one triplet, taken out at 0.3](encoded.jpg)\n\nBy attribute: [properties.md](properties.md)."
+        + "\n\n![faces without one triplet, taken out at 0.3](encoded.jpg)"
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 # Distance of t_edit and of t_boost, by the distance measured. Those of LPIPS are the paper's (0.33 times the texts' cosine,
-# and 1.2); the others are calibrated on the demo model, see docs/training.md.
+# and 1.2); the others are calibrated on the demo model of version 0.1, see docs/history.md.
 EDIT_AT = {"SSIM": 0.037, "RMS": 0.072, "CLIP vision": 0.03, "LPIPS": 0.33}
 BOOST_AT = {"SSIM": 0.126, "RMS": 0.284, "CLIP vision": 0.18, "LPIPS": 1.2}
 

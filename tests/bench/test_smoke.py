@@ -126,9 +126,11 @@ def test_runs_to_its_end(run_smallest, program):
 def test_a_page_has_the_sections_and_pictures_of_the_one_in_docs(run_smallest, name):
     script, _, model = name.partition("-")
     out = run_smallest(f"bench/{script}.py" + (f" --model portrait-{model}" if model else ""))[2]
-    page, kept = ((folder / f"{name}.md").read_text() for folder in (out, ROOT / "docs"))
+    page, kept = ((folder / f"{name}.md") for folder in (out, ROOT / "docs"))
+    page = page.read_text()
     assert re.findall(r"^## .*", page, re.M)
-    assert set(re.findall(r"^## .*", page, re.M)) == set(re.findall(r"^## .*", kept, re.M))
+    if kept.exists():  # a page that is to be measured yet is in no docs
+        assert set(re.findall(r"^## .*", page, re.M)) == set(re.findall(r"^## .*", kept.read_text(), re.M))
     pictures = set(re.findall(r"\]\(([\w-]+\.(?:jpg|png))\)", page))
     assert pictures
     assert pictures == {path.name for path in out.iterdir()} - {f"{name}.md"}
