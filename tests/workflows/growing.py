@@ -41,7 +41,7 @@ class Grower:
             (name, slot)
             for name in self.info
             for slot, wanted, *_ in self.inputs(name)
-            if (self.fits(link, wanted) if hops < 2 else name == LAST.get(kind) and wanted in (kind, "small"))
+            if (self.fits(link, wanted) if hops < 2 else name == LAST.get(kind) and wanted == kind)
         ]
         name, slot = self.random.choice(takers or [("PreviewAny", "source")])
         return self.add(name, 0, {slot: link})
@@ -84,23 +84,14 @@ class Grower:
             return own == "IMAGE" and name in MAKERS["small"]
         if name == "FlipSigmas":
             return False
-        return own == "LATENT" and not self.is_empty(node) if kind == "drawn" else own == kind
-
-    def is_empty(self, node):
-        """Whether a node's latents come from an Empty Latent Image and went through no sampler."""
-        links = [
-            link for slot, link in self.graph[node]["inputs"].items() if isinstance(link, list) and slot not in ("latent", "latent_image")
-        ]
-        return self.graph[node]["class_type"] == "EmptyLatentImage" or any(
-            self.is_empty(origin) for origin, slot in links if self.kinds(origin)[slot] in ("LATENT", "SEMANTIC_LATENTS_SVD")
-        )
+        return own == kind
 
     # What goes into a node
 
     def value(self, name, slot, kind, options, depth):
         """A link, or a widget's value."""
         if slot == "target" and kind == "CONDITIONING" and self.random.random() < 0.8:  # another prompt than the source
-            return self.graph.out("CLIPTextEncode", text="a face, beard, blue shirt", clip=self.link("CLIP", depth))
+            return self.graph.out("CLIPTextEncode", text="a portrait, long beard, blue shirt", clip=self.link("CLIP", depth))
         if kind in FIRST:
             link = self.link(kind, depth)
             upwards = name in UPWARDS and kind == "SIGMAS" and self.random.random() < 0.1

@@ -111,7 +111,10 @@ def applied(graph, **inputs):
     """The model with a direction from a file."""
     return [
         graph.own(
-            "ApplyDirection", model=graph.model, direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0], **inputs
+            "ApplyDirection",
+            model=graph.model,
+            direction=[graph.own("LoadDirection", file="portrait_direction_sunglasses.safetensors"), 0],
+            **inputs,
         ),
         0,
     ]

@@ -2,7 +2,7 @@
 
 from pack.tests.workflows.graphs import CHECKPOINT
 
-WORDS = ["a face", "a face, smiling", "a face, red hair, hat", "a face, sunglasses", ""]
+WORDS = ["a portrait", "a portrait, smiling", "a portrait, red hair, hat", "a portrait, sunglasses", ""]
 SAMPLERS = [
     "euler",
     "ddim",
@@ -24,7 +24,7 @@ SCHEDULERS = ["normal", "simple", "karras", "exponential", "ddim_uniform", "beta
 STOCK = {
     "CheckpointLoaderSimple": {"ckpt_name": [CHECKPOINT]},
     "CLIPTextEncode": {"text": WORDS},
-    "EmptyLatentImage": {"width": [*5 * [32], 16], "height": [*5 * [32], 24], "batch_size": [*4 * [1], 2]},
+    "EmptyLatentImage": {"width": [*5 * [64], 32], "height": [*5 * [64], 48], "batch_size": [*4 * [1], 2]},
     "KSampler": {"seed": SEEDS, "scheduler": SCHEDULERS, "sampler_name": SAMPLERS, "denoise": [1.0, 0.6]},
     "SamplerCustom": {"noise_seed": SEEDS},
     "SamplerCustomAdvanced": {},
@@ -55,9 +55,9 @@ STOCK = {
     "SolidMask": {"width": [8, 16, 32, 33], "height": [8, 16, 32, 33]},
     "InvertMask": {},
     "ImageToMask": {"channel": ["red", "green"]},
-    "LoadImage": {"image": ["semantic_latents_face_drawn.png", "semantic_latents_face_photograph_like.png"]},
-    "EmptyImage": {"width": [32], "height": [32, 16], "batch_size": [1, 2]},
-    "ImageScale": {"width": [32], "height": [32]},
+    "LoadImage": {"image": ["semantic_latents_portrait_drawn.png", "semantic_latents_portrait_photograph_like.png"]},
+    "EmptyImage": {"width": [64], "height": [64, 32], "batch_size": [1, 2]},
+    "ImageScale": {"width": [64], "height": [64]},
     "VAEDecode": {},
     "VAEEncode": {},
     "SetLatentNoiseMask": {},
@@ -78,9 +78,8 @@ FIRST = {
     "VAE": "CheckpointLoaderSimple",
     "CONDITIONING": "CLIPTextEncode",
     "LATENT": "EmptyLatentImage",
-    "drawn": "KSampler",
     "IMAGE": "LoadImage",
-    "small": "LoadImage",
+    "small": "ImageScale",
     "MASK": "SolidMask",
     "SAMPLER": "KSamplerSelect",
     "SIGMAS": "BasicScheduler",
@@ -94,12 +93,12 @@ FIRST = {
     "INT": "SemanticLatents_ExploreSingularVectors",
     "SEMANTIC_LATENTS_SVD": "SemanticLatents_Decompose",
     "SEMANTIC_LATENTS_DIRECTION": "SemanticLatents_LoadDirection",
-    "SEMANTIC_LATENTS_ATTRIBUTE": "SemanticLatents_LoadAttribute",
+    "SEMANTIC_LATENTS_ATTRIBUTE": "SemanticLatents_TrainAttribute",  # of this size; those in files are of whole pictures
     "SEMANTIC_LATENTS_TRAJECTORY": "SemanticLatents_SampleTrajectory",
 }
 LAST = {
     "LATENT": "SaveLatent",
-    "IMAGE": "VAEEncode",
+    "IMAGE": "PreviewImage",
     "LOSS_MAP": "LossGraphNode",
     "MODEL": "KSampler",
     "CONDITIONING": "KSampler",
@@ -115,27 +114,9 @@ LAST = {
     "SEMANTIC_LATENTS_ATTRIBUTE": "SemanticLatents_ApplyAttribute",
     "SEMANTIC_LATENTS_TRAJECTORY": "SemanticLatents_VectorMobility",
 }
-# The host's Empty Latent Image has four channels, which a sampler adapts to its model and a VAE does not.
-# Sheets of pictures are too large to draw.
-MAKERS = {
-    "drawn": [
-        "KSampler",
-        "SamplerCustom",
-        "SamplerCustomAdvanced",
-        "VAEEncode",
-        "SemanticLatents_SampleTrajectory",
-        "SemanticLatents_Invert",
-    ],
-    "small": ["LoadImage", "EmptyImage", "ImageScale", "VAEDecode"],
-}
-NEEDS = {
-    ("VAEDecode", "samples"): "drawn",
-    ("LatentBatch", "samples1"): "drawn",
-    ("LatentBatch", "samples2"): "drawn",
-    ("VAEEncode", "pixels"): "small",
-    ("SemanticLatents_Invert", "latent"): "drawn",
-    ("SemanticLatents_TrainDirection", "pictures"): "drawn",
-}
+# Sheets and example pictures are large: their latents would take long.
+MAKERS = {"small": ["EmptyImage", "ImageScale", "VAEDecode"]}
+NEEDS = {("VAEEncode", "pixels"): "small"}
 COMPANIONS = {  # inputs that a choice asks for
     ("mode", "curve"): ["curve"],
     ("objective", "prompt matching"): ["target"],
@@ -161,18 +142,22 @@ SMALL = {
     "columns": 5,
     "cfg": 8.0,
 }
-FITTING = {"first": 4, "last": 5, "leading": 5, "rank": 5, "triplets": 9, "channel": 3, "source_rank": 17, "target_rank": 17}
+FITTING = {"first": 4, "last": 5, "leading": 5, "rank": 5, "triplets": 9, "channel": 4, "source_rank": 9, "target_rank": 9}
 MOST = {**SMALL, **FITTING}
-DIRECTIONS, ATTRIBUTES = ["demo_sunglasses.safetensors", "demo_beard.safetensors"], ["demo_attribute_sunglasses.safetensors"]
+DIRECTIONS = ["portrait_direction_sunglasses.safetensors"]
+ATTRIBUTES = ["portrait_attribute_sunglasses.safetensors", "portrait_attribute_smile.safetensors"]
 FILES = {
-    "SemanticLatents_LoadDirection": [*9 * DIRECTIONS, *ATTRIBUTES],
-    "SemanticLatents_LoadAttribute": [*18 * ATTRIBUTES, DIRECTIONS[0]],
+    "SemanticLatents_LoadDirection": [*18 * DIRECTIONS, ATTRIBUTES[0]],
+    "SemanticLatents_LoadAttribute": [*9 * ATTRIBUTES, *DIRECTIONS],
 }
 TEXTS = {
     "triplets": [*9 * ["1-3", "1, 2", "3"], "40", "x"],
     "gains": [*9 * ["0, 2", "1", "-1, 0.5"], "a", ""],
     "source_text": WORDS,
     "target_text": WORDS,
+    "without": WORDS,
+    "wanted": WORDS,
+    "opposite": ["", *WORDS],
     "title": ["", "a title"],
     "filename_prefix": ["graph", "folder/graph"],
 }

@@ -187,7 +187,7 @@ def test_cancel_stops_at_once_and_leaves_nothing_behind(grow, host, info, rounds
 
 def late(graph, i, **inputs):
     """One step, late in a run, of a batch."""
-    return graph.drawn(steps=1, denoise=0.2, cfg=1.0, batch=BATCH, seed=i, **inputs)
+    return graph.drawn(steps=1, denoise=0.2, cfg=1.0, batch=BATCH, size=8 * SIDE, seed=i, **inputs)
 
 
 def with_direction(graph, i):
@@ -197,7 +197,7 @@ def with_direction(graph, i):
 
 
 def with_attribute(graph, i):
-    attribute = [graph.own("LoadAttribute", file="demo_attribute_sunglasses.safetensors"), 0]
+    attribute = [graph.own("LoadAttribute", file="portrait_attribute_sunglasses.safetensors"), 0]
     use = graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=attribute, strength=0.1 * (i % 50), target=graph.prompts["target"])
     return late(graph, i, sampler=[use, 0])
 
@@ -216,7 +216,7 @@ def with_training(graph, i):
         vae=graph.vae,
         sampler=graph.sampler(),
         sigmas=graph.sigmas(4),
-        latent=graph.empty(),
+        latent=graph.empty(size=8 * SIDE),
         seeds=1,
         seed=i,
         cfg=1.0,
@@ -225,8 +225,8 @@ def with_training(graph, i):
 
 
 EDITS = [with_direction, with_attribute, with_operation, with_training]
-BATCH = 8
-LATENTS = 4 * BATCH * 3 * 32 * 32  # bytes of one run's result
+BATCH, SIDE = 24, 16
+LATENTS = 4 * BATCH * 4 * SIDE * SIDE  # bytes of one run's result
 
 
 def growth(host, info, runs, edits=EDITS, keep=False):
@@ -250,6 +250,7 @@ def of_a_leak(runs):
     return (settled - settled // 2) * len(EDITS) * LATENTS
 
 
+@pytest.mark.slow
 def test_edits_in_a_row_keep_no_memory(host, info, rounds, figures):
     runs = rounds(20, 200)
     grown, readings = growth(host, info, runs)
@@ -261,6 +262,7 @@ def test_edits_in_a_row_keep_no_memory(host, info, rounds, figures):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_kept_its_latents_would_be_seen(fresh, info):
     grown, readings = growth(fresh, info, 12, [with_operation], keep=True)
     assert grown > of_a_leak(12) / 2, [round(one / MB, 1) for one in readings]
@@ -274,6 +276,7 @@ def peak(host, graph):
     return memory(host, "VmHWM") - before
 
 
+@pytest.mark.slow
 def test_peaks_of_edits_stay_near_that_of_the_plain_run(host, info, figures):
     def plain(graph, i):
         return late(graph, i)

@@ -154,7 +154,7 @@ def training_under_freeu(graph):
 
 
 def loaded_attribute(graph):
-    return [graph.own("LoadAttribute", file="demo_attribute_sunglasses.safetensors"), 0]
+    return [graph.own("LoadAttribute", file="portrait_attribute_sunglasses.safetensors"), 0]
 
 
 def a_mix_of_an_attribute_with_itself(graph):
@@ -162,7 +162,7 @@ def a_mix_of_an_attribute_with_itself(graph):
     return [graph.own("MixAttributes", first=attribute, second=attribute), 0]
 
 
-def decomposed(graph, layout="channel", size=32):
+def decomposed(graph, layout="channel", size=64):
     return [graph.own("Decompose", samples=graph.drawn(steps=1, size=size), layout=layout), 0]
 
 
@@ -172,7 +172,7 @@ def exchange(graph, other, leading):
 
 
 def an_exchange_of_too_many(graph):
-    return exchange(graph, decomposed(graph), 33)
+    return exchange(graph, decomposed(graph), 9)
 
 
 def an_exchange_between_layouts(graph):
@@ -180,7 +180,7 @@ def an_exchange_between_layouts(graph):
 
 
 def an_exchange_between_sizes(graph):
-    return exchange(graph, decomposed(graph, size=16), 2)
+    return exchange(graph, decomposed(graph, size=32), 2)
 
 
 def a_truncation_to_none(graph):
@@ -194,7 +194,7 @@ def asymmetric(graph):
         graph.own(
             "ApplyDirection",
             model=graph.model,
-            direction=[graph.own("LoadDirection", file="demo_sunglasses.safetensors"), 0],
+            direction=[graph.own("LoadDirection", file="portrait_direction_sunglasses.safetensors"), 0],
             asymmetric=True,
         ),
         0,
@@ -211,7 +211,7 @@ def the_noise_of_an_edited_model(graph):
 def an_attribute_in_a_run_that_ends_early(graph):
     first = graph.out("SplitSigmas", sigmas=graph.sigmas(4), step=2)
     sampler = [graph.own("ApplyAttribute", sampler=graph.sampler(), attribute=loaded_attribute(graph)), 0]
-    return graph.drawn(sampler=sampler, sigmas=first)
+    return graph.drawn(sampler=sampler, sigmas=first, size=256)  # as the attribute was learned
 
 
 def with_target(graph, sampler):
@@ -296,4 +296,4 @@ def test_inverts_an_empty_latent_of_its_size(server, object_info):
     graph = DemoGraph(object_info)
     inverted = graph.own("Invert", model=graph.model, positive=graph.prompts["source"], latent=graph.empty(), sigmas=graph.sigmas(3))
     found = check_end(server.client, graph.save([inverted, 1]))
-    assert [latent.shape for latent in latents(server.client, found.run)] == [(1, 3, 32, 32)]
+    assert [latent.shape for latent in latents(server.client, found.run)] == [(1, 4, 8, 8)]
