@@ -1,5 +1,7 @@
 """Apply Attribute and Mix Attributes in the real host."""
 
+import functools
+
 import pytest
 import torch
 
@@ -9,6 +11,14 @@ from pack.tests.foreseeing import Foreseeing
 from pack.tests.rounding import close
 
 SAMPLERS = ["euler", "ddim", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde", "dpm_2_ancestral"]
+
+
+@pytest.fixture(scope="module")
+def unedited(demo):
+    """The latent that a stock sampler draws, by its name; each is drawn once."""
+    import comfy.samplers
+
+    return functools.cache(lambda name: draw(demo, comfy.samplers.sampler_object(name)))
 
 
 @pytest.fixture
@@ -53,8 +63,8 @@ def test_a_paired_edit_is_the_paper_s_two_runs_and_one_replacement(demo, run, sa
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_strength_0_changes_no_bit_and_1_changes_the_picture(demo, run, sampler_of, attribute, name):
-    plain = draw(demo, sampler_of(name))
+def test_strength_0_changes_no_bit_and_1_changes_the_picture(demo, run, sampler_of, attribute, unedited, name):
+    plain = unedited(name)
     for target in (None, demo.encode(TARGET)):
         assert torch.equal(draw(demo, with_attribute(run, sampler_of(name), attribute, 0.0, target=target)), plain)
         edited = draw(demo, with_attribute(run, sampler_of(name), attribute, target=target))
@@ -64,17 +74,17 @@ def test_strength_0_changes_no_bit_and_1_changes_the_picture(demo, run, sampler_
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_vanishing_strength_comes_near_the_unedited_run(demo, run, sampler_of, attribute, name):
+def test_a_vanishing_strength_comes_near_the_unedited_run(demo, run, sampler_of, attribute, unedited, name):
     """A target run takes nothing from the randomness of the run itself."""
-    plain = draw(demo, sampler_of(name))
+    plain = unedited(name)
     for strength in (1e-5, -1e-5):
         assert (
             draw(demo, with_attribute(run, sampler_of(name), attribute, strength, target=demo.encode(TARGET))) - plain
         ).abs().max() < 0.01
 
 
-def test_the_signs_go_opposite_ways(demo, run, sampler_of, attribute):
-    plain = draw(demo, sampler_of("euler"))
+def test_the_signs_go_opposite_ways(demo, run, sampler_of, attribute, unedited):
+    plain = unedited("euler")
     up, down = (draw(demo, with_attribute(run, sampler_of("euler"), attribute, s, target=demo.encode(TARGET))) - plain for s in (0.3, -0.3))
     assert torch.cosine_similarity(up.flatten(), down.flatten(), dim=0) < -0.5
 
@@ -97,8 +107,8 @@ def test_a_batch_is_its_singles(demo, run, sampler_of, attribute):
             assert torch.allclose(together[i], sample(noisy["samples"][i : i + 1])[0], atol=1e-3)
 
 
-def test_masks(demo, run, sampler_of, attribute, changes):
-    plain, target = draw(demo, sampler_of("euler")), demo.encode(TARGET)
+def test_masks(demo, run, sampler_of, attribute, unedited, changes):
+    plain, target = unedited("euler"), demo.encode(TARGET)
     whole = draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=target))
     assert torch.equal(draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=target, mask=torch.zeros(1, 32, 32))), plain)
     assert torch.equal(draw(demo, with_attribute(run, sampler_of("euler"), attribute, target=target, mask=torch.ones(1, 32, 32))), whole)

@@ -13,6 +13,7 @@ def world(request, demo, shaped):
 
 
 def test_training_gives_a_preview_and_is_repeatable(world, run, sampler_of):
+    plain = draw(world, sampler_of("euler"))
     for solver in ("exact", "MLP"):
         one, loss, picture = train(run, world, sampler_of("dpmpp_2m"), solver=solver, seeds=2, ahead=0.2, branch=0.2)
         two, again, _ = train(run, world, sampler_of("dpmpp_2m"), solver=solver, seeds=2, ahead=0.2, branch=0.2)
@@ -22,7 +23,6 @@ def test_training_gives_a_preview_and_is_repeatable(world, run, sampler_of):
         assert torch.equal(one.parts[0][0].stored.S, two.parts[0][0].stored.S)
         assert picture.shape[0] == 1
         assert picture.shape[-1] == 3
-        plain = draw(world, sampler_of("euler"))
         for target in (world.encode(TARGET), None):
             edited = draw(world, with_attribute(run, sampler_of("euler"), one, target=target))
             assert torch.equal(edited, draw(world, with_attribute(run, sampler_of("euler"), two, target=target)))
