@@ -206,7 +206,7 @@ def test_the_contrast_is_taken_under_the_run_s_own_controlnet(shaped, control_ne
 
     world = shaped("SD15")
     own = {"cross_attn": world.encode("a")[0][0], "control": control_net, "area": (1, 1, 0, 0), "strength": 0.5, "start_percent": 0.5}
-    (found,) = beside({"positive": [own]}, world.encode("a face"))
+    (found,) = beside({"positive": [own]}, world.encode("a portrait"))
     assert found["control"] is control_net
-    assert torch.equal(found["cross_attn"], world.encode("a face")[0][0])
+    assert torch.equal(found["cross_attn"], world.encode("a portrait")[0][0])
     assert not {"area", "strength", "start_percent"} & set(found)
