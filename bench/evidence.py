@@ -181,6 +181,7 @@ class Reader:
 def costs(data: Data) -> None:
     """How long each way takes to prepare and to draw, beside drawing the same pictures plainly, into the data."""
     bench, name, first = Bench(data.instrument), "smile", FIRST_SEED - CHUNK
+    bench.count = size(4, 1)
 
     def seconds(work: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -201,18 +202,20 @@ def costs(data: Data) -> None:
             learning = seconds(prepare[title]) if title in prepare else 0.0
             way.draw(bench, name, way.settings[0], first)
             rounds = [
-                (plain(), seconds(lambda way=way: way.draw(bench, name, way.settings[-1], first)), plain()) for _ in range(size(2, 1))
+                (plain(), seconds(lambda way=way: way.draw(bench, name, way.settings[-1], first)), plain()) for _ in range(size(3, 1))
             ]
             plainly = float(np.median([(before + after) / 2 for before, _, after in rounds]))
             found[f"cost|{title}"] = {
-                "pictures": [learning / plainly * CHUNK],
+                "pictures": [learning / plainly * bench.count],
                 "draw": [float(np.median([2 * at / (before + after) for before, at, after in rounds]))],
-                "plain seconds": [plainly / CHUNK],
+                "plain seconds": [plainly / bench.count],
             }
     data.keep(found)
 
 
 def cost_rows(data: dict[str, dict[str, list]], ways: dict[str, Way]) -> list[str]:
+    if not any(key.startswith("cost|") for key in data):
+        return ["Not measured yet."]
     rows = ["| way | to learn it, in pictures drawn plainly | a picture, times a plain one |", "|---|---|---|"]
     for way in ways:
         if f"cost|{way}" in data:
