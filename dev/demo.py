@@ -11,6 +11,7 @@ from .server import ROOT, Host, HostError, device_arguments, failed_import
 from .workflow import WorkflowError, to_prompt
 
 OUTPUT = ROOT / "output"
+WIDEST = 1024  # pixels of a template's picture
 
 
 def first_workflow():
@@ -50,12 +51,28 @@ def run(path):
     return [OUTPUT / image["subfolder"] / image["filename"] for image in images]
 
 
+def keep(pictures, path):
+    """Write pictures one below another, as small as the list of templates shows them, into a JPEG."""
+    from PIL import Image
+
+    opened = [Image.open(picture).convert("RGB") for picture in pictures]
+    together = Image.new("RGB", (max(one.width for one in opened), sum(one.height for one in opened)))
+    for i, one in enumerate(opened):
+        together.paste(one, (0, sum(above.height for above in opened[:i])))
+    together.thumbnail((WIDEST, 4 * WIDEST), Image.Resampling.LANCZOS)
+    together.save(path, quality=88, optimize=True)
+
+
 def main():
     """Run the workflow of the command line and print where its pictures are."""
     parser = argparse.ArgumentParser(prog="dev.demo", description=__doc__)
     parser.add_argument("workflow", nargs="?", type=Path, help="a workflow file; the first example if left out")
-    path, start = parser.parse_args().workflow or first_workflow(), time.monotonic()
+    parser.add_argument("--keep", action="store_true", help="make what it draws the picture that ComfyUI's list of templates shows")
+    options, start = parser.parse_args(), time.monotonic()
+    path = options.workflow or first_workflow()
     pictures = run(path)
+    if options.keep:
+        keep(pictures, path.with_suffix(".jpg"))
     print(f"done in {time.monotonic() - start:.0f} s", file=sys.stderr)
     print(*pictures, sep="\n")
 
