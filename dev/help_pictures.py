@@ -12,18 +12,24 @@ import torch
 from PIL import Image
 
 from bench.sizes import parsed, size
-from bench.stage import start_host
-from dev.studio import FACES, STEPS, Studio, as_image, as_picture, kept_sheet, labels_of, left_half, sheet, table, written
+from bench.stage import SOURCE, start_host
+from dev.studio import FACES, STEPS, Studio, as_image, as_picture, kept_sheet, labels_of, left_half, sheet, shrunk, table, written
 
 FOLDER = Path(__file__).resolve().parent.parent / "nodes/web/docs/images"
-LARGEST, INVERTED = 40_000, size(50, 4)
+LARGEST, INVERTED = 55_000, size(30, 4)
 
 
 class Pages(Studio):
     """For each help page, the method that makes its picture (h, w, 3), by the picture's name."""
 
+    def make_slider(self):
+        strengths = (-1.0, -0.5, 0.0, 0.5, 1.0)
+        rows = [self.slid("red", strength, "big smile", opposite=f"{SOURCE}, very sad") for strength in strengths]
+        rows += [self.slid("brown", strength, "light from the left") for strength in strengths]
+        return sheet(rows, labels_of(strengths) * 2, 5, title="a smile, with words for its opposite; below, light from the left")
+
     def decompose(self):
-        return self.node("Decompose", samples=self.latent("smiling"))[1][0]
+        return self.node("Decompose", samples=self.latent("red"))[1][0]
 
     def compose(self):
         svd, kept = self.svd("blond"), (1, 4, 8)
@@ -31,7 +37,7 @@ class Pages(Studio):
         return sheet([*some, self.composed(svd)], [*(f"triplets 1-{last}" if last > 1 else "triplet 1" for last in kept), "all 32"])
 
     def rescale_singular_values(self):
-        svd, gains = self.svd("smiling"), (0.5, 1.0, 1.5, 2.0)
+        svd, gains = self.svd("brown"), (0.5, 1.0, 1.5, 2.0)
         bands = {"triplet 1": (1, 1), "5 to 32": (5, 0)}
         return sheet(
             [
@@ -54,15 +60,14 @@ class Pages(Studio):
             [self.composed(first), self.composed(other), *taken],
             ["the first", "the other", "takes 2 triplets", "takes 6 triplets", "takes all values", "takes all vectors"],
             3,
-            128,
         )
 
     def spectrum_operation(self):
-        gains = (0.2, 1.0, 1.5, 2.0)
+        strengths = (-1.0, 0.0, 1.0, 2.0)
         return sheet(
-            [self.recoloured("blond", gain) for gain in gains],
-            [f"gain {gain:g}" for gain in gains],
-            title="layout joint, triplets 2 and 3, while the face is drawn",
+            [self.rescaled("blond", strength) for strength in strengths],
+            labels_of(strengths),
+            title="triplet 1 with gain 1.8, while the face is drawn",
         )
 
     def edit_during_sampling(self):
@@ -73,82 +78,84 @@ class Pages(Studio):
             "x0, 0.6 to 0.8": {"start_percent": 0.6},
             "x_t, once at 0.6": {"target": "x_t", "steps": "first in range", "start_percent": 0.6},
         }
-        drawn = [self.recoloured("blond", 0.2, **way) for way in ways.values()]
-        return sheet(
-            [self.draw("blond"), *drawn], ["unedited", *ways], 3, 128, title="Spectrum Operation: joint, triplets 2 and 3, gain 0.2"
-        )
+        drawn = [self.rescaled("blond", 1.0, **way) for way in ways.values()]
+        return sheet([self.draw("blond"), *drawn], ["unedited", *ways], 3, title="Spectrum Operation: triplet 1, gain 1.8")
 
     def direction_from_prompts(self):
-        faces = ("tan", "brown")
-        rows = [
-            [self.draw(face), self.edited(face, self.hat, 1.0), self.edited(face, self.hat, 2.0), self.draw(face, more=", hat")]
-            for face in faces
-        ]
+        direction = self.node(
+            "DirectionFromPrompts", source=self.encode(SOURCE), target=self.encode(f"{SOURCE}, sunglasses"), **self.runs()
+        )[0]
+        strengths, rows = (0.0, 1.0, 8.0), []
+        for face in ("red", "brown"):
+            rows += [self.edited(face, direction, strength) for strength in strengths]
+            rows.append(self.draw(face, words=FACES[face][0].replace("no glasses", "sunglasses")))
         return sheet(
-            sum(rows, []), ["unedited", "strength +1", "strength +2", "prompt + hat"] * len(rows), 4, title="a face, to a face, hat"
+            rows, [*labels_of(strengths), "prompt + sunglasses"] * 2, 4, title="a portrait, to a portrait, sunglasses: no effect here"
         )
 
     def discover_directions(self):
-        directions, labels, plot = self.node("DiscoverDirections", positive=self.encode("a face"), images=32, steps=12, **self.runs())
-        strengths = (-3.0, 0.0, 3.0)
-        moved = [self.edited("brown", direction, strength, end_percent=1.0) for strength in strengths for direction in directions]
+        directions, labels = self.discovered
+        strengths = (-8.0, 0.0, 8.0)
+        moved = [self.edited("any", direction, strength, end_percent=1.0) for strength in strengths for direction in directions]
         return sheet(
             moved,
             [f"{label}, {strength:+g}" if strength else "unedited" for strength in strengths for label in labels],
             4,
-            title="four directions (share of the variance), at -3, 0 and +3",
+            title="four directions (share of the variance), at -8, 0 and +8",
         )
 
     def apply_direction(self):
-        strengths, upper = (-1.0, 0.0, 1.0, 2.0), left_half().mT
-        skin = [self.edited("plain", self.shipped("dark_skin"), strength) for strength in strengths]
-        masked = [self.edited("brown", self.beard, **how) for how in ({}, {"mask": upper}, {"mask": 1 - upper})]
+        strengths, half, direction = (-12.0, -6.0, 0.0, 6.0, 12.0), left_half(), self.discovered[0][1]
+        moved = [self.edited("any", direction, strength, end_percent=1.0) for strength in strengths]
+        masked = [self.edited("any", direction, 12.0, end_percent=1.0, mask=mask) for mask in (half, 1 - half)]
         return sheet(
-            [*skin, self.draw("brown"), *masked],
-            [*labels_of(strengths), "unedited", "beard +1", "its upper half", "its lower half"],
-            4,
-            title="dark skin; below, a beard with masks",
+            [*moved, *masked],
+            [*labels_of(strengths), "+12, left half", "+12, right half"],
+            5,
+            title="a discovered direction; below, with masks",
         )
 
     def combine_directions(self):
-        mixes = {"beard": (1, 0), "sunglasses": (0, 1), "both": (1, 1)}
+        first, _, second, _ = self.discovered[0]
+        mixes = {"the first": (1, 0), "the second": (0, 1), "both": (1, 1)}
         mixed = [
-            self.node("CombineDirections", first=self.beard, second=self.sunglasses, first_weight=float(a), second_weight=float(b))[0]
+            self.node("CombineDirections", first=first, second=second, first_weight=float(a), second_weight=float(b))[0]
             for a, b in mixes.values()
         ]
-        return sheet([self.draw("tan"), *(self.edited("tan", mix) for mix in mixed)], ["unedited", *mixes])
+        return sheet(
+            [self.draw("any"), *(self.edited("any", mix, 8.0, end_percent=1.0) for mix in mixed)],
+            ["unedited", *mixes],
+            title="two discovered directions, at strength +8",
+        )
 
     def save_direction(self):
-        self.node("SaveDirection", direction=self.hat, filename_prefix="hat")
-        path = next(self.output.rglob("hat_*.safetensors"))
-        loaded = self.node("LoadDirection", file=path.name)[0]
-        return kept_sheet(path, [self.draw("tan"), *(self.edited("tan", direction, 2.0) for direction in (self.hat, loaded))])
+        direction, loaded, path = self.kept("Direction", self.discovered[0][0], "headwear")
+        moved = [self.edited("any", each, 8.0, end_percent=1.0) for each in (direction, loaded)]
+        return kept_sheet(path, [self.draw("any"), *moved])
 
     def save_attribute(self):
-        self.node("SaveAttribute", attribute=self.green[0], filename_prefix="green_background")
-        path = next(self.output.rglob("green_background_*.safetensors"))
-        loaded = self.node("LoadAttribute", file=path.name)[0]
-        return kept_sheet(path, [self.draw("capped"), *(self.steered("capped", attribute, 1.5) for attribute in (self.green[0], loaded))])
+        attribute, loaded, path = self.kept("Attribute", self.hat[0], "hat")
+        return kept_sheet(path, [self.draw("brown"), *(self.steered("brown", each, 2.0) for each in (attribute, loaded))])
 
     def load_direction(self):
-        names = ("beard", "sunglasses", "dark_skin")
+        loaded = [self.kept("Direction", direction, f"discovered_{i}")[1] for i, direction in enumerate(self.discovered[0][:3], 1)]
         return sheet(
-            [self.draw("capped"), *(self.edited("capped", self.shipped(name)) for name in names)],
-            ["unedited", *names],
-            title="the demo model's own: demo_beard.safetensors, ...",
+            [self.draw("any"), *(self.edited("any", direction, 8.0, end_percent=1.0) for direction in loaded)],
+            ["unedited", *(f"discovered_{i}" for i in range(1, 4))],
+            title="three discovered directions, saved and loaded, at +8",
         )
 
     def train_direction(self):
-        return super().train_direction("glasses", images=size(16, 3), **size({}, {"steps": 4, "epochs": 1}), seed=900_000)[2][0][
-            :, : 3 * 192
-        ]
+        scaled = size({"images": 8, "steps": 12}, {"images": 3, "steps": 4, "epochs": 1})
+        picture = super().train_direction("glasses", **scaled, seed=900_000)[2][0]
+        return picture[:, : 3 * 256]
 
     def editing_schedule(self):
-        return self.node("EditingSchedule", positive=self.encode("a face"), vae=self.vae, **self.runs())[3][0]
+        return self.node("EditingSchedule", positive=self.encode(SOURCE), vae=self.vae, **self.runs())[3][0]
 
     def compare_edit(self):
         before, after = (
-            torch.stack([self.edited(face, self.sunglasses, strength) for face in ("tan", "brown")]) for strength in (0.0, 1.0)
+            torch.stack([shrunk(self.slid(face, strength, "sunglasses"), 192) for face in ("plain", "any")]) for strength in (0.0, 1.0)
         )
         return self.node("CompareEdit", before=before, after=after)[0][0]
 
@@ -161,10 +168,7 @@ class Pages(Studio):
             "eta 0.6": {"eta": 0.6},
             "eta 1": {"eta": 1.0},
         }
-        drawn = [
-            self.edited("brown", self.beard, 2.0, sampler=self.node("DDIMSampler", **way)[0], asymmetric=True) for way in ways.values()
-        ]
-        return sheet(drawn, list(ways), 3, 128, title="beard, asymmetric, strength +2")
+        return sheet([self.draw("any", sampler=self.node("DDIMSampler", **way)[0]) for way in ways.values()], list(ways), 3)
 
     def invert(self):
         from comfy.samplers import CFGGuider
@@ -172,23 +176,20 @@ class Pages(Studio):
 
         from pack.demo import PICTURES as GIVEN
 
-        pixels = as_picture(Image.open(GIVEN / "semantic_latents_face_photograph_like.png").convert("RGB"))
-        latent, prompt = {"samples": self.vae.encode(pixels[None])}, self.encode("a face")
+        pixels = as_picture(Image.open(GIVEN / "semantic_latents_portrait_photograph_like.png").convert("RGB"))
+        latent, prompt = {"samples": self.vae.encode(pixels[None])}, self.encode(f"{SOURCE}, brown hair, blue shirt, green background")
         sigmas = BasicScheduler.execute(self.model, "normal", INVERTED, 1.0).args[0]
-        noise, _, _, error = self.node("Invert", model=self.model, positive=prompt, latent=latent, sigmas=sigmas)
+        noise, _, exact, error = self.node("Invert", model=self.model, positive=prompt, latent=latent, sigmas=sigmas)
 
         def again(model):
             guider = CFGGuider(model)
             guider.set_conds(prompt, [])
             guider.set_cfg(1.0)
             return self.picture(
-                {"samples": guider.sample(noise.generate_noise(latent), latent["samples"], self.euler, sigmas, disable_pbar=True, seed=0)}
+                {"samples": guider.sample(noise.generate_noise(latent), latent["samples"], exact, sigmas, disable_pbar=True, seed=0)}
             )
 
-        edited = [
-            self.node("ApplyDirection", model=self.model, direction=self.shipped(name), strength=strength)[0]
-            for name, strength in (("sunglasses", 1.5), ("beard", 1.0))
-        ]
+        edited = [self.slider(strength, words) for words, strength in (("sunglasses", 1.5), ("beard", 1.5))]
         return sheet(
             [pixels, *map(again, (self.model, *edited))],
             ["given", "drawn again", "sunglasses", "beard"],
@@ -218,52 +219,54 @@ class Pages(Studio):
         latent, labels, columns, *_ = self.node(
             "ExploreSingularVectors", **self.advanced("red"), percent=0.5, triplets="1-4", gains="0, 0.5, 1, 2"
         )
-        return sheet(list(self.vae.decode(latent["samples"])), labels, columns, title="at 0.5 of the run")
+        return sheet(list(self.vae.decode(latent["samples"])), labels, columns, 96, title="at 0.5 of the run")
 
     def train_attribute(self):
-        return self.green[2][0]
+        return self.hat[2][0]
 
     def apply_attribute(self):
-        strengths, target = (-1.0, 0.0, 1.0, 1.5), self.encode(f"{FACES['capped'][0]}, green background")
-        rows = [self.steered("capped", self.green[0], strength, **how) for how in ({}, {"target": target}) for strength in strengths]
-        return sheet(rows, labels_of(strengths) * 2, 4, title="green background; below, with a target prompt")
+        strengths, target = (-1.0, 0.0, 1.0, 2.0), self.encode(FACES["plain"][0] + ", hat")
+        rows = [self.steered("plain", self.hat[0], strength, **how) for how in ({}, {"target": target}) for strength in strengths]
+        return sheet(rows, labels_of(strengths) * 2, 4, title="a hat; below, with a target prompt")
 
     def mix_attributes(self):
-        mixes = {"green": (1, 0), "sunglasses": (0, 1), "both": (1, 1)}
+        mixes = {"hat": (1, 0), "sunglasses": (0, 1), "both": (1, 1)}
         mixed = [
-            self.node("MixAttributes", first=self.green[0], second=self.shades[0], first_weight=float(a), second_weight=float(b))[0]
+            self.node("MixAttributes", first=self.hat[0], second=self.shades[0], first_weight=float(a), second_weight=float(b))[0]
             for a, b in mixes.values()
         ]
         return sheet(
-            [self.draw("brown"), *(self.steered("brown", mix, 1.5) for mix in mixed)],
+            [self.draw("plain"), *(self.steered("plain", mix, 2.0) for mix in mixed)],
             ["unedited", *mixes],
-            title="strength +1.5, without a target prompt",
+            title="strength +2, without a target prompt",
         )
 
     def load_attribute(self):
-        strengths = (-1.0, 0.0, 1.0, 1.5)
+        strengths = (-1.0, 0.0, 1.0, 2.0)
         strip = sheet(
-            [self.steered("brown", self.shades[0], strength) for strength in strengths],
+            [self.steered("plain", self.shades[0], strength) for strength in strengths],
             labels_of(strengths),
-            title="demo_attribute_sunglasses.safetensors, and info",
+            title="portrait_attribute_sunglasses.safetensors, and info",
         )
         return torch.cat([strip, written(self.shades[1], strip.shape[1])])
 
     def strength_range(self):
-        strengths, labels = self.node("StrengthRange", minimum=0.0, maximum=0.6, count=4)
+        strengths, labels = self.node("StrengthRange", minimum=-1.5, maximum=1.5, count=4)
         return sheet(
-            [self.edited("tan", self.beard, strength) for strength in strengths], labels, title="beard; minimum 0, maximum 0.6, count 4"
+            [self.slid("red", strength, "big smile", opposite=f"{SOURCE}, very sad") for strength in strengths],
+            labels,
+            title="a smile; minimum -1.5, maximum 1.5, count 4",
         )
 
     def grid(self):
-        faces = ("brown", "blond", "red", "black", "blue", "smiling")
+        faces = ("red", "brown", "blond", "black", "bald", "blue")
         return (
             self.pack["Grid"]
             .execute(
-                images=[self.draw(face)[None] for face in faces],
+                images=[shrunk(self.draw(face), 192)[None] for face in faces],
                 columns=[3],
-                tile=[128],
-                title=["columns 3, tile 128, this title"],
+                tile=[192],
+                title=["columns 3, this title"],
                 labels=list(faces),
             )
             .args[0][0]
@@ -272,13 +275,8 @@ class Pages(Studio):
     def demo_scorer(self):
         from pack.host.scorer import ImageScorer, text_embedding
 
-        shown = {
-            "a face, blue hair": ("blue", ""),
-            "a face, sunglasses": ("tan", ", sunglasses"),
-            "a face, beard": ("black", ", beard"),
-            "a face, hat": ("brown", ", hat"),
-        }
-        pictures = torch.stack([self.draw(face, more=more) for face, more in shown.values()])
+        shown = {f"{SOURCE}, {words}": words for words in ("blue hair", "sunglasses", "long beard", "hat")}
+        pictures = torch.stack([self.draw("plain", words=f"{text}, facing the camera") for text in shown])
         with torch.inference_mode(False), torch.no_grad():
             texts = torch.stack([text_embedding(self.clip, text).clone().cpu() for text in shown])
             images = ImageScorer(self.node("DemoScorer")[0]).embed(pictures.clone().movedim(-1, 1)).cpu()

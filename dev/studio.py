@@ -1,4 +1,4 @@
-"""A place to make pictures for pages: the demo model, the pack's nodes, and sheets of what they make."""
+"""A place to make pictures for pages: the demo models, the pack's nodes, and sheets of what they make."""
 
 import asyncio
 import textwrap
@@ -10,29 +10,35 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.sizes import size
-from bench.stage import Stage
+from bench.stage import SOURCE, Stage
 
 FAINT = (120, 120, 126)
 CFG, STEPS = 3.0, size(20, 5)
 SHORTER = size({}, {"images": 5, "steps": 4, "seeds": 2, "epochs": 1, "iterations": 1, "refinements": 1})  # inputs that cost time
+FRONT = "facing the camera, no glasses, no hat, no beard"
 FACES = {  # prompt and seed
-    "plain": ("a face", 900_001),
-    "tan": ("a face, tan skin, green background", 900_006),
-    "brown": ("a face, short brown hair", 900_000),
-    "capped": ("a face, short brown hair", 900_002),
-    "blond": ("a face, long blond hair, pale skin, white shirt", 5),
-    "red": ("a face, curly red hair, pale skin, gray background", 7),
-    "black": ("a face, brown skin, short black hair, yellow shirt, orange background", 2),
-    "blue": ("a face, spiky blue hair, smiling, white background", 5),
-    "smiling": ("a face, smiling, short brown hair, tan skin, blue background", 3),
+    "red": (f"a portrait, curly red hair, {FRONT}, green background, white shirt", 2),
+    "brown": (f"a portrait, short brown hair, {FRONT}, blue background, yellow shirt", 3),
+    "blond": (f"a portrait, long blond hair, {FRONT}, pink background, blue shirt", 4),
+    "black": (f"a portrait, curly black hair, {FRONT}, orange background, white shirt", 5),
+    "bald": (f"a portrait, bald, {FRONT}, gray background, green shirt", 6),
+    "blue": (f"a portrait, spiky blue hair, {FRONT}, white background, red shirt", 7),
+    "plain": ("a portrait, facing the camera, blond hair, blue background", 12),
+    "any": ("a portrait", 9),
 }
 
 
-def sheet(pictures, labels, columns=0, tile=96, title=""):
-    """One picture (h, w, 3) of several with labels."""
+def sheet(pictures, labels, columns=0, tile=192, title=""):
+    """One picture (h, w, 3) of several with labels, each tile pixels wide."""
     from pack.core.pictures.sheet import labelled_grid
 
-    return labelled_grid(pictures, labels, columns=columns, tile=tile, title=title)[0]
+    return labelled_grid([shrunk(picture, tile) for picture in pictures], labels, columns=columns, tile=tile, title=title)[0]
+
+
+def shrunk(picture, width):
+    """A picture (h, w, 3) at a smaller width."""
+    small = torch.nn.functional.interpolate(picture.movedim(-1, 0)[None], (width, width), mode="bilinear", antialias=True)
+    return small[0].movedim(0, -1)
 
 
 def labels_of(strengths):
@@ -51,7 +57,6 @@ def kept_sheet(path, pictures):
     return sheet(
         pictures,
         ["unedited", "as made", "saved, loaded"],
-        tile=128,
         title=f"{path.name}, {path.stat().st_size / 1000:.0f} KB; differ by {apart:g}",
     )
 
@@ -70,12 +75,12 @@ def table(pictures, texts, values, what):
     """Values (texts, pictures) below the pictures and beside the texts, the largest of each column bright."""
     from pack.core.pictures.sheet import INK, PAPER
 
-    font, head, line, left = ImageFont.load_default(12), 64, 20, 128
+    font, head, line, left = ImageFont.load_default(12), 112, 20, 144
     panel = Image.new("RGB", (left + head * len(pictures), head + line * len(texts) + 8), PAPER)
     pen = ImageDraw.Draw(panel)
     pen.multiline_text((8, 24), f"{what} of\nface and text", FAINT, font)
     for i, picture in enumerate(pictures):
-        panel.paste(as_image(picture).resize((head, head), Image.Resampling.NEAREST), (left + i * head, 0))
+        panel.paste(as_image(picture).resize((head, head)), (left + i * head, 0))
     for row, text in enumerate(texts):
         pen.text((8, head + 4 + row * line), text, INK, font)
         for i, value in enumerate(values[row].tolist()):
@@ -127,9 +132,10 @@ class Studio(Stage):
         inputs |= {key: SHORTER[key] for key in SHORTER.keys() & inputs.keys()}
         return self.pack[name].execute(**{key: [value] for key, value in inputs.items()} if schema.is_input_list else inputs).args
 
-    def latent(self, face, *, more="", model=None, sampler=None):
+    def latent(self, face, *, words="", model=None, sampler=None):
+        """The latent of a face; words: another prompt for its seed."""
         prompt, seed = FACES[face]
-        return {"samples": self.sample(model or self.model, sampler or self.euler, self.sigmas, self.noise(1, seed), prompt + more, CFG)}
+        return {"samples": self.sample(model or self.model, sampler or self.euler, self.sigmas, self.noise(1, seed), words or prompt, CFG)}
 
     def picture(self, latent):
         return self.vae.decode(latent["samples"])[0]
@@ -137,6 +143,14 @@ class Studio(Stage):
     def draw(self, face, **how):
         """A picture (h, w, 3) in 0..1."""
         return self.picture(self.latent(face, **how))
+
+    def slider(self, strength, words, **how):
+        """The model under Make Slider."""
+        return self.node("MakeSlider", model=self.model, clip=self.clip, strength=strength, wanted=f"{SOURCE}, {words}", **how)[0]
+
+    def slid(self, face, strength, words, **how):
+        """A picture with a slider of words."""
+        return self.draw(face, model=self.slider(strength, words, **how))
 
     def edited(self, face, direction, strength=1.0, *, sampler=None, **how):
         """A picture with a direction applied."""
@@ -148,10 +162,16 @@ class Studio(Stage):
         """A picture with an attribute applied."""
         return self.draw(face, sampler=self.node("ApplyAttribute", sampler=self.euler, attribute=attribute, strength=strength, **how)[0])
 
-    def recoloured(self, face, gain, **way):
-        """A picture whose colours are made stronger or weaker while it is drawn."""
-        operation = self.node("SpectrumOperation", first=2, last=0, gain=gain, keep_energy=True, layout="joint")[0]
+    def rescaled(self, face, strength, **way):
+        """A picture whose leading triplet is made stronger or weaker while it is drawn."""
+        operation = self.node("SpectrumOperation", first=1, last=1, gain=1.8, strength=strength)[0]
         return self.draw(face, sampler=self.node("EditDuringSampling", sampler=self.euler, operation=operation, **way)[0])
+
+    def kept(self, kind, thing, name):
+        """A direction or an attribute, the same from the file that it was saved to, and the file."""
+        self.node(f"Save{kind}", **{kind.lower(): thing}, filename_prefix=name)
+        path = next(self.output.rglob(f"{name}_*.safetensors"))
+        return thing, self.node(f"Load{kind}", file=path.name)[0], path
 
     def runs(self):
         """The inputs of a node that looks at runs of the model."""
@@ -171,9 +191,6 @@ class Studio(Stage):
             latent_image={"samples": self.empty()},
         )
 
-    def shipped(self, name):
-        return self.node("LoadDirection", file=f"demo_{name}.safetensors")[0]
-
     def svd(self, face):
         return self.node("Decompose", samples=self.latent(face))[0]
 
@@ -181,25 +198,17 @@ class Studio(Stage):
         return self.picture(self.node("Compose", svd=svd)[0])
 
     @cached_property
-    def beard(self):
-        return self.shipped("beard")
-
-    @cached_property
-    def sunglasses(self):
-        return self.shipped("sunglasses")
-
-    @cached_property
     def shades(self):
         """The attribute that comes with the demo model, and what it says of itself."""
-        return self.node("LoadAttribute", file="demo_attribute_sunglasses.safetensors")
+        return self.node("LoadAttribute", file="portrait_attribute_sunglasses.safetensors")
 
     @cached_property
-    def green(self):
-        """What Train Attribute gives for a green background."""
+    def hat(self):
+        """What Train Attribute gives for a hat."""
         return self.node(
             "TrainAttribute",
-            source=self.encode("a face"),
-            target=self.encode("a face, green background"),
+            source=self.encode(SOURCE),
+            target=self.encode(f"{SOURCE}, hat"),
             vae=self.vae,
             sampler=self.euler,
             sigmas=self.sigmas,
@@ -209,8 +218,9 @@ class Studio(Stage):
         )
 
     @cached_property
-    def hat(self):
-        return self.node("DirectionFromPrompts", source=self.encode("a face"), target=self.encode("a face, hat"), **self.runs())[0]
+    def discovered(self):
+        """What Discover Directions finds by principal components: directions and their labels."""
+        return self.node("DiscoverDirections", positive=self.encode(SOURCE), images=48, steps=12, **self.runs())[:2]
 
     @cached_property
     def trajectory(self):
