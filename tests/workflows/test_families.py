@@ -66,7 +66,11 @@ def chosen(prompt, checkpoint):
     return prompt
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+# An attribute from a file fits the demo models' latents alone, and is refused on others.
+ANY_MODEL = [path for path in WORKFLOWS if "SemanticLatents_LoadAttribute" not in path.read_text()]
+
+
+@pytest.mark.parametrize("path", ANY_MODEL, ids=lambda path: path.stem)
 def test_runs_after_choosing_the_checkpoint(path, host):
     """Its pictures show something, and those of one sheet differ."""
     run = host.client.run(chosen(to_prompt(json.loads(path.read_text()), host.info), host.checkpoint))
