@@ -8,6 +8,7 @@ model carries its contrasts as a tuple in its transformer options, so that stack
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.hspace.injection import Window, mask_for
 from .compiled import seen_by_patches
@@ -267,8 +268,8 @@ def add_to_attention(n: Tensor, options: dict[str, Any]) -> Tensor:
 def layer_of(options: dict[str, Any]) -> CrossAttention:
     """The cross-attention layer that a patch is in."""
     (kind, number), network = options["block"], options[NETWORK]
-    block: nn.Module = network.middle_block if kind == "middle" else getattr(network, f"{kind}_blocks")[number]
-    (transformer,) = (part for part in block.children() if isinstance(part, SpatialTransformer))
+    block: Iterable[object] = network.middle_block if kind == "middle" else getattr(network, f"{kind}_blocks")[number]
+    (transformer,) = (part for part in block if isinstance(part, SpatialTransformer))
     return transformer.transformer_blocks[options["block_index"]].attn2
 
 

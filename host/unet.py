@@ -18,6 +18,7 @@ from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from .options import NETWORK
 from .other_patches import why_not_reached
 
 Layer = Callable[..., Tensor]
@@ -125,9 +126,10 @@ class UNetCall:
             return type(unet)._forward(unet, *args, **kwargs)
 
         control = self.control and {key: list(value) for key, value in self.control.items()}  # the UNet empties the lists
+        options = {**self.options, NETWORK: unet} if NETWORK in self.options else self.options  # a patch is in this UNet's layers now
         rest = WrapperExecutor.new_class_executor(forward, unet, executor.wrappers, executor.idx + 1)
         with saved_from_patches(self.options):
-            return rest.execute(self.x, self.timesteps, self.context, self.y, control, self.options, **self.rest)
+            return rest.execute(self.x, self.timesteps, self.context, self.y, control, options, **self.rest)
 
     def recorded(self, executor: WrapperExecutor, *further: Layer) -> tuple[Tensor, list[Tensor]]:
         """The output of the executor's UNet, and what each of its blocks before the decoder put out.
