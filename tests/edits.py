@@ -7,6 +7,12 @@ def with_direction(run, model, direction, strength=1.0, **changes):
     return run("ApplyDirection", model=model, direction=direction, strength=strength, **{**settings, **changes})[0]
 
 
+def with_slider(run, model, clip, strength=1.0, **changes):
+    """The model that Make Slider gives."""
+    settings = dict(without="a portrait", wanted="a portrait, hat", start_percent=0.0, end_percent=1.0)
+    return run("MakeSlider", model=model, clip=clip, strength=strength, **{**settings, **changes})[0]
+
+
 def with_attribute(run, sampler, attribute, strength=1.0, **changes):
     """The sampler that Apply Attribute gives."""
     settings = dict(budget=0.0, target=None, mask=None)

@@ -8,7 +8,7 @@ import torch
 from pack.core.hspace.direction import Direction
 from pack.tests.attributes import train
 from pack.tests.campaigns.features import FEATURES, HALF, NOT_HERE, ORDERED, STEPS, Graph, by_hand, patched
-from pack.tests.edits import with_attribute, with_direction, with_gain
+from pack.tests.edits import with_attribute, with_direction, with_gain, with_slider
 from pack.tests.rounding import close
 from pack.tests.wiring import random
 
@@ -35,6 +35,9 @@ class Kit:
     def moved(self, graph, strength, *, direction=None, **changes):
         return graph.but(model=with_direction(self.run, graph.model, direction or self.direction, strength, **changes))
 
+    def slid(self, graph, strength):
+        return graph.but(model=with_slider(self.run, graph.model, graph.world.clip, strength))
+
     def edited(self, graph, strength, target):
         return graph.but(sampler=with_gain(self.run, graph.sampler, target, strength))
 
@@ -58,6 +61,8 @@ EDITS = {
         feature(kit.graph), strength, asymmetric=True, branch="conditional"
     ),
     "asymmetric direction before it": lambda kit, feature, strength: feature(kit.moved(kit.graph, strength, asymmetric=True)),
+    "slider": lambda kit, feature, strength: kit.slid(feature(kit.graph), strength),
+    "slider before it": lambda kit, feature, strength: feature(kit.slid(kit.graph, strength)),
     "edit of x0": lambda kit, feature, strength: kit.edited(feature(kit.graph), strength, "x0"),
     "edit of x_t": lambda kit, feature, strength: kit.edited(feature(kit.graph), strength, "x_t"),
     "stored attribute": lambda kit, feature, strength: kit.attributed(feature(kit.graph), strength),
@@ -110,7 +115,7 @@ def test_a_feature_and_an_edit_act_together(kit, feature, rounds, figures):
             assert differ(picture, alone), f"{case}: the edit is lost"
             assert differ(picture, tools.alone(edit, wired.steps)), f"{case}: the feature is lost"
             assert torch.equal(both.draw(), picture), f"{case}: the second run differs"
-            if "direction" not in edit or rounds(False, True):  # a direction of strength 0 is the very model
+            if "direction" not in edit and "slider" not in edit or rounds(False, True):  # these are the very model at strength 0
                 assert torch.equal(EDITS[edit](tools, FEATURES[feature], 0.0).draw(), alone), f"{case}: strength 0 differs"
             DONE.add(case)
         nothing = replace(tools.direction, shifts=torch.zeros_like(tools.direction.shifts))
@@ -154,6 +159,15 @@ def test_it_does_not_matter_which_patch_comes_first(kit, rounds):
                 FEATURES[feature](tools.moved(tools.graph, 1.0, asymmetric=asymmetric)).draw(),
                 tools.moved(FEATURES[feature](tools.graph), 1.0, asymmetric=asymmetric).draw(),
             )
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_a_slider_and_a_direction_act_together_in_either_order(kit, asymmetric):
+    tools = kit("SD15")
+    both = tools.slid(tools.moved(tools.graph, 1.0, asymmetric=asymmetric), 1.0).draw()
+    close(both, tools.moved(tools.slid(tools.graph, 1.0), 1.0, asymmetric=asymmetric).draw())
+    assert differ(both, tools.slid(tools.graph, 1.0).draw())
+    assert differ(both, tools.moved(tools.graph, 1.0, asymmetric=asymmetric).draw())
 
 
 def spied(graph, seen):
@@ -231,7 +245,7 @@ def test_an_asymmetric_direction_of_zeros_changes_no_bit_beside_patches_that_dra
 
 
 def test_everything_at_once(kit):
-    """A graph as users build them, with three of the pack's edits in it."""
+    """A graph as users build them, with four of the pack's edits in it."""
     tools = kit("SD15")
     names = (
         "LoRA",
@@ -252,7 +266,9 @@ def test_everything_at_once(kit):
 
     def edited(strength):
         return tools.attributed(
-            tools.edited(tools.moved(full(tools.moved(tools.graph, strength)), strength, asymmetric=True), strength, "x0"),
+            tools.edited(
+                tools.slid(tools.moved(full(tools.moved(tools.graph, strength)), strength, asymmetric=True), strength), strength, "x0"
+            ),
             strength,
             "blue hair",
         )

@@ -23,6 +23,7 @@ from pack.tests.campaigns.learners import (
     timed,
     trained,
 )
+from pack.tests.edits import with_slider
 from pack.tests.wiring import node, random
 
 pytestmark = pytest.mark.campaign
@@ -187,6 +188,16 @@ def test_a_patched_model_is_learned_from_as_it_is(desk, learner, rounds, figures
 )
 def test_patches_that_write_in_place_are_learned_from(desk, learner, patch):
     result = learned_with(desk, learner, patch)
+    assert torch.isfinite(result).all()
+    assert not torch.equal(result, learned(desk, learner))
+
+
+@pytest.mark.parametrize("place", ["cross-attention", "prediction"])
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_model_with_a_slider_is_learned_from(desk, learner, place):
+    """Gradients, too, pass its layers."""
+    slid = with_slider(desk.run, desk.model, desk.world.clip, place=place)
+    result = learned(replace(desk, model=slid), learner)
     assert torch.isfinite(result).all()
     assert not torch.equal(result, learned(desk, learner))
 
