@@ -63,11 +63,11 @@ class Pages(Studio):
         )
 
     def spectrum_operation(self):
-        strengths = (-1.0, 0.0, 1.0, 2.0)
+        strengths = (-0.6, 0.0, 0.6, 1.2)
         return sheet(
-            [self.rescaled("blond", strength) for strength in strengths],
+            [self.recoloured("red", strength) for strength in strengths],
             labels_of(strengths),
-            title="triplet 1 with gain 1.8, while the face is drawn",
+            title="layout joint, triplets 2 to 4, gain 1.8, while the face is drawn",
         )
 
     def edit_during_sampling(self):
@@ -78,8 +78,9 @@ class Pages(Studio):
             "x0, 0.6 to 0.8": {"start_percent": 0.6},
             "x_t, once at 0.6": {"target": "x_t", "steps": "first in range", "start_percent": 0.6},
         }
-        drawn = [self.rescaled("blond", 1.0, **way) for way in ways.values()]
-        return sheet([self.draw("blond"), *drawn], ["unedited", *ways], 3, title="Spectrum Operation: triplet 1, gain 1.8")
+        drawn = [self.recoloured("red", -0.6, **way) for way in ways.values()]
+        title = "Spectrum Operation: joint, triplets 2 to 4, gain 1.8, strength -0.6"
+        return sheet([self.draw("red"), *drawn], ["unedited", *ways], 3, title=title)
 
     def direction_from_prompts(self):
         direction = self.node(
@@ -217,9 +218,9 @@ class Pages(Studio):
 
     def explore_singular_vectors(self):
         latent, labels, columns, *_ = self.node(
-            "ExploreSingularVectors", **self.advanced("red"), percent=0.5, triplets="1-4", gains="0, 0.5, 1, 2"
+            "ExploreSingularVectors", **self.advanced("any"), percent=0.3, triplets="1-4", gains="-1, 0, 1, 2"
         )
-        return sheet(list(self.vae.decode(latent["samples"])), labels, columns, 96, title="at 0.5 of the run")
+        return sheet(list(self.vae.decode(latent["samples"])), labels, columns, 128, "at 0.3 of the run")
 
     def train_attribute(self):
         return self.hat[2][0]

@@ -23,7 +23,7 @@ FACES = {  # prompt and seed
     "black": (f"a portrait, curly black hair, {FRONT}, orange background, white shirt", 5),
     "bald": (f"a portrait, bald, {FRONT}, gray background, green shirt", 6),
     "blue": (f"a portrait, spiky blue hair, {FRONT}, white background, red shirt", 7),
-    "plain": ("a portrait, facing the camera, blond hair, blue background", 12),
+    "plain": ("a portrait, smiling, facing the camera, blond hair, blue background, no beard", 20),
     "any": ("a portrait", 9),
 }
 
@@ -162,9 +162,9 @@ class Studio(Stage):
         """A picture with an attribute applied."""
         return self.draw(face, sampler=self.node("ApplyAttribute", sampler=self.euler, attribute=attribute, strength=strength, **how)[0])
 
-    def rescaled(self, face, strength, **way):
-        """A picture whose leading triplet is made stronger or weaker while it is drawn."""
-        operation = self.node("SpectrumOperation", first=1, last=1, gain=1.8, strength=strength)[0]
+    def recoloured(self, face, strength, **way):
+        """A picture whose colours are made stronger or weaker while it is drawn."""
+        operation = self.node("SpectrumOperation", first=2, last=0, gain=1.8, keep_energy=True, strength=strength, layout="joint")[0]
         return self.draw(face, sampler=self.node("EditDuringSampling", sampler=self.euler, operation=operation, **way)[0])
 
     def kept(self, kind, thing, name):
