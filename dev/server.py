@@ -158,8 +158,8 @@ class Run:
         return [data for event, data in self.events if event == kind]
 
     def images(self, kind="output"):
-        """References to the pictures that were saved (or only shown: kind temp)."""
-        found = [image for output in self.outputs.values() for image in output.get("images", [])]
+        """References to the pictures that were saved (or only shown: kind temp), by the numbers of their nodes."""
+        found = [image for _, output in sorted(self.outputs.items()) for image in output.get("images", [])]
         return [image for image in found if image["type"] == kind]
 
 

@@ -115,7 +115,7 @@ class MakeSlider(io.ComfyNode):
             wanted, name, strength = opposite, "opposite", -strength
         window = Window(start_percent, end_percent)
         plus, minus = encoded(clip, wanted, without, name)
-        if strength == 0:
+        if strength == 0 or (mask is not None and not mask.any()):
             return io.NodeOutput(model)
         return io.NodeOutput(with_contrast(model, Contrast(plus, minus, place_of(model, place), strength, window, mask)))
 
