@@ -8,9 +8,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.hspace.injection import Window
-from ..host.contrasts import Contrast, Place, encoded, has_cross_attention, with_contrast
+from ..host.contrasts import Place, encoded, has_cross_attention
+from ..host.sliders import WordSlider
 from ..host.types import CLIP, ModelPatcher
-from .base import CATEGORY, checked
+from .base import CATEGORY, SLIDER, checked
 
 Choice = Literal["auto", "cross-attention", "prediction"]
 
@@ -91,7 +92,8 @@ class MakeSlider(io.ComfyNode):
                 io.Mask.Input("mask", optional=True, tooltip="Acts only where the mask is white. One for all pictures, or one for each."),
             ],
             outputs=[
-                io.Model.Output("model", tooltip="The model with the slider, for any sampler node; the one that came in is unchanged.")
+                io.Model.Output("model", tooltip="The model with the slider, for any sampler node; the one that came in is unchanged."),
+                SLIDER.Output("slider", tooltip="The slider by itself, for Slider Strip and Save Slider."),
             ],
         )
 
@@ -110,14 +112,11 @@ class MakeSlider(io.ComfyNode):
         end_percent: float = 0.8,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        name = "wanted"
-        if opposite.strip() and strength < 0:
-            wanted, name, strength = opposite, "opposite", -strength
         window = Window(start_percent, end_percent)
-        plus, minus = encoded(clip, wanted, without, name)
-        if strength == 0 or (mask is not None and not mask.any()):
-            return io.NodeOutput(model)
-        return io.NodeOutput(with_contrast(model, Contrast(plus, minus, place_of(model, place), strength, window, mask)))
+        plus, minus = encoded(clip, wanted, without, "wanted")
+        lesser = encoded(clip, opposite, without, "opposite")[0] if opposite.strip() else None
+        slider = WordSlider(wanted, plus, minus, lesser, place_of(model, place), window)
+        return io.NodeOutput(slider.on(model, strength, mask), slider)
 
 
 def place_of(model: ModelPatcher, choice: Choice) -> Place:
