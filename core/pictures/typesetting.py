@@ -6,7 +6,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from math import ceil
@@ -84,6 +84,11 @@ class Typeset:
             if all(len(found) <= max(FEW, len(one)) for found, one in zip(lines, paragraphs, strict=True)):
                 break
         return cls(tuple(map(shortened, lines)), tuple(faces), width)
+
+    def narrowed(self) -> Typeset:
+        """The same, no wider than its longest line."""
+        longest = max(face.length(line) for lines, face in zip(self.lines, self.faces, strict=True) for line in lines)
+        return replace(self, width=max(1, ceil(longest)))
 
     @cached_property
     def extent(self) -> tuple[int, int]:

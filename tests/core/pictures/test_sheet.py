@@ -60,6 +60,42 @@ def test_pictures_stand_row_by_row_and_are_enlarged_by_a_whole_factor():
     torch.testing.assert_close(sheet[4:, 6:], expected.expand(4, 6, 3))
 
 
+def test_columns_have_labels_above_and_rows_at_the_left():
+    """Each label's ink lies in the strip of its own column or row, and the pictures are where they would be."""
+    sheet = labelled_grid(
+        [torch.full((96, 96, 3), shade) for shade in (0.2, 0.4, 0.6, 0.8)], columns=2, tile=96, heads=["a", "b"], sides=["", "row"]
+    )[0]
+    head, left = sheet.shape[0] - 2 * 96, sheet.shape[1] - 2 * 96
+    assert head > 12
+    assert left > 12
+    for i, shade in enumerate((51, 102, 153, 204)):
+        top, start = head + 96 * (i // 2), left + 96 * (i % 2)
+        torch.testing.assert_close(sheet[top : top + 96, start : start + 96], torch.full((96, 96, 3), shade / 255))
+    ink = (sheet - torch.tensor(PAPER) / 255).abs().amax(-1) > 0.01
+    assert not ink[:head, :left].any()
+    assert all(ink[:head, left + 96 * i + 40 : left + 96 * i + 56].any() for i in range(2))
+    assert not ink[head : head + 96, :left].any()
+    assert ink[head + 96 + 32 : head + 96 + 64, :left].any()
+
+
+def test_a_long_label_of_a_row_takes_no_more_than_a_picture_s_width_and_makes_room():
+    text = " ".join(["word"] * 30)
+    sheet = labelled_grid([torch.ones(32, 32, 3)] * 2, columns=1, tile=32, sides=[text, "b"])[0]
+    white = (sheet[:, -1] > 0.99).all(-1)
+    assert sheet.shape[1] <= 64
+    assert white.sum() == 64
+    assert len(sheet) > 64
+    assert not white[32 : len(sheet) // 2].any()
+
+
+@pytest.mark.parametrize(
+    "labels, said", [(dict(heads=["a"]), "^heads: got 1 for 2 columns"), (dict(sides=["a"]), "^sides: got 1 for 2 rows")]
+)
+def test_labels_of_other_numbers_of_columns_or_rows_are_refused(labels, said):
+    with pytest.raises(ValueError, match=said):
+        labelled_grid([torch.zeros(4, 4, 3)] * 3, columns=2, **labels)
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "said"),
     [
