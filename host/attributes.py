@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +19,8 @@ from ..core.svd.decomposition import LatentSVD
 from .denoisers import NoiseLevels, levels_of, patcher_of, picture_share, under_prompt
 from .pairs import Steps, check_goes_down, kind_of, paired, source_moments, target_moments
 from .progress import tell_once
-from .samplers import AroundSampler, SamplerFunction, masks_over, traits_of
-from .types import Conditioning
+from .samplers import AroundSampler, SamplerFunction, check_exposes_x_t, masks_over, traits_of
+from .types import Conditioning, ModelPatcher
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,16 @@ class AttributeSampler(AroundSampler):
         return [PlannedEdit(use, attribute, weight, steps, pair_for(steps), run.share(steps)) for attribute, weight, steps in plans]
 
 
+def with_uses(function: SamplerFunction, uses: tuple[Use, ...]) -> SamplerFunction:
+    """A sampler function with these uses inside, beside those that it has. Raises ValueError for one that does not expose x_t."""
+    if isinstance(function, AttributeSampler):
+        return replace(function, uses=(*function.uses, *uses))
+    if isinstance(function, AroundSampler) and function.makes_runs:
+        return function.around(with_uses(function.inner, uses))
+    check_exposes_x_t(function)
+    return AttributeSampler(function, uses)
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """What a sampler function is called with. x: (b, ...) noise at sigmas[0]."""
@@ -121,14 +131,19 @@ class Run:
 
 def check_fits(use: Use, run: Run) -> None:
     """Raise ValueError for an attribute of another kind of latents, a run that goes up, and a mask of another batch."""
-    kind = kind_of(patcher_of(run.model))
-    if use.attribute.kind != kind:
-        raise ValueError(
-            f"attribute: learned on {use.attribute.kind}, but this model works on {kind}. Latents of different "
-            "families have nothing in common; learn it again on this model, or load one that was."
-        )
+    check_kind(use.attribute, patcher_of(run.model))
     check_goes_down(run.sigmas.tolist())
     masks_over(run.x, use.mask, None)
+
+
+def check_kind(attribute: Mixture, model: ModelPatcher, name: str = "attribute") -> None:
+    """Raise ValueError for an attribute of another kind of latents than the model's; name: its input."""
+    kind = kind_of(model)
+    if attribute.kind != kind:
+        raise ValueError(
+            f"{name}: learned on {attribute.kind}, but this model works on {kind}. Latents of different "
+            "families have nothing in common; learn it again on this model, or load one that was."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +201,8 @@ def in_this_run(use: Use, attribute: Attribute, run: Run) -> bool:
 
 class Learner(AroundSampler):
     """A sampler function that draws nothing: it looks at the source's and the target's run from the same noise."""
+
+    makes_runs = True
 
     def __init__(self, inner: SamplerFunction, target: Conditioning, recipe: Recipe, plan: Steps, tick: Callable[..., None]) -> None:
         self.inner, self.target, self.recipe, self.plan, self.tick = inner, target, recipe, plan, tick
@@ -266,6 +283,8 @@ class OnlyTarget(AroundSampler):
 
     inner: SamplerFunction
     target: Conditioning
+
+    makes_runs = True
 
     def __call__(self, model: Denoiser, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, **options: Any) -> Tensor:
         other = under_prompt(model, self.target, x, (extra_args or {}).get("denoise_mask"))

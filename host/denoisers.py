@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import UserDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import comfy.sampler_helpers
@@ -52,6 +54,21 @@ def guider_of(denoiser: Denoiser) -> CFGGuider:
             "Connect that node ahead of this one, so that its sampler comes in here."
         )
     return guider
+
+
+@contextmanager
+def beside_the_run(denoiser: Denoiser) -> Iterator[None]:
+    """Tells a guider that looks at its run (`host/watching.py`) that the calls inside are of another run, for an edit of this one."""
+    guider: Any = guider_of(denoiser)
+    before = getattr(guider, "aside", None)
+    if before is None:
+        yield
+        return
+    guider.aside = True
+    try:
+        yield
+    finally:
+        guider.aside = before
 
 
 def patcher_of(denoiser: Denoiser) -> ModelPatcher:

@@ -28,6 +28,8 @@ class Explorer(AroundSampler):
     percent: float
     batch: int
 
+    makes_runs = True
+
     def __call__(
         self,
         model: Denoiser,

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..core.sampling.ddim import sample_ddim
 from ..core.sampling.inversion import ExactPath, OtherRun, invert, nearest, sample_along
 from ..core.sampling.steering import Callback, Denoiser, Traits
+from .carried import check_carries_none
 from .denoisers import NoiseLevels, picture_share
 from .runs import check_set, guided, run
 from .samplers import EXACT_NAME
@@ -170,6 +171,7 @@ class Inversion:
 
 def inverted(model: ModelPatcher, source: Conditioning, pictures: Sequence[Latent], sigmas: Tensor) -> Tensor:
     """The noise (n, c, h, w) from which the model draws given pictures under their prompt."""
+    check_carries_none(model, "which has no way back")
     sizes = {tuple(latent["samples"].shape[1:]) for latent in pictures}
     if len(sizes) > 1:
         raise ValueError(

@@ -61,7 +61,7 @@ class Probe:
         **kwargs: Any,
     ) -> Tensor:
         entries, sigma = transformer_options["cond_or_uncond"], sigma_of(transformer_options)
-        at_sigma = abs(sigma - self.sigma) <= 1e-4 * sigma
+        at_sigma = abs(sigma - self.sigma) <= 1e-4 * sigma and not transformer_options.get(PROBING)
         self.reached = self.reached or at_sigma
         if self.found is None and SOURCE in entries and at_sigma:
             check_undivided(x, transformer_options)

@@ -19,3 +19,4 @@ UNCOMPILED = "semantic_latents_uncompiled"
 PROBING = "semantic_latents_probing"  # in the transformer options of calls that are no part of the run itself
 SHIFTED = f"{EDITING}_shifted"  # in the transformer options of calls whose h the network shifts
 CONTRASTS, CONTRAST_PLAN, NETWORK = (f"{EDITING}_{name}" for name in ("contrasts", "contrast_plan", "network"))
+USES = f"{EDITING}_attributes"

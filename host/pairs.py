@@ -15,7 +15,7 @@ from ..core.avi.attribute import LatentKind, Pair, Recipe
 from ..core.sampling.recording import Moment, recorded
 from ..core.sampling.steering import Denoiser, SwitchedDenoiser
 from ..core.sampling.steps import first_step_from, is_descending
-from .denoisers import NoiseLevels, picture_share, under_prompt
+from .denoisers import NoiseLevels, beside_the_run, picture_share, under_prompt
 from .progress import interruptible
 from .samplers import traits_of
 from .types import Conditioning
@@ -89,7 +89,7 @@ def source_moments(
     **options: Any,
 ) -> dict[int, Moment]:
     """The moments of a sampler's run at these steps. The random numbers of the run after it stay what they are."""
-    with same_randomness(x):
+    with same_randomness(x), beside_the_run(model):
         return recorded(
             inner,
             model,

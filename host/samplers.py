@@ -53,9 +53,19 @@ OTHERS = dict.fromkeys(("sample_ddim", DDIM_NAME, EXACT_NAME), Traits(first_orde
 
 
 class AroundSampler:
-    """A sampler function around another, whose name it bears for the log; `traits_of` looks through it."""
+    """A sampler function around another, whose name it bears for the log; `traits_of` looks through it.
+
+    makes_runs: whether it draws nothing itself, and calls the other for runs of its own. What edits a run belongs in each of them.
+    """
 
     inner: SamplerFunction
+    makes_runs = False
+
+    def around(self, inner: SamplerFunction) -> SamplerFunction:
+        """The same around another function. What it gathers is gathered by both."""
+        changed: Any = copy.copy(self)
+        object.__setattr__(changed, "inner", inner)  # some are frozen
+        return changed
 
     @property
     def __name__(self) -> str:

@@ -81,8 +81,10 @@ class Watch:
 class WatchedGuider(comfy.samplers.CFGGuider):
     """The host's guidance, with a further prompt evaluated at each step for its h alone.
 
-    Further calls by patches of the guidance are not looked at.
+    Further calls by patches of the guidance are not looked at, nor are those of a run aside, which an attribute on the model makes.
     """
+
+    aside = False
 
     def __init__(
         self,
@@ -105,6 +107,8 @@ class WatchedGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: int | None = None) -> Tensor:
         model_options = undivided(model_options, x)
+        if self.aside:
+            return super().predict_noise(x, timestep, told(model_options, {PROBING: True}), seed)
 
         def look(args: dict[str, Any]) -> list[Tensor]:
             prompts = [*args["conds"], *([self.conds["target"]] if "target" in self.conds else [])]

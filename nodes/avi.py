@@ -8,7 +8,8 @@ from torch import Tensor
 from ..core.avi.attribute import Attribute, Mixture, Recipe
 from ..core.avi.integration import LossWeights
 from ..core.pictures.sheet import labelled_grid
-from ..host.attributes import AttributeSampler, Learner, OnlyTarget, Use
+from ..host.attributes import Learner, OnlyTarget, Use, with_uses
+from ..host.carried import with_use
 from ..host.pairs import Steps, kind_of
 from ..host.progress import Bar
 from ..host.provenance import HIDDEN, prompt_notes
@@ -168,7 +169,7 @@ class TrainAttribute(io.ComfyNode):
         network, losses, reached = learner.solved(solver, steps, numbers[0])
         learned = Attribute(recipe, learner.mean_change(), kind_of(model), network, reached, notes)
         attribute = Mixture(((learned, 1.0),))
-        edited = AttributeSampler(inner, (Use(attribute, 1.0, 0.0, target, None),))
+        edited = with_uses(inner, (Use(attribute, 1.0, 0.0, target, None),))
         drawn = [runs.draw(function, numbers[0]) for function in (inner, OnlyTarget(inner, target), edited)]
         picture = bar.end(labelled_grid([first_picture(vae.decode(x)) for x in drawn], ["source", "target", "edited"]))
         return io.NodeOutput(attribute, {"loss": losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
@@ -232,11 +233,65 @@ class ApplyAttribute(io.ComfyNode):
         target: Conditioning | None = None,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        inner, use = exposing_function(sampler), Use(attribute, strength, budget, target, mask)
-        chained = (
-            AttributeSampler(inner.inner, (*inner.uses, use)) if isinstance(inner, AttributeSampler) else AttributeSampler(inner, (use,))
+        use = Use(attribute, strength, budget, target, mask)
+        return io.NodeOutput(with_function(sampler, with_uses(exposing_function(sampler), (use,))))
+
+
+class ApplyAttributeToModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SemanticLatents_ApplyAttributeToModel",
+            display_name="Apply Attribute to Model",
+            category=CATEGORY,
+            description="The slider of a learned attribute on the MODEL, so that KSampler serves: does what Apply Attribute does, "
+            "bit for bit. Strength 0 changes nothing at all. Several can be chained, with LoRAs and other sliders.",
+            search_aliases=["avi", "slider", "attribute", "concept slider", "svd", "smile", "ksampler"],
+            inputs=[
+                io.Model.Input("model", tooltip="Any model with the kind of latents that the attribute was learned on."),
+                ATTRIBUTE.Input("attribute", tooltip="From Train Attribute, Load Attribute or Mix Attributes."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="How much of the attribute: 0 none, 1 as learned, above 1 exaggerates, below 0 does the opposite.",
+                ),
+                io.Conditioning.Input(
+                    "target",
+                    optional=True,
+                    tooltip="The prompt with the attribute, in the words of this picture's own prompt. It is run too, so that the edit "
+                    "fits the new picture. Empty: the mean change of the seeds that it was learned on, which costs no second run.",
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Edits only where the mask is white; grey edits in part."),
+                io.Float.Input(
+                    "budget",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Above 0: the size of the edit as a share of the way to the target, the same for every picture, in place of "
+                    "the strength, of which only the sign counts then.",
+                ),
+            ],
+            outputs=[io.Model.Output("model", tooltip="The model with the attribute, for KSampler and every other sampler node.")],
         )
-        return io.NodeOutput(with_function(sampler, chained))
+
+    @classmethod
+    @checked
+    def execute(
+        cls,
+        model: ModelPatcher,
+        attribute: Mixture,
+        strength: float,
+        target: Conditioning | None = None,
+        mask: Tensor | None = None,
+        budget: float = 0.0,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(with_use(model, Use(attribute, strength, budget, target, mask)))
 
 
 class MixAttributes(io.ComfyNode):
@@ -265,4 +320,4 @@ class MixAttributes(io.ComfyNode):
         return io.NodeOutput(Mixture(tuple(parts)))
 
 
-NODES = [TrainAttribute, ApplyAttribute, MixAttributes]
+NODES = [TrainAttribute, ApplyAttribute, ApplyAttributeToModel, MixAttributes]

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.sampling.steering import Target
+from ..host.carried import check_carries_none
 from ..host.denoisers import picture_share
 from ..host.edits import check_no_asymmetric_edit
 from ..host.inversion import AlongPath, Inversion, InvertedNoise, check_schedule
@@ -194,6 +195,7 @@ class Invert(io.ComfyNode):
     ) -> io.NodeOutput:
         check_schedule(sigmas)
         check_no_asymmetric_edit(model, "which has no way back")
+        check_carries_none(model, "which has no way back")
         latent = fitted(model, latent)
         inverse = Inversion(refinements, tolerance)
         samples = latent["samples"]

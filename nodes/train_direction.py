@@ -17,6 +17,7 @@ from ..core.hspace.network import ImplicitNetwork
 from ..core.hspace.trained import AnyDirection, TrainedDirection
 from ..core.hspace.training import Training, difference
 from ..core.pictures.sheet import labelled_grid
+from ..host.carried import check_carries_none
 from ..host.edits import HEdit, check_no_asymmetric_edit, with_edit
 from ..host.families import check_fits, family_of
 from ..host.inversion import inverted
@@ -164,6 +165,7 @@ class TrainDirection(io.ComfyNode):
     ) -> io.NodeOutput:
         family = family_of(model)
         check_no_asymmetric_edit(model, "through which no direction is trained")
+        check_carries_none(model, "through which no direction is trained")
         resumed = check_resumed(resume, model)
         scorer = Scorer(clip_vision, clip, source_text, target_text)
         goal = goal_of(objective, keep_weight, target, scorer, vae, model)

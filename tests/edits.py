@@ -19,6 +19,11 @@ def with_attribute(run, sampler, attribute, strength=1.0, **changes):
     return run("ApplyAttribute", sampler=sampler, attribute=attribute, strength=strength, **{**settings, **changes})[0]
 
 
+def with_attribute_on(run, model, attribute, strength=1.0, **changes):
+    """The model that Apply Attribute to Model gives."""
+    return run("ApplyAttributeToModel", model=model, attribute=attribute, strength=strength, **changes)[0]
+
+
 def with_gain(run, sampler, target, strength=1.0, **changes):
     """The sampler that Edit During Sampling gives: it raises the first two singular values."""
     operation = run(
