@@ -59,6 +59,13 @@ def names_damage(load: Callable[..., T]) -> Callable[..., T]:
     return loaded
 
 
+@names_damage
+def format_of(path: Path) -> str:
+    """The format that a safetensors file says it has; no tensor is read. Raises ValueError for a file that is none."""
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("format", "unnamed")
+
+
 def read_checked(path: Path, format: Format, parse: Callable[[dict[str, str], Shapes], T]) -> tuple[T, dict[str, Tensor]]:
     """What parse(metadata, shapes) makes of a file's description, and the file's tensors.
 

@@ -37,10 +37,15 @@ def unet_of(model: ModelPatcher) -> UNetModel:
     return network
 
 
+def family_name(model: ModelPatcher) -> str:
+    """The model's family by the class of its configuration in the host."""
+    return type(model.model.model_config).__name__
+
+
 def family_of(model: ModelPatcher) -> Family:
     """What a direction must have been found on to fit this model, by the prediction type that is in force."""
     unet = unet_of(model)
-    return Family(type(model.model.model_config).__name__, prediction_in_force(model), unet.model_channels * unet.channel_mult[-1])
+    return Family(family_name(model), prediction_in_force(model), unet.model_channels * unet.channel_mult[-1])
 
 
 def prediction_in_force(model: ModelPatcher) -> str:

@@ -29,14 +29,14 @@ def register_folders(*more: Path) -> None:
     folder_paths.folder_names_and_paths[FOLDER][1].update(SUFFIXES)
 
 
-def file_names() -> list[str]:
-    """The names of all files in these folders, for a list to choose from."""
-    return folder_paths.get_filename_list(FOLDER)
+def file_names(folder: str = FOLDER) -> list[str]:
+    """The names of all files in these folders, or in others of the host's, for a list to choose from."""
+    return folder_paths.get_filename_list(folder)
 
 
-def path_of(name: str) -> Path:
+def path_of(name: str, folder: str = FOLDER) -> Path:
     """Where a file of the list lies; FileNotFoundError if it is gone."""
-    return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+    return Path(folder_paths.get_full_path_or_raise(folder, name))
 
 
 def save_whole(tensors: dict[str, Tensor], metadata: dict[str, str], prefix: str) -> Path:
@@ -100,7 +100,7 @@ def give_name(partial: Path, path: Path) -> None:
         os.replace(partial, path)
 
 
-def fingerprint(file: str) -> tuple[str, str | None, float | None]:
+def fingerprint(file: str, folder: str = FOLDER) -> tuple[str, str | None, float | None]:
     """What changes when a loader would read another file, or other contents: the path that a name leads to, and its time."""
-    path = folder_paths.get_full_path(FOLDER, file)
+    path = folder_paths.get_full_path(folder, file)
     return file, path, os.path.getmtime(path) if path else None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import comfy.sd
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..core.avi.attribute import Mixture
 from ..core.hspace.injection import Window
+from ..core.hspace.trained import AnyDirection
+from .attributes import Use, check_kind
+from .carried import with_use
 from .contrasts import Contrast, Place, with_contrast
+from .edits import HEdit, with_edit
+from .families import check_fits, family_name
 from .types import Conditioning
 
 
@@ -20,6 +27,9 @@ class Slider(Protocol):
     def name(self) -> str:
         """A few words for a label."""
 
+    def check(self, model: ModelPatcher, name: str = "slider") -> None:
+        """Raise ValueError for a model that it does not fit; name: its input."""
+
     def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
         """A clone of the model that carries it; the model itself where it has nothing to do: at strength 0, or under an empty mask.
 
@@ -27,9 +37,17 @@ class Slider(Protocol):
         """
 
 
+def is_off(strength: float, mask: Tensor | None) -> bool:
+    """Whether a slider has nothing to do."""
+    return strength == 0 or (mask is not None and not mask.any())
+
+
 @dataclass(frozen=True, eq=False)
 class WordSlider:
-    """A slider from prompts: what `plus` does beyond `minus`. Strengths below 0 draw `opposite`, if there is one, as 1 draws `plus`."""
+    """A slider from prompts: what `plus` does beyond `minus`. Strengths below 0 draw `opposite`, if there is one, as 1 draws `plus`.
+
+    family: of the model whose CLIP read the words. words: as they were written, by the inputs of Make Slider.
+    """
 
     name: str
     plus: Conditioning
@@ -37,11 +55,83 @@ class WordSlider:
     opposite: Conditioning | None
     place: Place
     window: Window
+    family: str
+    words: dict[str, str] = field(default_factory=dict)
+
+    def check(self, model: ModelPatcher, name: str = "slider") -> None:
+        if family_name(model) != self.family:
+            raise ValueError(
+                f"{name}: {self.name!r} was made on a model of the family {self.family}, and this one is of {family_name(model)}, which "
+                "does not read its prompts. Connect a model of that family, or make the slider again on this one (Make Slider)."
+            )
 
     def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
-        if strength == 0 or (mask is not None and not mask.any()):
+        self.check(model)
+        if is_off(strength, mask):
             return model
         wanted = self.plus
         if strength < 0 and self.opposite is not None:
             wanted, strength = self.opposite, -strength
         return with_contrast(model, Contrast(wanted, self.minus, self.place, strength, self.window, mask))
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionSlider:
+    """A direction in h-space, as Apply Direction applies it with its settings as they stand."""
+
+    name: str
+    direction: AnyDirection
+
+    def check(self, model: ModelPatcher, name: str = "slider") -> None:
+        check_fits(model, self.direction.family, name)
+
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
+        self.check(model)
+        edit = HEdit(self.direction, strength, Window(0.0, 0.8), "both", asymmetric=False, keep_norm=False, mask=mask)
+        return model if is_off(strength, mask) else with_edit(model, edit)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeSlider:
+    """An attribute or a mix, as Apply Attribute to Model applies it without a target prompt."""
+
+    name: str
+    attribute: Mixture
+
+    def check(self, model: ModelPatcher, name: str = "slider") -> None:
+        check_kind(self.attribute, model, name)
+
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
+        return with_use(model, Use(self.attribute, strength, 0.0, None, mask), "slider")
+
+
+@dataclass(frozen=True, eq=False)
+class LoraSlider:
+    """A LoRA, as the host's loader puts it on a model. weights: the tensors of its file."""
+
+    name: str
+    weights: dict[str, Tensor]
+
+    def check(self, model: ModelPatcher, name: str = "slider") -> None:
+        if patches_of(self._patched(model, 1.0)) == patches_of(model):
+            raise ValueError(
+                f"{name}: none of the {len(self.weights)} tensors of {self.name!r} fits a weight of this model ({family_name(model)}); "
+                "it is of another family, or no LoRA. Choose one that was trained for this model."
+            )
+
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
+        if mask is not None:
+            raise ValueError(
+                "mask: a LoRA changes the model's weights, which act in the whole picture. Disconnect the mask, or make a slider "
+                "from words (Make Slider)."
+            )
+        self.check(model)
+        return model if strength == 0 else self._patched(model, strength)
+
+    def _patched(self, model: ModelPatcher, strength: float) -> ModelPatcher:
+        return comfy.sd.load_lora_for_models(model, None, self.weights, strength, 0.0)[0]
+
+
+def patches_of(model: ModelPatcher) -> int:
+    """How many patches of weights a model has."""
+    return sum(map(len, model.patches.values()))

@@ -1,4 +1,4 @@
-"""Directions and attributes on disk: saved to output/semantic_latents, loaded from there and from models/semantic_latents."""
+"""Sliders, directions and attributes on disk: saved to output/semantic_latents, loaded from there and from models/semantic_latents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..core.avi.attribute import Mixture, described
 from ..core.avi.file import attribute_tensors, load_attribute
@@ -15,7 +16,10 @@ from ..core.hspace.file import direction_tensors, load_direction
 from ..core.hspace.published import PUBLISHED_CONCEPTS, load_published
 from ..core.hspace.trained import AnyDirection
 from ..host.folders import file_names, fingerprint, listed_name, path_of, save_whole
-from .base import ATTRIBUTE, CATEGORY, DIRECTION, checked
+from ..host.slider_files import folder_of, slider_names, slider_of, tensors_of
+from ..host.sliders import Slider
+from ..host.types import ModelPatcher
+from .base import ATTRIBUTE, CATEGORY, DIRECTION, SLIDER, checked
 
 T = TypeVar("T")
 
@@ -159,4 +163,79 @@ class LoadAttribute(io.ComfyNode):
         return io.NodeOutput(attribute, described(attribute))
 
 
-NODES = [SaveDirection, LoadDirection, SaveAttribute, LoadAttribute]
+class SaveSlider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SemanticLatents_SaveSlider",
+            display_name="Save Slider",
+            category=CATEGORY,
+            description="Saves a slider to output/semantic_latents, with the model family that it fits and the words that it was made "
+            "from; Load Slider needs no CLIP. Never overwrites.",
+            search_aliases=["export slider", "concept slider", "keep slider", "safetensors"],
+            is_output_node=True,
+            inputs=[
+                SLIDER.Input("slider", tooltip="The slider to keep, from Make Slider."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="slider",
+                    tooltip="The file's name, before its number; a folder may stand before it: faces/smile.",
+                ),
+            ],
+            outputs=[SLIDER.Output("slider", tooltip="The same slider, to go on with.")],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, slider: Slider, filename_prefix: str) -> io.NodeOutput:
+        path = save_whole(*tensors_of(slider), filename_prefix)
+        return io.NodeOutput(slider, ui={"text": [listed_name(path)]})
+
+
+class LoadSlider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SemanticLatents_LoadSlider",
+            display_name="Load Slider",
+            category=CATEGORY,
+            description="Any saved slider on the model, whatever its kind: of Save Slider, Save Attribute or Save Direction, or a "
+            "slider LoRA. Between Load Checkpoint and KSampler; several can be chained, like LoRAs.",
+            search_aliases=["slider", "concept slider", "lora slider", "load lora", "attribute", "direction", "smile", "age"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to put the slider on; of the family that the slider was made on."),
+                io.Combo.Input(
+                    "file",
+                    options=slider_names(),
+                    tooltip="A file in models/semantic_latents or output/semantic_latents, or a LoRA of models/loras.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-3.0,
+                    max=3.0,
+                    step=0.05,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="The slider. 0 changes nothing at all, more is stronger, below 0 is the opposite.",
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Acts only where the mask is white; LoRAs take none."),
+            ],
+            outputs=[
+                io.Model.Output("model", tooltip="The model with the slider, for any sampler node; the one that came in is unchanged."),
+                SLIDER.Output("slider", tooltip="The slider by itself, for Slider Strip."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **others: object) -> tuple[str, str | None, float | None]:
+        return fingerprint(*folder_of(file))
+
+    @classmethod
+    @checked
+    def execute(cls, model: ModelPatcher, file: str, strength: float, mask: Tensor | None = None) -> io.NodeOutput:
+        slider = slider_of(file)
+        slider.check(model, "file")
+        return io.NodeOutput(slider.on(model, strength, mask), slider)
+
+
+NODES = [SaveSlider, LoadSlider, SaveDirection, LoadDirection, SaveAttribute, LoadAttribute]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..core.hspace.injection import Window
 from ..host.contrasts import Place, encoded, has_cross_attention
+from ..host.families import family_name
 from ..host.sliders import WordSlider
 from ..host.types import CLIP, ModelPatcher
 from .base import CATEGORY, SLIDER, checked
@@ -115,7 +116,8 @@ class MakeSlider(io.ComfyNode):
         window = Window(start_percent, end_percent)
         plus, minus = encoded(clip, wanted, without, "wanted")
         lesser = encoded(clip, opposite, without, "opposite")[0] if opposite.strip() else None
-        slider = WordSlider(wanted, plus, minus, lesser, place_of(model, place), window)
+        words = {"without": without, "wanted": wanted, "opposite": opposite if lesser else ""}
+        slider = WordSlider(wanted, plus, minus, lesser, place_of(model, place), window, family_name(model), words)
         return io.NodeOutput(slider.on(model, strength, mask), slider)
 
 

@@ -158,6 +158,13 @@ def obey(order, answer, ask):
     mix = Mixture(((Attribute(Recipe(), decompose(torch.randn(1, 4, 8, 8)), LatentKind("SD15", 4)), 1.0),))
     tensors, metadata = direction_tensors(one)
 
+    def words():
+        from pack.core.hspace.injection import Window
+        from pack.host.sliders import WordSlider
+
+        prompt = [[torch.ones(1, 4, 8), {"pooled_output": torch.ones(1, 8)}]]
+        return WordSlider("smile", prompt, prompt, None, "prediction", Window(), "SD15")
+
     def by_node(name, **given):
         from pack.nodes import files  # which takes longer to import than all else, and most orders name no node
 
@@ -167,6 +174,7 @@ def obey(order, answer, ask):
         None: lambda: save_whole(tensors, metadata, "smile"),
         "SaveDirection": lambda: by_node("SaveDirection", direction=one),
         "SaveAttribute": lambda: by_node("SaveAttribute", attribute=mix),
+        "SaveSlider": lambda: by_node("SaveSlider", slider=words()),
     }
     with contextlib.ExitStack() as faults:
         for name, value in order["faults"].items():

@@ -182,7 +182,7 @@ def test_a_folder_that_knows_no_links_can_be_saved_to(saved, monkeypatch):
 def stranger(tmp_path_factory):
     """A process that saves as another user where this one may do anything."""
     saver = Saver()
-    for node in ("SaveDirection", "SaveAttribute"):  # as whoever it is, which brings all that a save imports
+    for node in ("SaveDirection", "SaveAttribute", "SaveSlider"):  # as whoever it is, which brings all that a save imports
         assert saver.told(tmp_path_factory.mktemp("own"), node=node).endswith("smile_00001_.safetensors")
     if os.getuid() == 0:
         saver.told(tmp_path_factory.mktemp("last"), another_user=65534)
@@ -190,7 +190,7 @@ def stranger(tmp_path_factory):
     saver.kill()
 
 
-@pytest.mark.parametrize("node", ["SaveDirection", "SaveAttribute"])
+@pytest.mark.parametrize("node", ["SaveDirection", "SaveAttribute", "SaveSlider"])
 def test_a_folder_that_cannot_be_written_is_named(stranger, node):
     """Outside the test's own folder, into which only its owner may look."""
     with tempfile.TemporaryDirectory() as folder:

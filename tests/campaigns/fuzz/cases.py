@@ -183,8 +183,8 @@ class Case:
         """One drawn at random, the same for the same number."""
         rng = random.Random(number)
         torch.manual_seed(number)
-        base = rng.choices(list(whole()), [3, 2, 1, 3, 4, 3, 3, 4, 1, 5])[0]
-        damage = PICKLES if base == "published" else TENSOR_FILES if base in ATTRIBUTES else DIRECTIONS
+        base = rng.choices(list(whole()), [3, 2, 1, 3, 4, 3, 3, 4, 1, 4, 5])[0]
+        damage = PICKLES if base == "published" else TENSOR_FILES if base in {*ATTRIBUTES, "slider"} else DIRECTIONS
         kind = list(damage)[number % len(damage)]
         return cls(f"case{number}", base, kind, damage[kind](rng, whole()[base]))
 

@@ -11,9 +11,11 @@ from pack.core.avi.file import attribute_tensors, load_attribute
 from pack.core.avi.network import ValueNetwork
 from pack.core.hspace.direction import Direction, Family
 from pack.core.hspace.file import direction_tensors, load_direction
+from pack.core.hspace.injection import Window
 from pack.core.hspace.network import ImplicitNetwork
 from pack.core.hspace.published import load_published
 from pack.core.hspace.trained import TrainedDirection, mixed
+from pack.core.slider_file import KeptSlider, load_slider, slider_tensors
 from pack.core.svd.decomposition import decompose
 
 MATRIX = "controlnet.fc1.weight"
@@ -52,6 +54,14 @@ def attribute(size, with_network):
     )
 
 
+def slider():
+    """From words, with a mask of its prompt's tokens."""
+    extras = {"pooled_output": torch.randn(1, 16), "attention_mask": torch.ones(1, 12, dtype=torch.int64), "width": 64, "text": "a"}
+    plus, minus = ([[torch.randn(1, 12, 16), dict(extras)]] for _ in range(2))
+    words = {"wanted": "a smile"}
+    return KeptSlider("a smile", words, "prediction", Window(0.1, 0.8), "SD15", {"plus": plus, "minus": minus, "opposite": 2 * minus})
+
+
 def suffix_of(base):
     return ".pth" if base == "published" else ".safetensors"
 
@@ -72,15 +82,20 @@ def whole():
     return {
         **{name: saved(*direction_tensors(value)) for name, value in directions.items()},
         **{name: saved(*attribute_tensors(Mixture(tuple(value)))) for name, value in attributes.items()},
+        "slider": saved(*slider_tensors(slider())),
         "published": pth({MATRIX: torch.randn(81920, 8)}),
     }
 
 
 def load(path, base):
     """As the nodes' execute does."""
+    if base == "slider":
+        return load_slider(path, ("cross-attention", "prediction"))
     return load_attribute(path) if base in ATTRIBUTES else load_published(path, "young") if path.suffix == ".pth" else load_direction(path)
 
 
 def tensors_of(thing):
-    """The tensors and the metadata that a direction or an attribute is saved as."""
+    """The tensors and the metadata that a slider, a direction or an attribute is saved as."""
+    if isinstance(thing, KeptSlider):
+        return slider_tensors(thing)
     return attribute_tensors(thing) if hasattr(thing, "kind") else direction_tensors(thing)

@@ -181,7 +181,9 @@ def metadata_texts(rng, blob):
 def metadata_garbled(rng, blob):
     """The JSON that stands in the metadata."""
     parts = Parts(blob)
-    key = rng.choice([key for key in ("tree", "parts", "parts", "tree", "notes") if key in parts.metadata])
+    key = rng.choice(
+        [key for key in ("tree", "parts", "parts", "tree", "notes", "prompts", "prompts", "window", "words") if key in parts.metadata]
+    )
     parts.metadata[key] = written(garbled(rng, json.loads(parts.metadata[key])))
     return parts.blob()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from pack.core.avi.attribute import Pair, described
+from pack.core.slider_file import KeptSlider, slider_tensors
 from pack.core.svd.decomposition import compose
 from pack.tests.campaigns.fuzz.cases import KNOWN, NEVER_VALID, Case
 from pack.tests.campaigns.fuzz.files import load, saved, suffix_of, tensors_of, whole
@@ -29,6 +30,8 @@ LONGEST = 2000  # characters of a message that can still be read
 def used(thing):
     """What an edit of a small latent makes of it."""
     generator = torch.Generator().manual_seed(1)
+    if isinstance(thing, KeptSlider):
+        return [*slider_tensors(thing)[0].values()]
     if not hasattr(thing, "kind"):
         h = torch.randn(2, thing.family.channels, 3, 5, generator=generator)
         return [*(thing.on(torch.device("cpu")).shift(h, sigma).expand(h.shape) for sigma in (30.0, 7.0, 0.01)), thing.mean().shifts]
@@ -38,6 +41,11 @@ def used(thing):
         x, z = torch.randn(2, *part.stored.shape, generator=generator)
         results += [compose(part.stored), part.change(x, Pair(z, z))] if x.numel() < 10**5 else []
     return results
+
+
+def base_of(thing):
+    """A kind of file that is loaded as this one's."""
+    return "slider" if isinstance(thing, KeptSlider) else "attribute" if hasattr(thing, "kind") else "table"
 
 
 def check_sound(thing, folder):
@@ -53,7 +61,7 @@ def check_sound(thing, folder):
         return
     path = folder / "again.safetensors"
     path.write_bytes(saved(tensors, metadata))
-    again = used(load(path, "attribute" if hasattr(thing, "kind") else "table"))
+    again = used(load(path, base_of(thing)))
     assert all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in zip(results, again, strict=True)), (
         "saved again, it is another"
     )

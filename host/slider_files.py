@@ -1,0 +1,80 @@
+"""Files that are sliders: the pack's own of each kind, and the host's LoRAs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast, get_args
+
+import comfy.utils
+from torch import Tensor
+
+from ..core.avi.file import ATTRIBUTE, attribute_tensors, load_attribute
+from ..core.files import format_of, names_damage
+from ..core.hspace.file import DIRECTION, direction_tensors, load_direction
+from ..core.slider_file import SLIDER, KeptSlider, load_slider, slider_tensors
+from .contrasts import Place
+from .folders import FOLDER, file_names, path_of
+from .sliders import AttributeSlider, DirectionSlider, LoraSlider, Slider, WordSlider
+
+LORAS = "loras"  # the host's folder
+SUFFIX = ".safetensors"
+
+
+def slider_names() -> list[str]:
+    """Every file that may be a slider: those of the pack's folders, and LoRAs as loras/NAME."""
+    own = [name for name in file_names() if not name.startswith(f"{LORAS}/")]
+    return [name for name in [*own, *(f"{LORAS}/{name}" for name in file_names(LORAS))] if name.endswith(SUFFIX)]
+
+
+def folder_of(name: str) -> tuple[str, str]:
+    """A file of the list by its name in a folder of the host, and that folder."""
+    is_lora = name.startswith(f"{LORAS}/")
+    return (name.removeprefix(f"{LORAS}/"), LORAS) if is_lora else (name, FOLDER)
+
+
+def slider_of(name: str) -> Slider:
+    """The slider in a file of the list. Raises ValueError, naming the file, for one that is none or is damaged."""
+    inside, folder = folder_of(name)
+    path = path_of(inside, folder)
+    if folder == LORAS:
+        return LoraSlider(path.stem, lora_weights(path))
+    readers: dict[str, Callable[[Path], Slider]] = {
+        SLIDER.name: lambda path: from_words(load_slider(path, get_args(Place))),
+        DIRECTION.name: lambda path: DirectionSlider(path.stem, load_direction(path)),
+        ATTRIBUTE.name: lambda path: AttributeSlider(path.stem, load_attribute(path)),
+    }
+    found = format_of(path)
+    if found not in readers:
+        raise ValueError(
+            f"file: {path.name} holds no slider (its format is {found[:50]!r}); choose a file of Save Slider, Save Attribute or Save "
+            "Direction, or a LoRA, which belongs in models/loras."
+        )
+    return readers[found](path)
+
+
+@names_damage
+def lora_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a LoRA. Raises ValueError, naming the file, for one that cannot be read, or is of this pack."""
+    if format_of(path) in (SLIDER.name, DIRECTION.name, ATTRIBUTE.name):
+        raise ValueError(f"file: {path.name} is no LoRA but a file of Semantic Latents; move it to models/{FOLDER}.")
+    return cast(dict[str, Tensor], comfy.utils.load_torch_file(str(path), safe_load=True))
+
+
+def from_words(kept: KeptSlider) -> WordSlider:
+    """The slider that a file keeps."""
+    sides = (kept.prompts["plus"], kept.prompts["minus"], kept.prompts.get("opposite"))
+    return WordSlider(kept.name, *sides, cast(Place, kept.place), kept.window, kept.family, kept.words)
+
+
+def tensors_of(slider: Slider) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a slider's file. Raises ValueError for one that a file cannot keep."""
+    if isinstance(slider, DirectionSlider):
+        return direction_tensors(slider.direction)
+    if isinstance(slider, AttributeSlider):
+        return attribute_tensors(slider.attribute)
+    if isinstance(slider, WordSlider):
+        sides = {"plus": slider.plus, "minus": slider.minus, "opposite": slider.opposite}
+        prompts = {side: prompt for side, prompt in sides.items() if prompt is not None}
+        return slider_tensors(KeptSlider(slider.name, slider.words, slider.place, slider.window, slider.family, prompts))
+    raise ValueError(f"slider: {slider.name!r} is a LoRA, whose file is in models/{LORAS} already.")
