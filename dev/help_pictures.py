@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.sizes import parsed, size
 from bench.stage import SOURCE, start_host
-from dev.studio import FACES, STEPS, Studio, as_image, as_picture, kept_sheet, labels_of, left_half, sheet, shrunk, table, written
+from dev.studio import CFG, FACES, STEPS, Studio, as_image, as_picture, kept_sheet, labels_of, left_half, sheet, shrunk, table, written
 
 FOLDER = Path(__file__).resolve().parent.parent / "nodes/web/docs/images"
 LARGEST, INVERTED = 55_000, size(30, 4)
@@ -27,6 +27,15 @@ class Pages(Studio):
         rows = [self.slid("red", strength, "big smile", opposite=f"{SOURCE}, very sad") for strength in strengths]
         rows += [self.slid("brown", strength, "light from the left") for strength in strengths]
         return sheet(rows, labels_of(strengths) * 2, 5, title="a smile, with words for its opposite; below, light from the left")
+
+    def slider_strip(self):
+        """With the pictures at a smaller size than the node's."""
+        slider = self.node("MakeSlider", model=self.model, clip=self.clip, wanted=f"{SOURCE}, big smile", opposite=f"{SOURCE}, very sad")[1]
+        prompts = dict(positive=self.encode(f"{SOURCE}, curly red hair, no hat, no beard, no glasses"), negative=self.encode(""))
+        latent, scorer = {"samples": self.empty()}, dict(zip(("clip_vision", "clip"), self.node("DemoScorer")))
+        drawn = dict(model=self.model, slider=slider, latent=latent, vae=self.vae, seed=2, seeds=2, cfg=CFG, **prompts, **scorer)
+        whole = self.node("SliderStrip", strengths="-1 to 1 in 5", scorer_text=f"{SOURCE}, big smile", **drawn)[0][0]
+        return as_picture(as_image(whole).resize((880, 880 * whole.shape[0] // whole.shape[1]), Image.Resampling.LANCZOS))
 
     def decompose(self):
         return self.node("Decompose", samples=self.latent("red"))[1][0]

@@ -21,6 +21,9 @@ def countable(seed: int | None) -> int | None:
     return -1 if seed == COUNT - 1 else seed
 
 
-def noise_of(latent: Tensor, seeds: Iterable[int]) -> Tensor:
-    """The noise (n, c, h, w) of pictures of one size, one a seed. latent: (1, c, h, w)."""
-    return torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds])
+def noise_of(latent: Tensor, seeds: Iterable[int], places: list[int] | None = None) -> Tensor:
+    """The noise (n b, c, h, w) of latents (b, c, h, w), all of them for one seed after the other.
+
+    places: which picture of the seed's batch each latent is, as a LATENT's batch_index says; None for the first b.
+    """
+    return torch.cat([comfy.sample.prepare_noise(latent, seed, places) for seed in seeds])

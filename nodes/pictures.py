@@ -183,18 +183,26 @@ def scored(
     clip_vision: ClipVisionModel | None, clip: CLIP | None, before: Tensor, after: Tensor, source: str, target: str
 ) -> tuple[Tensor, Tensor]:
     """Gain (b,) of the target text's cosine, and cosine (b,) of the pictures' move with the texts'."""
+    texts, images = embedded(clip_vision, clip, [source, target], [before, after])
+    return (images[1] - images[0]) @ texts[1], F.cosine_similarity(images[1] - images[0], (texts[1] - texts[0])[None], dim=1)
+
+
+def embedded(
+    clip_vision: ClipVisionModel | None, clip: CLIP | None, texts: list[str], batches: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Unit embeddings (n, e) of texts, and (b, e) of each batch of pictures (b, h, w, 3) in 0..1; ValueError without both towers."""
     if clip_vision is None or clip is None:
         raise ValueError(
             f"{'clip_vision' if clip_vision is None else 'clip'}: figures of a scorer need both towers of one CLIP model; "
             "connect it, or disconnect the other."
         )
     with torch.inference_mode(False), torch.no_grad():
-        texts = torch.stack([text_embedding(clip, text).clone().cpu() for text in (source, target)])
+        words = torch.stack([text_embedding(clip, text).clone().cpu() for text in texts])
         scorer = ImageScorer(clip_vision)
-        images = [scorer.embed(pictures.clone().movedim(-1, 1)).cpu() for pictures in (before, after)]
-    check_pair(images[0], texts[0])
-    texts, images = F.normalize(texts, dim=1), [F.normalize(one, dim=1) for one in images]
-    return (images[1] - images[0]) @ texts[1], F.cosine_similarity(images[1] - images[0], (texts[1] - texts[0])[None], dim=1)
+        images = [scorer.embed(pictures.clone().movedim(-1, 1)).cpu() for pictures in batches]
+    for one in images:
+        check_pair(one, words[0])
+    return F.normalize(words, dim=1), [F.normalize(one, dim=1) for one in images]
 
 
 class DemoScorer(io.ComfyNode):

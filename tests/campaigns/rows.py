@@ -109,6 +109,15 @@ class Here:
             Given(x), guider, sampler or self.wires["sampler"], self.wires["sigmas"], {"samples": torch.zeros_like(x)}
         ).args[0]["samples"]
 
+    def stock(self, *, steps, seed=0):
+        """The picture of KSampler and VAE Decode."""
+        from pack.tests.wiring import node
+
+        wires, how = self.wires, dict(sampler_name="euler", scheduler="normal", denoise=1.0, cfg=2.0)
+        prompts = dict(positive=wires["positive"], negative=wires["negative"])
+        latent = node("KSampler", model=wires["model"], seed=seed, steps=steps, latent_image=wires["latent"], **prompts, **how)
+        return wires["vae"].decode(latent["samples"])
+
     def with_attribute(self, x, attribute):
         return self.draw(x, sampler=self.made("ApplyAttribute", x, attribute=attribute)[0])
 
@@ -244,6 +253,13 @@ ROWS = {
         always(strength=0.0),
         dict(strength=-1.0, place="prediction"),
         ROUNDING,
+    ),
+    "SliderStrip": Row(
+        lambda here, x: dict(slider=here.made("MakeSlider", x, clip=here.clip)[1], strengths="0.5, 1"),
+        lambda here, outputs, x: (outputs[1], outputs[0], outputs[2]),
+        lambda here, x: here.stock(steps=TINY["steps"]),
+        always(strengths="0"),
+        dict(seed=5),
     ),
     "CombineDirections": Row(
         lambda here, x: dict(first=here.directions[0], second=here.directions[1]),

@@ -24,6 +24,7 @@ LESS = {"steps": 4, "images": 3, "seeds": 1, "epochs": 1, "batch_size": 2, "refi
 FEWER = {
     "SemanticLatents_DiscoverDirections": {"count": 2},
     "SemanticLatents_ExploreSingularVectors": {"triplets": "1, 2", "gains": "0, 2"},
+    "SemanticLatents_SliderStrip": {"strengths": "0, 2.4"},
 }
 STRONGER = 4  # random weights answer little to an edit
 
@@ -63,6 +64,8 @@ def chosen(prompt, checkpoint):
         shown = prompt[node["inputs"]["images"][0]] if node["class_type"] == "SaveImage" else {}
         if shown.get("class_type") == "SemanticLatents_Grid":
             node["inputs"]["images"] = shown["inputs"]["images"]
+        if shown.get("class_type") == "SemanticLatents_SliderStrip":
+            node["inputs"]["images"] = [node["inputs"]["images"][0], 1]
     return prompt
 
 
