@@ -255,9 +255,9 @@ ROWS = {
         ROUNDING,
     ),
     "SliderStrip": Row(
-        lambda here, x: dict(slider=here.made("MakeSlider", x, clip=here.clip)[1], strengths="0.5, 1"),
+        lambda here, x: dict(slider=here.made("MakeSlider", x, clip=here.clip)[1], strengths="0.5, 1", steps=STEPS),
         lambda here, outputs, x: (outputs[1], outputs[0], outputs[2]),
-        lambda here, x: here.stock(steps=TINY["steps"]),
+        lambda here, x: here.stock(steps=STEPS),
         always(strengths="0"),
         dict(seed=5),
     ),
