@@ -147,6 +147,24 @@ class Pages(Studio):
         attribute, loaded, path = self.kept("Attribute", self.hat[0], "hat")
         return kept_sheet(path, [self.draw("brown"), *(self.steered("brown", each, 2.0) for each in (attribute, loaded))])
 
+    def save_slider(self):
+        words = dict(wanted=f"{SOURCE}, big smile", opposite=f"{SOURCE}, very sad")
+        slider = self.node("MakeSlider", model=self.model, clip=self.clip, **words)[1]
+        self.node("SaveSlider", slider=slider, filename_prefix="smile")
+        path = next(self.output.rglob("smile_*.safetensors"))
+        loaded = self.node("LoadSlider", model=self.model, file=path.name)[0]
+        return kept_sheet(path, [self.draw("red"), *(self.draw("red", model=model) for model in (slider.on(self.model, 1.0), loaded))])
+
+    def load_slider(self):
+        strengths = (-1.0, 0.0, 1.0, 2.0)
+        files = {"red": "portrait_attribute_smile.safetensors", "plain": "portrait_attribute_sunglasses.safetensors"}
+        rows = [
+            self.draw(face, model=self.node("LoadSlider", model=self.model, file=file, strength=strength)[0])
+            for face, file in files.items()
+            for strength in strengths
+        ]
+        return sheet(rows, labels_of(strengths) * 2, 4, title=", ".join(files.values()))
+
     def load_direction(self):
         loaded = [self.kept("Direction", direction, f"discovered_{i}")[1] for i, direction in enumerate(self.discovered[0][:3], 1)]
         return sheet(
@@ -238,6 +256,16 @@ class Pages(Studio):
         strengths, target = (-1.0, 0.0, 1.0, 2.0), self.encode(FACES["plain"][0] + ", hat")
         rows = [self.steered("plain", self.hat[0], strength, **how) for how in ({}, {"target": target}) for strength in strengths]
         return sheet(rows, labels_of(strengths) * 2, 4, title="a hat; below, with a target prompt")
+
+    def apply_attribute_to_model(self):
+        strengths, smiling = (-1.0, 0.0, 1.0, 2.0), self.slider(1.0, "big smile")
+        rows = [
+            self.draw("brown", model=self.node("ApplyAttributeToModel", model=model, attribute=self.shades[0], strength=strength)[0])
+            for model in (self.model, smiling)
+            for strength in strengths
+        ]
+        labels = [*labels_of(strengths), *(f"smile, {label}" if label != "unedited" else "smile" for label in labels_of(strengths))]
+        return sheet(rows, labels, 4, title="sunglasses on the model; below, after Make Slider")
 
     def mix_attributes(self):
         mixes = {"hat": (1, 0), "sunglasses": (0, 1), "both": (1, 1)}

@@ -11,7 +11,15 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURE, FORMATS = ((ROOT / "docs" / name).read_text() for name in ("architecture.md", "formats.md"))
 # Whose refusals the page of formats lists.
-REFUSERS = ("core/files.py", "core/avi/file.py", "core/hspace/file.py", "core/hspace/published.py", "host/folders.py")
+REFUSERS = (
+    "core/files.py",
+    "core/slider_file.py",
+    "core/avi/file.py",
+    "core/hspace/file.py",
+    "core/hspace/published.py",
+    "host/folders.py",
+    "host/slider_files.py",
+)
 
 
 def section(page, heading):
@@ -102,12 +110,28 @@ def test_the_page_names_each_key_of_attributes():
     assert f"`{ATTRIBUTE.name}`, version {ATTRIBUTE.version}, written by Save Attribute," in text
 
 
+def test_the_page_names_each_key_of_sliders():
+    from pack.core.hspace.injection import Window
+    from pack.core.slider_file import SIDES, SLIDER, KeptSlider, slider_tensors
+
+    text = section(FORMATS, "## Sliders from words") + section(FORMATS, "## What all safetensors of the pack have in common")
+    prompt = [[torch.ones(1, 2, 3), {"pooled_output": torch.ones(1, 3)}]]
+    words = {"without": "a", "wanted": "b", "opposite": "c"}
+    tensors, metadata = slider_tensors(KeptSlider("b", words, "prediction", Window(), "SD15", dict.fromkeys(SIDES, prompt)))
+    parts = [part for side in json.loads(metadata["prompts"]).values() for part in side]
+    names = {*metadata, *words, *SIDES, *json.loads(metadata["window"]), *keys_in(parts), metadata["place"]}
+    names |= {re.sub(r"^\w+\.\d+\.", "SIDE.N.", name).replace("pooled_output", "NAME") for name in tensors}
+    assert not [name for name in names - {"extras.pooled_output"} if f"`{name}`" not in text]
+    assert f"`{SLIDER.name}`, version {SLIDER.version}, written by Save Slider," in text
+
+
 def test_the_page_has_the_limits_of_files():
     from pack.core.avi.file import PARTS
     from pack.core.files import LARGEST, LONGEST_TEXT, READABLE
     from pack.core.hspace.file import DEPTH
     from pack.core.hspace.file import PARTS as DIRECTIONS
     from pack.core.hspace.published import PUBLISHED, PUBLISHED_CONCEPTS
+    from pack.core.slider_file import PARTS as SLIDERS
 
     assert (LARGEST, LONGEST_TEXT) == (2**30, 2**20)
     assert "(2^30)" in FORMATS
@@ -115,6 +139,7 @@ def test_the_page_has_the_limits_of_files():
     assert f"longer than {READABLE} characters" in FORMATS
     assert f"a list of 1 to {DIRECTIONS} leaves or mixes; mixes lie at most {DEPTH} deep" in FORMATS
     assert f"a list of 1 to {PARTS} attributes" in FORMATS
+    assert f"a list of 1 to {SLIDERS} parts" in FORMATS
     assert all(f"`{name}`" in section(FORMATS, "## Published vectors") for name in (PUBLISHED, *PUBLISHED_CONCEPTS))
 
 

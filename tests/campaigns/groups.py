@@ -3,7 +3,7 @@
 import torch
 
 from pack.tests.attributes import train
-from pack.tests.edits import with_attribute
+from pack.tests.edits import with_attribute, with_attribute_on
 from pack.tests.rounding import close
 
 GROUPS = {}
@@ -86,7 +86,7 @@ def edited_x0(place):
     edited_during_sampling(place, "x0")
 
 
-@group("Train Attribute, Apply Attribute", "mask", "inpainting")
+@group("Train Attribute, Apply Attribute, Apply Attribute to Model", "mask", "inpainting")
 def attribute(place):
     more = dict(sigmas=place.sigmas(), latent=place.latent, steps=1)
     learned, _, picture = train(place.run, place.world, place.sampler_of("euler"), target="a portrait, hat", **more)
@@ -94,7 +94,10 @@ def attribute(place):
     plain = place.drawn()
     for target in (None, place.encode("a portrait, hat")):
         sampler = with_attribute(place.run, place.sampler_of("euler"), learned, target=target, mask=place.mask)
-        place.check(place.drawn(sampler), plain)
+        edited = place.drawn(sampler)
+        place.check(edited, plain)
+        on_model = with_attribute_on(place.run, place.model, learned, target=target, mask=place.mask)
+        assert torch.equal(place.drawn(model=on_model), edited)
 
 
 @group("Make Slider", "mask", "inpainting")

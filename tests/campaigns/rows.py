@@ -59,6 +59,7 @@ class Here:
         comfy.model_management.load_models_gpu([self.scorer.patcher])  # which leaves the host's marks on it
         self.attributes = [self.made("TrainAttribute", self.x(1), seed=seed)[0] for seed in (0, 1)]
         self.directions = [self.made("DirectionFromPrompts", self.x(1), seed=seed)[0] for seed in (0, 1)]
+        self.slider = self.made("MakeSlider", self.x(1))[1]
         self.trajectory = self.made("SampleTrajectory", self.x(1))[1]
 
     @staticmethod
@@ -170,6 +171,13 @@ def parts_of_trained(here, outputs, x):
     return [*outputs[0].network.state_dict().values()], outputs[0].means.shifts, outputs[1:]
 
 
+HELD = {
+    "Direction": lambda outputs: outputs[0].shifts,
+    "Attribute": lambda outputs: outputs[0].parts[0][0].stored.S,
+    "Slider": lambda outputs: outputs[1].plus[0][0],
+}
+
+
 def saved(kind):
     """Of a Save node: what its file holds."""
 
@@ -177,8 +185,7 @@ def saved(kind):
         import folder_paths
 
         file = max(file for file in folder_paths.get_filename_list("semantic_latents") if file.startswith(kind.lower()))
-        loaded = here.made(f"Load{kind}", x, file=file)[0]
-        return loaded.shifts if kind == "Direction" else loaded.parts[0][0].stored.S
+        return HELD[kind](here.made(f"Load{kind}", x, file=file))
 
     return see
 
@@ -311,6 +318,23 @@ ROWS = {
         plain_run,
         always(strength=0.0),
         dict(strength=-1.0, budget=0.5, target=None),
+        ROUNDING,
+    ),
+    "ApplyAttributeToModel": Row(
+        lambda here, x: dict(attribute=here.attributes[0], target=here.wires["target"]),
+        drawn_by_model,
+        plain_run,
+        always(strength=0.0),
+        dict(strength=-1.0, budget=0.5, target=None),
+        ROUNDING,
+    ),
+    "SaveSlider": Row(lambda here, x: dict(slider=here.slider), saved("Slider"), lambda here, x: here.slider.plus[0][0], nothing),
+    "LoadSlider": Row(
+        always(file="portrait_direction_sunglasses.safetensors"),
+        drawn_by_model,
+        plain_run,
+        always(strength=0.0),
+        dict(strength=-1.0),
         ROUNDING,
     ),
     "MixAttributes": Row(

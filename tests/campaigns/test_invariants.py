@@ -13,9 +13,20 @@ from pack.tests.rounding import close
 
 pytestmark = pytest.mark.campaign
 
-CHAINED = {"model": ["ApplyDirection", "MakeSlider"], "sampler": ["EditDuringSampling", "ApplyAttribute"]}
+CHAINED = {
+    "model": ["ApplyDirection", "MakeSlider", "ApplyAttributeToModel", "LoadSlider"],
+    "sampler": ["EditDuringSampling", "ApplyAttribute"],
+}
 BOOKKEEPING = {"current_patcher"}  # the host's own, of who used the model last
-MASKED = ["EditDuringSampling", "ApplyDirection", "ApplyAttribute", "MakeSlider", "DiscoverDirections"]
+MASKED = [
+    "EditDuringSampling",
+    "ApplyDirection",
+    "ApplyAttribute",
+    "ApplyAttributeToModel",
+    "MakeSlider",
+    "LoadSlider",
+    "DiscoverDirections",
+]
 
 
 @pytest.fixture(scope="module")

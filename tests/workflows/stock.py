@@ -149,6 +149,7 @@ ATTRIBUTES = ["portrait_attribute_sunglasses.safetensors", "portrait_attribute_s
 FILES = {
     "SemanticLatents_LoadDirection": [*18 * DIRECTIONS, ATTRIBUTES[0]],
     "SemanticLatents_LoadAttribute": [*9 * ATTRIBUTES, *DIRECTIONS],
+    "SemanticLatents_LoadSlider": [*9 * DIRECTIONS, *ATTRIBUTES],
 }
 TEXTS = {
     "triplets": [*9 * ["1-3", "1, 2", "3"], "40", "x"],

@@ -280,6 +280,7 @@ SAVERS = {
     "LATENT": ("SaveLatent", "samples"),
     "SEMANTIC_LATENTS_DIRECTION": ("SemanticLatents_SaveDirection", "direction"),
     "SEMANTIC_LATENTS_ATTRIBUTE": ("SemanticLatents_SaveAttribute", "attribute"),
+    "SEMANTIC_LATENTS_SLIDER": ("SemanticLatents_SaveSlider", "slider"),
 }
 
 
