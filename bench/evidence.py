@@ -38,7 +38,7 @@ ALSO_LEARNED = ("AVI, paired",)  # what the way above them learns
 SHARED = ("the target prompt", "the prompt switched")  # drawn from runs that serve several ways here
 SLIDING_SEED = FIRST_SEED + 10_000
 SLIDING_COUNT = size(6, 1)
-BASES = {"smile": 0.0, "glasses": "none", "beard": 0.0, "age": 0.25, "background": "gray", "light": 0.0}
+BASES = {"smile": 0.0, "glasses": "none", "beard": 0.0, "age": 0.25, "background": "gray", "light": 0.0, "hat": "none", "hair": "black"}
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,6 @@ def costs(data: Data) -> None:
 
     bench.base(first), plain()
     prepare: dict[str, Callable[[], object]] = {
-        "h-space direction from two prompts": lambda: bench.direction(name),
         "AVI, stored": lambda: bench.attribute(name),
     }
     found = {}

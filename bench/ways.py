@@ -21,6 +21,9 @@ TARGETS: dict[str, str | float] = {
     "smile": 0.7,
     "glasses": "sunglasses",
     "beard": 0.75,
+    "hat": "hat",
+    "age": 0.85,
+    "hair": "blue",
 }
 TARGETS = size(TARGETS, {"smile": 0.7})
 SLIDES = ("smile",)  # continuous attributes, for the question whether a way slides
@@ -97,10 +100,6 @@ class Bench(Stage):
         return self.run(first)[1]
 
     @cache  # noqa: B019 (a bench's object lives as long as the process)
-    def direction(self, name: str):
-        return self.find_direction(name, size(16, 2), 16, size(20, 2), CFG, LEARNED_ON)
-
-    @cache  # noqa: B019 (a bench's object lives as long as the process)
     def attribute(self, name: str):
         return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=size(16, 1))
 
@@ -110,18 +109,6 @@ class Bench(Stage):
 
 
 # Ways: each draws the pictures of a chunk of seeds from first up, for an attribute, at a setting.
-
-
-def h_space(asymmetric: bool = False) -> Callable[..., Tensor]:
-    def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
-        from pack.nodes.directions import ApplyDirection
-
-        direction = bench.direction(name)
-        return bench.draw(
-            first, model=ApplyDirection.execute(bench.model, direction, strength, 0.0, 0.8, 0.0, "both", asymmetric, False).args[0]
-        )
-
-    return way
 
 
 def avi(paired: bool = True) -> Callable[..., Tensor]:
@@ -134,14 +121,14 @@ def avi(paired: bool = True) -> Callable[..., Tensor]:
     return way
 
 
-def contrast(place: str) -> Callable[..., Tensor]:
-    """The contrast of the two prompts, live, from 0.15 to 0.8 of the run."""
+def contrast(place: str, focus: float = 0.0) -> Callable[..., Tensor]:
+    """The contrast of the two prompts, live, from 0.3 of the run on."""
 
     def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
         from pack.core.hspace.injection import Window
         from pack.host.contrasts import Contrast, with_contrast
 
-        edit = Contrast(bench.encode(bench.prompt(name)), bench.encode(SOURCE), place, strength, Window(0.15, 0.8))
+        edit = Contrast(bench.encode(bench.prompt(name)), bench.encode(SOURCE), place, strength, Window(0.3, 1.0), None, focus)
         return bench.draw(first, model=with_contrast(bench.model, edit))
 
     return way
@@ -188,14 +175,14 @@ class Way:
 
 
 WAYS: dict[str, Way] = {
-    "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((0.5, 0.75, 1.0)), dial=1.0, unet=True),
-    "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.5, 0.75, 1.0)), dial=1.0),
-    "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 1.5, 2.0, 3.0)), dial=2.0),
-    "AVI, paired": Way(avi(), "strength", fewer((0.5, 0.75, 1.0)), dial=1.0),
-    "h-space direction from two prompts": Way(h_space(), "strength", fewer((4.0, 8.0)), unet=True),
+    "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0)), dial=1.0),
+    "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5)), dial=1.0),
+    "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, unet=True),
+    "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 2.0, 3.0)), dial=2.0),
+    "AVI, paired": Way(avi(), "strength", fewer((0.75, 1.0)), dial=1.0),
     "the target prompt": Way(target_prompt),
-    "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.5, 0.4, 0.3))),
-    "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.5, 0.75, 1.0)), dial=1.0),
+    "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.45, 0.35, 0.25))),
+    "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.5, 0.75)), dial=1.0),
     "image-to-image": Way(image_to_image, "denoise", fewer((0.5, 0.7))),
 }
 

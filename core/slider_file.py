@@ -6,11 +6,12 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from .dial import Dial
 from .files import LONGEST_TEXT, Format, Shapes, are_notes, entry_of, is_number, json_in, names_damage, read_checked, require
 from .hspace.injection import Window
 
@@ -27,7 +28,10 @@ Prompt = list[list[Any]]  # [embedding (b, tokens, c), its extras by name] for e
 
 @dataclass(frozen=True, eq=False)
 class KeptSlider:
-    """A slider from words as a file holds it. prompts: by side, `plus` and `minus`, and `opposite` if there is one."""
+    """A slider from words as a file holds it. prompts: by side, `plus` and `minus`, and `opposite` if there is one.
+
+    focus: 0..1. dial: its unit, if it was calibrated.
+    """
 
     name: str
     words: dict[str, str]
@@ -35,6 +39,8 @@ class KeptSlider:
     window: Window
     family: str
     prompts: dict[str, Prompt]
+    focus: float = 0.0
+    dial: Dial | None = None
 
 
 def slider_tensors(slider: KeptSlider) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -51,6 +57,8 @@ def slider_tensors(slider: KeptSlider) -> tuple[dict[str, Tensor], dict[str, str
         "place": slider.place,
         "window": json.dumps(asdict(slider.window)),
         "family": slider.family,
+        "focus": json.dumps(slider.focus),
+        "dial": json.dumps(slider.dial.marks if slider.dial else None),
         "prompts": json.dumps({side: [_described(part) for part in prompt] for side, prompt in slider.prompts.items()}),
     }
     if sum(map(len, metadata.values())) > LONGEST_TEXT or max(map(len, slider.prompts.values())) > PARTS:
@@ -111,7 +119,7 @@ def load_slider(path: Path, places: Collection[str]) -> KeptSlider:
 
     found, tensors = read_checked(path, SLIDER, parse)
     prompts = {side: [part.made(tensors, f"{side}.{i}.") for i, part in enumerate(parts)] for side, parts in found.prompts.items()}
-    return KeptSlider(found.name, found.words, found.place, found.window, found.family, prompts)
+    return KeptSlider(found.name, found.words, found.place, found.window, found.family, prompts, found.focus, found.dial)
 
 
 class _Part(NamedTuple):
@@ -148,6 +156,8 @@ class _Description(NamedTuple):
     window: Window
     family: str
     prompts: dict[str, list[_Part]]
+    focus: float
+    dial: Dial | None
 
 
 def _type_and_shape(entry: object) -> tuple[torch.dtype, tuple[int, ...]]:
@@ -161,7 +171,7 @@ def _type_and_shape(entry: object) -> tuple[torch.dtype, tuple[int, ...]]:
 
 def _parsed(metadata: dict[str, str], shapes: Shapes, places: Collection[str]) -> _Description:
     """What a file's metadata describe. Raises ValueError if they are garbled, or if the file has other tensors."""
-    require(metadata, "name", "words", "place", "window", "family", "prompts")
+    require(metadata, "name", "words", "place", "window", "family", "focus", "dial", "prompts")
     try:
         words = json_in(metadata, "words")
         if not are_notes(words):
@@ -169,6 +179,7 @@ def _parsed(metadata: dict[str, str], shapes: Shapes, places: Collection[str]) -
         if metadata["place"] not in places:
             raise ValueError(f"its place is none of {', '.join(places)}")
         window = Window(*map(float, entry_of(json_in(metadata, "window"), start=float, end=float, ramp=float)))
+        focus, dial = _focus_of(json_in(metadata, "focus")), _dial_of(json_in(metadata, "dial"))
         prompts = _prompts_of(json_in(metadata, "prompts"))
     except ValueError as error:
         raise ValueError(f"its metadata does not describe a slider ({error})") from error
@@ -181,7 +192,23 @@ def _parsed(metadata: dict[str, str], shapes: Shapes, places: Collection[str]) -
     embeddings = [shape for key, shape in expected.items() if key.endswith(".embedding") and ".extras." not in key]
     if expected != shapes or not all(len(shape) == 3 and min(shape) > 0 for shape in embeddings):
         raise ValueError(f"its tensors have shapes {shapes}, which its prompts do not have")
-    return _Description(metadata["name"], words, metadata["place"], window, metadata["family"], prompts)
+    return _Description(metadata["name"], words, metadata["place"], window, metadata["family"], prompts, focus, dial)
+
+
+def _focus_of(entry: object) -> float:
+    """Raises ValueError for anything but a number in 0..1."""
+    if not is_number(entry) or not 0 <= float(cast(float, entry)) <= 1:
+        raise ValueError("its focus is no number from 0 to 1")
+    return float(cast(float, entry))
+
+
+def _dial_of(entry: object) -> Dial | None:
+    """The dial in an entry, None for none. Raises ValueError for anything else."""
+    if entry is None:
+        return None
+    if not isinstance(entry, list) or not all(isinstance(mark, list) and len(mark) == 2 and all(map(is_number, mark)) for mark in entry):
+        raise ValueError("its dial has marks that are no two numbers")
+    return Dial(tuple((float(shown), float(strength)) for shown, strength in entry))
 
 
 def _prompts_of(entry: object) -> dict[str, list[_Part]]:

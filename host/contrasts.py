@@ -21,6 +21,7 @@ from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ..core.hspace.injection import Window, mask_for
+from ..core.sampling.focus import focus_weights, size_of_change
 from .compiled import seen_by_patches
 from .denoisers import NoiseLevels
 from .options import CONTRAST_PLAN, CONTRASTS, NETWORK, sigma_of
@@ -43,7 +44,7 @@ NO_GUIDER = (
 class Contrast:
     """What the prompt `plus` does beyond `minus`, on a model: where, how strong, when, and in which part of the picture.
 
-    mask: (b or 1, h, w) in 0..1, or None for all of it.
+    mask: (b or 1, h, w) in 0..1, or None for all of it. focus: 0..1, above 0 only where the contrast is large (`focus_weights`).
     """
 
     plus: Conditioning
@@ -52,6 +53,7 @@ class Contrast:
     strength: float
     window: Window
     mask: Tensor | None = None
+    focus: float = 0.0
 
     def on(self, size: tuple[int, int], like: Tensor) -> Tensor | float:
         """Its mask (b or 1, 1, h, w) for cells of this height and width, as a tensor like another; 1 if it has none."""
@@ -123,6 +125,7 @@ class ContrastPlan:
         self.windows = RunWindows(sigmas, levels)
         self.asked, self.acted = set[Contrast](), set[Contrast]()
         self.inputs: dict[torch.device, Tensor] = {}  # what the cross-attention at work on a device was given
+        self.sizes: dict[Contrast, Tensor] = {}  # how large a contrast was so far in each cell, summed over the run
         for contrast in contrasts:
             if not any(self.windows.weights(contrast.window)):
                 self.windows.check_missed(contrast.window)
@@ -142,6 +145,19 @@ class ContrastPlan:
         """The two prompts of a contrast, as the host has prepared them for this run."""
         conds = self.guider.conds
         return conds[name_of(number, "plus")], conds[name_of(number, "minus")]
+
+    def is_negative(self, entries: Entries) -> bool:
+        """Whether a prompt of a call is the guider's negative one."""
+        names = {entry["uuid"] for role, own in self.guider.conds.items() if "negative" in role for entry in own or ()}
+        return any(entry.get("uuid") in names for entry in entries)
+
+    def focused(self, contrast: Contrast, change: Tensor) -> Tensor:
+        """A contrast's change (b, c, ..., h, w) where it is large, over the run so far."""
+        if not contrast.focus:
+            return change
+        sizes, before = size_of_change(change), self.sizes.get(contrast)
+        self.sizes[contrast] = sizes if before is None or before.shape != sizes.shape else before.to(sizes) + sizes
+        return change * focus_weights(self.sizes[contrast], contrast.focus).to(change)
 
     def check(self) -> None:
         """Raise ValueError if a contrast was to act and did not."""
@@ -199,7 +215,11 @@ def note_asked(
 def add_to_predictions(
     executor: WrapperExecutor, model: BaseModel, conds: list[Entries | None], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
 ) -> list[Tensor]:
-    """CALC_COND_BATCH wrapper: D + s m (D(plus) - D(minus)) for each prompt's foreseen picture D; the two prompts go in the same batch."""
+    """CALC_COND_BATCH wrapper: D + s m w (D(plus) - D(minus)) for what each prompt but the negative one foresees, D.
+
+    m is the mask, w the weights of the focus. The two prompts go in the same batch. Guidance multiplies the change, as it does what words
+    do; so a run whose prompt is `minus` is, at strength 1 without a mask and a focus, one whose prompt is `plus` in the contrast's window.
+    """
     plan = model_options.get("transformer_options", {}).get(CONTRAST_PLAN)
     if plan is None:
         raise ValueError(NO_GUIDER)
@@ -210,12 +230,14 @@ def add_to_predictions(
     sides = [side for number, _, _ in active for side in plan.prompts(number)]
     outputs = list(executor(model, [*conds, *sides], x, timestep, model_options))
     own, further = outputs[: len(conds)], outputs[len(conds) :]
+    moved = [i for i, cond in enumerate(conds) if cond is not None and not plan.is_negative(cond)]
     for (_, contrast, amount), plus, minus in zip(active, further[::2], further[1::2], strict=True):
         mask = contrast.on(size_of(x), x)
         if isinstance(mask, Tensor) and x.ndim == 5:
             mask = mask[:, :, None]
-        change = amount * mask * (plus - minus)
-        own = [output if cond is None else output + change for output, cond in zip(own, conds, strict=True)]
+        change = amount * mask * plan.focused(contrast, plus - minus)
+        for i in moved:
+            own[i] = own[i] + change
         plan.acted.add(contrast)
     return own
 

@@ -15,7 +15,7 @@ from ..core.hspace.file import DIRECTION, direction_tensors, load_direction
 from ..core.slider_file import SLIDER, KeptSlider, load_slider, slider_tensors
 from .contrasts import Place
 from .folders import FOLDER, file_names, path_of
-from .sliders import AttributeSlider, DirectionSlider, LoraSlider, Slider, WordSlider
+from .sliders import AttributeSlider, CalibratedSlider, DirectionSlider, LoraSlider, Slider, WordSlider
 
 LORAS = "loras"  # the host's folder
 SUFFIX = ".safetensors"
@@ -61,10 +61,11 @@ def lora_weights(path: Path) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], comfy.utils.load_torch_file(str(path), safe_load=True))
 
 
-def from_words(kept: KeptSlider) -> WordSlider:
-    """The slider that a file keeps."""
+def from_words(kept: KeptSlider) -> Slider:
+    """The slider that a file keeps, under its dial if it has one."""
     sides = (kept.prompts["plus"], kept.prompts["minus"], kept.prompts.get("opposite"))
-    return WordSlider(kept.name, *sides, cast(Place, kept.place), kept.window, kept.family, kept.words)
+    slider = WordSlider(kept.name, *sides, cast(Place, kept.place), kept.window, kept.family, kept.words, kept.focus)
+    return CalibratedSlider(slider, kept.dial) if kept.dial else slider
 
 
 def tensors_of(slider: Slider) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -73,8 +74,18 @@ def tensors_of(slider: Slider) -> tuple[dict[str, Tensor], dict[str, str]]:
         return direction_tensors(slider.direction)
     if isinstance(slider, AttributeSlider):
         return attribute_tensors(slider.attribute)
+    dial = slider.dial if isinstance(slider, CalibratedSlider) else None
+    if isinstance(slider, CalibratedSlider):
+        slider = slider.slider
+        if not isinstance(slider, WordSlider):
+            raise ValueError(
+                f"slider: {slider.name!r} is not from words, and its file has no place for the unit of Calibrate Slider. Save the slider "
+                "as it was before."
+            )
     if isinstance(slider, WordSlider):
         sides = {"plus": slider.plus, "minus": slider.minus, "opposite": slider.opposite}
         prompts = {side: prompt for side, prompt in sides.items() if prompt is not None}
-        return slider_tensors(KeptSlider(slider.name, slider.words, slider.place, slider.window, slider.family, prompts))
+        return slider_tensors(
+            KeptSlider(slider.name, slider.words, slider.place, slider.window, slider.family, prompts, slider.focus, dial)
+        )
     raise ValueError(f"slider: {slider.name!r} is a LoRA, whose file is in models/{LORAS} already.")

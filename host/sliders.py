@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..core.avi.attribute import Mixture
+from ..core.dial import Dial
 from ..core.hspace.injection import Window
 from ..core.hspace.trained import AnyDirection
 from .attributes import Use, check_kind
@@ -46,7 +47,7 @@ def is_off(strength: float, mask: Tensor | None) -> bool:
 class WordSlider:
     """A slider from prompts: what `plus` does beyond `minus`. Strengths below 0 draw `opposite`, if there is one, as 1 draws `plus`.
 
-    family: of the model whose CLIP read the words. words: as they were written, by the inputs of Make Slider.
+    family: of the model whose CLIP read the words. words: as they were written, by the inputs of Make Slider. focus: as of `Contrast`.
     """
 
     name: str
@@ -57,6 +58,7 @@ class WordSlider:
     window: Window
     family: str
     words: dict[str, str] = field(default_factory=dict)
+    focus: float = 0.0
 
     def check(self, model: ModelPatcher, name: str = "slider") -> None:
         if family_name(model) != self.family:
@@ -72,7 +74,25 @@ class WordSlider:
         wanted = self.plus
         if strength < 0 and self.opposite is not None:
             wanted, strength = self.opposite, -strength
-        return with_contrast(model, Contrast(wanted, self.minus, self.place, strength, self.window, mask))
+        return with_contrast(model, Contrast(wanted, self.minus, self.place, strength, self.window, mask, self.focus))
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedSlider:
+    """A slider under a dial: strengths -1 to 1 are its usable range, in steps that look equal."""
+
+    slider: Slider
+    dial: Dial
+
+    @property
+    def name(self) -> str:
+        return self.slider.name
+
+    def check(self, model: ModelPatcher, name: str = "slider") -> None:
+        self.slider.check(model, name)
+
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
+        return self.slider.on(model, self.dial.strength(strength), mask)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.hspace.injection import Window
-from ..host.contrasts import Place, encoded, has_cross_attention
+from ..host.contrasts import encoded
 from ..host.families import family_name
 from ..host.sliders import WordSlider
 from ..host.types import CLIP, ModelPatcher
@@ -67,12 +67,13 @@ class MakeSlider(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="Where it acts. cross-attention: in every layer that reads the prompt, for the UNets of SD 1.x, SD 2.x and "
-                    "SDXL. prediction: on what the model foresees, for every model, at two more calls a step. auto: the first there is.",
+                    tooltip="Where it acts. prediction: on what the model foresees, for every model, at two more calls a step; keeps "
+                    "most of the picture. cross-attention: in every layer that reads the prompt, for the UNets of SD 1.x, SD 2.x and SDXL; "
+                    "faster, and keeps less. auto: prediction.",
                 ),
                 io.Float.Input(
                     "start_percent",
-                    default=0.15,
+                    default=0.3,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -82,13 +83,24 @@ class MakeSlider(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "end_percent",
-                    default=0.8,
+                    default=1.0,
                     min=0.0,
                     max=1.0,
                     step=0.01,
                     optional=True,
                     advanced=True,
-                    tooltip="Where it ends; the last part of a run draws detail only.",
+                    tooltip="Where in the run it ends.",
+                ),
+                io.Float.Input(
+                    "focus",
+                    default=0.7,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="In the prediction: acts only where the words change most, from this share of the largest change up; 0 acts "
+                    "everywhere, as for a season or a light. The cross-attention has no focus.",
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Acts only where the mask is white. One for all pictures, or one for each."),
             ],
@@ -109,23 +121,19 @@ class MakeSlider(io.ComfyNode):
         wanted: str,
         opposite: str = "",
         place: Choice = "auto",
-        start_percent: float = 0.15,
-        end_percent: float = 0.8,
+        start_percent: float = 0.3,
+        end_percent: float = 1.0,
+        focus: float = 0.7,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         window = Window(start_percent, end_percent)
         plus, minus = encoded(clip, wanted, without, "wanted")
         lesser = encoded(clip, opposite, without, "opposite")[0] if opposite.strip() else None
         words = {"without": without, "wanted": wanted, "opposite": opposite if lesser else ""}
-        slider = WordSlider(wanted, plus, minus, lesser, place_of(model, place), window, family_name(model), words)
+        slider = WordSlider(
+            wanted, plus, minus, lesser, "prediction" if place == "auto" else place, window, family_name(model), words, focus
+        )
         return io.NodeOutput(slider.on(model, strength, mask), slider)
-
-
-def place_of(model: ModelPatcher, choice: Choice) -> Place:
-    """The place that is meant: of auto, cross-attention where the model has it."""
-    if choice != "auto":
-        return choice
-    return "cross-attention" if has_cross_attention(model) else "prediction"
 
 
 NODES = [MakeSlider]

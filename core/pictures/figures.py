@@ -102,6 +102,19 @@ def singular_values_figure(values: Tensor) -> Tensor:
 
 
 @plot
+def dial_figure(strengths: Sequence[float], away: Sequence[float], marks: Sequence[tuple[float, float]]) -> Tensor:
+    """How far pictures are from the unedited ones at each strength, and where the marks of a dial lie. Returns an image (1, H, W, 3)."""
+    figure, axes = _chart("strength", "distance from the unedited picture")
+    axes.plot(strengths, away, color=ACCENTS[0], marker="o")
+    for shown, strength in marks:
+        axes.axvline(strength, color=ACCENTS[1], linestyle=":" if shown % 1 else "-", linewidth=1.4)
+        if not shown % 1:
+            axes.annotate(f"{shown:+g}" if shown else "0", (strength, max(away)), color=INK, ha="center", va="bottom")
+    axes.set(ylim=(0, 1.12 * max(away)))
+    return _picture(figure)
+
+
+@plot
 def schedule_figure(percents: Sequence[float], curves: dict[str, tuple[Tensor, float, float]]) -> Tensor:
     """Distances over a run, a line for each name with its pictures' spread, its threshold, and where it is passed.
 

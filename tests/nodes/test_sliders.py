@@ -13,7 +13,7 @@ def world(request, demo, shaped):
 
 
 def slid(run, world, strength=1.0, *, model=None, without="a portrait", wanted="a portrait, blue hair", start=0.0, end=1.0, **changes):
-    settings = dict(start_percent=start, end_percent=end, **changes)
+    settings = dict(start_percent=start, end_percent=end, **{"focus": 0.0, **changes})
     return run("MakeSlider", model=model or world.model, clip=world.clip, strength=strength, without=without, wanted=wanted, **settings)[0]
 
 
@@ -35,7 +35,7 @@ def test_the_prediction_moves_by_the_contrast_of_what_the_two_prompts_foresee(wo
     assert float((plus - minus).abs().max()) > 1e-4
     for strength in (1.5, -0.5):
         found = first_step(world, sampler_of, slid(run, world, strength, place="prediction"), cfg=cfg)
-        close(found, base + strength * (plus - minus), base)
+        close(found, base + cfg * strength * (plus - minus), base)
 
 
 @pytest.mark.parametrize("world", UNETS, indirect=True)
@@ -77,11 +77,43 @@ def test_a_second_run_equals_the_first_and_the_model_stays_as_it_was(world, run,
 
 
 @pytest.mark.parametrize("world", ["demo", "Flux"], indirect=True)
-def test_auto_is_cross_attention_where_there_is_one(world, run, sampler_of):
-    auto, other = (first_step(world, sampler_of, slid(run, world, place=place)) for place in ("auto", "prediction"))
-    named = "cross-attention" if world.model.model.model_config.__class__.__name__ == "Portrait" else "prediction"
-    assert torch.equal(auto, first_step(world, sampler_of, slid(run, world, place=named)))
-    assert torch.equal(auto, other) == (named == "prediction")
+def test_auto_is_the_prediction(world, run, sampler_of):
+    auto, named = (first_step(world, sampler_of, slid(run, world, place=place)) for place in ("auto", "prediction"))
+    assert torch.equal(auto, named)
+
+
+@pytest.mark.parametrize("world", ["demo", "SD3", "WAN21_T2V"], indirect=True)
+def test_a_focus_leaves_alone_where_the_words_change_little(world, run, sampler_of):
+    """The contrast by hand: whole from 0.7 of its largest size up, nothing below 0.35."""
+    from pack.core.sampling.focus import focus_weights, size_of_change
+
+    own = world.model.get_model_object("latent_format").process_in  # the contrast is taken in the model's own units
+    model = slid(run, world, 0.8, place="prediction", focus=0.7)
+    found, base = (own(first_step(world, sampler_of, each)) for each in (model, None))
+    plus, minus = (own(first_step(world, sampler_of, prompt=words)) for words in ("a portrait, blue hair", "a portrait"))
+    change, weights = plus - minus, focus_weights(size_of_change(plus - minus), 0.7)
+    assert float(weights.max()) == 1.0
+    assert float(weights.min()) < 1.0
+    torch.testing.assert_close(found, base + 0.8 * weights * change, rtol=0, atol=0.02 * float(change.abs().max()))
+
+
+def test_a_focus_looks_at_the_whole_run_so_far(demo, run, sampler_of):
+    """It differs from the focus of each step by itself, and a second run starts afresh."""
+    steps = 6
+    whole = moments(demo, sampler_of, slid(run, demo, place="prediction", focus=0.7), steps)
+    again = moments(demo, sampler_of, slid(run, demo, place="prediction", focus=0.7), steps)
+    late = moments(demo, sampler_of, slid(run, demo, place="prediction", focus=0.7, start=0.5), steps)
+    assert all(map(torch.equal, whole, again))
+    assert not torch.equal(whole[-1], late[-1])
+
+
+def test_at_strength_1_a_run_under_the_words_without_is_one_under_the_wanted_words(demo, run, sampler_of):
+    """Guidance multiplies the contrast as it does the words."""
+    model = slid(run, demo, 1.0, place="prediction")
+    found = demo.sample(sampler_of("euler"), steps=4, cfg=3.0, prompt="a portrait", model=model)
+    expected = demo.sample(sampler_of("euler"), steps=4, cfg=3.0, prompt="a portrait, blue hair")
+    assert not torch.equal(expected, demo.sample(sampler_of("euler"), steps=4, cfg=3.0, prompt="a portrait"))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("world", OTHERS, indirect=True)
