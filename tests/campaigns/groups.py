@@ -86,7 +86,7 @@ def edited_x0(place):
     edited_during_sampling(place, "x0")
 
 
-@group("Train Attribute, Apply Attribute, Apply Attribute to Model", "mask", "inpainting")
+@group("Train Attribute, Apply Attribute", "mask", "inpainting")
 def attribute(place):
     more = dict(sigmas=place.sigmas(), latent=place.latent, steps=1)
     learned, _, picture = train(place.run, place.world, place.sampler_of("euler"), target="a portrait, hat", **more)
