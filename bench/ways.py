@@ -22,8 +22,6 @@ TARGETS: dict[str, str | float] = {
     "glasses": "sunglasses",
     "beard": 0.75,
     "hat": "hat",
-    "age": 0.85,
-    "hair": "blue",
 }
 TARGETS = size(TARGETS, {"smile": 0.7})
 SLIDES = ("smile",)  # continuous attributes, for the question whether a way slides
@@ -144,13 +142,13 @@ def prompt_switched(bench: Bench, name: str, percent: float, first: int) -> Tens
 
 
 def conditioning_moved(bench: Bench, name: str, weight: float, first: int) -> Tensor:
-    """Core's ConditioningAverage of the two prompts, past 1 too, from 0.15 of the run on by ConditioningSetTimestepRange."""
+    """Core's ConditioningAverage of the two prompts, past 1 too, from 0.3 of the run on by ConditioningSetTimestepRange."""
     from nodes import ConditioningAverage, ConditioningSetTimestepRange
 
     source, target = bench.encode(SOURCE), bench.encode(bench.prompt(name))
     (moved,) = ConditioningAverage().addWeighted(target, source, weight)
     early, late = (
-        ConditioningSetTimestepRange().set_range(part, *window)[0] for part, window in ((source, (0.0, 0.15)), (moved, (0.15, 1.0)))
+        ConditioningSetTimestepRange().set_range(part, *window)[0] for part, window in ((source, (0.0, 0.3)), (moved, (0.3, 1.0)))
     )
     return bench.draw(first, positive=early + late)
 
@@ -176,13 +174,13 @@ class Way:
 
 WAYS: dict[str, Way] = {
     "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0)), dial=1.0),
-    "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5)), dial=1.0),
+    "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5))),
     "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, unet=True),
     "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 2.0, 3.0)), dial=2.0),
-    "AVI, paired": Way(avi(), "strength", fewer((0.75, 1.0)), dial=1.0),
+    "AVI, paired": Way(avi(), "strength", fewer((0.75, 1.0))),
     "the target prompt": Way(target_prompt),
     "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.45, 0.35, 0.25))),
-    "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.5, 0.75)), dial=1.0),
+    "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.6, 0.85)), dial=1.0),
     "image-to-image": Way(image_to_image, "denoise", fewer((0.5, 0.7))),
 }
 

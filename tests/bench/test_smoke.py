@@ -24,6 +24,7 @@ KINDS = {
         "bench/evidence.py --model portrait-dit": PAGES,
         "bench/evidence.py": PAGES,
         "bench/evidence.py --cost": PAGES,
+        "bench/sheets.py": PAGES,
         "bench/speed.py": SETTINGS,
         "bench/passes.py": SETTINGS,
         "bench/training_cost.py sd15": SETTINGS,

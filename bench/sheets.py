@@ -1,0 +1,70 @@
+"""Draws a sheet of eight sliders from words on a demo model, nine strengths each: `docs/sliders_<model>.jpg`.
+
+    COMFYUI=<host's folder> python bench/sheets.py [--model portrait|portrait-dit] [--out docs] [--smallest]
+
+A row is one held-out seed, the same in all rows; the middle column is the unedited picture. Sliders are Make Slider's as it starts, but
+that light has no focus, since it changes the whole picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from sizes import DOCS, fewer, parsed, size
+from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Stage, save_sheet, start_host
+
+STEPS, CFG = size(20, 4), 3.0
+STRENGTHS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
+SEED = FIRST_SEED + 20_000
+SLIDERS = fewer(  # wanted, opposite, focus
+    (
+        ("big smile", "very sad", 0.7),
+        ("open mouth", "closed mouth", 0.7),
+        ("old", "young", 0.7),
+        ("beard", "", 0.7),
+        ("sunglasses", "", 0.7),
+        ("hat", "", 0.7),
+        ("very long hair", "short hair", 0.7),
+        ("light from the left", "light from the right", 0.0),
+    ),
+    1,
+)
+
+
+def rows(stage: Stage, scheduler: str):
+    """The pictures of each slider, strength by strength."""
+    from pack.host.strips import Rows, Settings, Strip, planned
+    from pack.nodes.sliders import MakeSlider
+
+    settings = Settings(stage.encode(""), {"samples": stage.empty()}, STEPS, CFG, "euler", scheduler, 1.0)
+    for wanted, opposite, focus in SLIDERS:
+        words = dict(without=SOURCE, wanted=f"{SOURCE}, {wanted}", opposite=f"{SOURCE}, {opposite}" if opposite else "", focus=focus)
+        slider = MakeSlider.execute(stage.model, stage.clip, 1.0, **words).args[1]
+        runs = planned(slider, STRENGTHS, [Rows(stage.model, stage.encode(SOURCE), [SEED])], settings, 1)
+        yield stage.pictures(torch.cat(Strip(runs, settings, len(STRENGTHS)).drawn())), wanted
+
+
+def labels(wanted: str) -> list[str]:
+    """The strengths of a row, with what it shows in place of the last."""
+    return [*(f"{strength:+g}" if strength else "0" for strength in STRENGTHS[:-1]), wanted]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=INSTRUMENTS, default="portrait")
+    options = parsed(parser, DOCS)
+    start_host()
+    with torch.inference_mode():
+        stage = Stage({}, options.model)
+        scheduler = "normal" if options.model == "portrait" else "simple"
+        blocks = [([list(pictures)], labels(wanted)) for pictures, wanted in rows(stage, scheduler)]
+    save_sheet(blocks, options.out / f"sliders_{options.model}.jpg")
+
+
+if __name__ == "__main__":
+    main()
