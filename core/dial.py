@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST_MARKS = 201
-Point = tuple[float, float]  # strength, and the length of the way that the picture has gone there
+Mark = tuple[float, float]  # what the dial shows, and the strength
 
 
 @dataclass(frozen=True)
 class Dial:
     """A monotone map of what a dial shows, -1 to 1, to strengths, by marks between which it is linear.
 
-    marks: (shown, strength) in rising order of both, with (0, 0) among them; beyond the ends the map goes on as between 0 and its end.
+    marks: finite numbers in rising order of both, with (0, 0) among them; beyond an end the map goes on as from 0 straight to that end.
     Raises ValueError for other marks.
     """
 
-    marks: tuple[Point, ...]
+    marks: tuple[Mark, ...]
 
     def __post_init__(self) -> None:
         shown, strengths = zip(*self.marks, strict=True) if self.marks else ((), ())
         rising = all(a < b for row in (shown, strengths) for a, b in itertools.pairwise(row))
-        if not (2 <= len(self.marks) <= MOST_MARKS and rising and (0.0, 0.0) in self.marks):
+        finite = all(map(math.isfinite, (*shown, *strengths)))
+        if not (2 <= len(self.marks) <= MOST_MARKS and finite and rising and (0.0, 0.0) in self.marks):
             raise ValueError(f"a dial has 2 to {MOST_MARKS} marks that rise, one of them (0, 0)")
 
     def strength(self, shown: float) -> float:
@@ -47,18 +49,18 @@ def even_dial(strengths: list[float], steps: list[float], low: float, high: floa
     likewise. count: marks a side. Raises ValueError for a side on which the picture does not move.
     """
     way = list(itertools.accumulate(steps, initial=0.0))
-    length, start = _between(strengths, way), way[strengths.index(0.0)]
-    marks: list[Point] = [(0.0, 0.0)]
+    length, start = piecewise_linear(strengths, way), way[strengths.index(0.0)]
+    marks: list[Mark] = [(0.0, 0.0)]
     for sign, end in ((-1, low), (1, high)):
         whole = sign * (length(end) - start) if end else 0.0
         if end and whole <= 0:
             raise ValueError(f"from strength 0 to {end:g} the picture does not change")
-        found = _between(way, strengths)
+        found = piecewise_linear(way, strengths)
         marks += [(sign * i / count, found(start + sign * whole * i / count) if i < count else end) for i in range(1, count + 1) if end]
     return Dial(tuple(sorted(marks)))
 
 
-def _between(xs: list[float], ys: list[float]) -> Callable[[float], float]:
+def piecewise_linear(xs: list[float], ys: list[float]) -> Callable[[float], float]:
     """The function that is linear between points of rising x; where x stays, the first of them counts."""
 
     def at(x: float) -> float:

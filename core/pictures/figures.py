@@ -102,15 +102,19 @@ def singular_values_figure(values: Tensor) -> Tensor:
 
 
 @plot
-def dial_figure(strengths: Sequence[float], away: Sequence[float], marks: Sequence[tuple[float, float]]) -> Tensor:
-    """How far pictures are from the unedited ones at each strength, and where the marks of a dial lie. Returns an image (1, H, W, 3)."""
-    figure, axes = _chart("strength", "distance from the unedited picture")
-    axes.plot(strengths, away, color=ACCENTS[0], marker="o")
+def dial_figure(strengths: Sequence[float], shares: Sequence[float], marks: Sequence[tuple[float, float]]) -> Tensor:
+    """How far pictures have gone at each strength, and where the marks of a dial lie, its whole ones labelled above the chart.
+
+    shares: of how far pictures of different seeds lie apart. marks: (shown, strength). Returns an image (1, H, W, 3) in 0..1.
+    """
+    figure, axes = _chart("strength", "% of the way to another seed")
     for shown, strength in marks:
         axes.axvline(strength, color=ACCENTS[1], linestyle=":" if shown % 1 else "-", linewidth=1.4)
         if not shown % 1:
-            axes.annotate(f"{shown:+g}" if shown else "0", (strength, max(away)), color=INK, ha="center", va="bottom")
-    axes.set(ylim=(0, 1.12 * max(away)))
+            place = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points"}
+            axes.annotate(f"{shown:+g}" if shown else "0", (strength, 1), **place, color=ACCENTS[1], fontsize=14, ha="center", va="bottom")
+    axes.plot(strengths, [100 * share for share in shares], color=ACCENTS[0], marker="o")
+    axes.set_ylim(0, None)
     return _picture(figure)
 
 

@@ -58,6 +58,7 @@ FIGURES = {
     "explained variance": lambda: figures.explained_variance_figure(torch.rand(3, 2), (4.0, 2.0, 1.0)),
     "singular values": lambda: figures.singular_values_figure(torch.rand(4)),
     "schedule": lambda: figures.schedule_figure((0.0, 0.5), {"a": (torch.rand(2, 3), 0.5, 0.5)}),
+    "dial": lambda: figures.dial_figure([-1.0, 0.0, 2.0], [0.1, 0.0, 0.3], [(-1.0, -1.0), (0.0, 0.0), (1.0, 2.0)]),
     "distance": lambda: figures.distance_figure(torch.rand(3, 3), (0.0, 0.5, 1.0), 1.0),
     "ranks": lambda: figures.ranks_figure((0.0, 0.5, 1.0), torch.ones(3, 2), torch.ones(3, 2)),
 }
