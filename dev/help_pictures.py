@@ -13,7 +13,22 @@ from PIL import Image
 
 from bench.sizes import parsed, size
 from bench.stage import SOURCE, start_host
-from dev.studio import CFG, FACES, STEPS, Studio, as_image, as_picture, kept_sheet, labels_of, left_half, sheet, shrunk, table, written
+from dev.studio import (
+    CFG,
+    FACES,
+    STEPS,
+    Studio,
+    as_image,
+    as_picture,
+    centred,
+    kept_sheet,
+    labels_of,
+    left_half,
+    sheet,
+    shrunk,
+    table,
+    written,
+)
 
 FOLDER = Path(__file__).resolve().parent.parent / "nodes/web/docs/images"
 LARGEST, INVERTED = 55_000, size(30, 4)
@@ -28,12 +43,37 @@ class Pages(Studio):
         rows += [self.slid("brown", strength, "light from the left") for strength in strengths]
         return sheet(rows, labels_of(strengths) * 2, 5, title="a smile, with words for its opposite; below, light from the left")
 
+    def apply_slider(self):
+        """One slider, on the checkpoint and on a model that Make Slider has given sunglasses."""
+        strengths = (-1.0, 0.0, 1.0)
+        rows = [
+            self.draw("red", model=self.node("ApplySlider", model=model, slider=self.smile, strength=strength)[0])
+            for model in (self.model, self.slider(1.0, "sunglasses"))
+            for strength in strengths
+        ]
+        title = "a smile, with words for its opposite; below, after Make Slider with sunglasses"
+        return sheet(rows, labels_of(strengths) * 2, 3, title=title)
+
+    def calibrate_slider(self):
+        """The plot, and one face at even strengths of the whole range, before and after."""
+        prompts = dict(positive=self.encode(SOURCE), negative=self.encode(""))
+        scaled = dict(seed=900_003, cfg=CFG) | {"seeds": 2, "steps": size(8, 4)}
+        latent = {"samples": self.empty()}
+        unit, plot, info = self.node(
+            "CalibrateSlider", model=self.model, slider=self.smile, vae=self.vae, latent=latent, **prompts, **scaled
+        )
+        shown = (-1.0, -0.5, 0.0, 0.5, 1.0)
+        before = [unit.dial.strength(-1.0) * -x if x < 0 else unit.dial.strength(1.0) * x for x in shown]
+        drawn = [self.draw("red", model=slider.on(self.model, x)) for slider, row in ((self.smile, before), (unit, shown)) for x in row]
+        labels = [*(f"before: {x:+.2g}" if x else "unedited" for x in before), *(f"after: {x:+g}" if x else "unedited" for x in shown)]
+        strips = sheet(drawn, labels, 5, 160)
+        return torch.cat([centred(plot[0], strips.shape[1]), strips, written(info, strips.shape[1])])
+
     def slider_strip(self):
         """With the pictures at a smaller size than the node's."""
-        slider = self.node("MakeSlider", model=self.model, clip=self.clip, wanted=f"{SOURCE}, big smile", opposite=f"{SOURCE}, very sad")[1]
         prompts = dict(positive=self.encode(f"{SOURCE}, curly red hair, no hat, no beard, no glasses"), negative=self.encode(""))
         latent, scorer = {"samples": self.empty()}, dict(zip(("clip_vision", "clip"), self.node("DemoScorer")))
-        drawn = dict(model=self.model, slider=slider, latent=latent, vae=self.vae, seed=2, seeds=2, cfg=CFG, **prompts, **scorer)
+        drawn = dict(model=self.model, slider=self.smile, latent=latent, vae=self.vae, seed=2, seeds=2, cfg=CFG, **prompts, **scorer)
         whole = self.node("SliderStrip", strengths="-1 to 1 in 5", scorer_text=f"{SOURCE}, big smile", **drawn)[0][0]
         return as_picture(as_image(whole).resize((880, 880 * whole.shape[0] // whole.shape[1]), Image.Resampling.LANCZOS))
 
@@ -148,12 +188,10 @@ class Pages(Studio):
         return kept_sheet(path, [self.draw("brown"), *(self.steered("brown", each, 2.0) for each in (attribute, loaded))])
 
     def save_slider(self):
-        words = dict(wanted=f"{SOURCE}, big smile", opposite=f"{SOURCE}, very sad")
-        slider = self.node("MakeSlider", model=self.model, clip=self.clip, **words)[1]
-        self.node("SaveSlider", slider=slider, filename_prefix="smile")
+        self.node("SaveSlider", slider=self.smile, filename_prefix="smile")
         path = next(self.output.rglob("smile_*.safetensors"))
         loaded = self.node("LoadSlider", model=self.model, file=path.name)[0]
-        return kept_sheet(path, [self.draw("red"), *(self.draw("red", model=model) for model in (slider.on(self.model, 1.0), loaded))])
+        return kept_sheet(path, [self.draw("red"), *(self.draw("red", model=model) for model in (self.smile.on(self.model, 1.0), loaded))])
 
     def load_slider(self):
         strengths = (-1.0, 0.0, 1.0, 2.0)

@@ -71,6 +71,15 @@ def written(text, width):
     return as_picture(panel)
 
 
+def centred(picture, width):
+    """A picture (h, w, 3) in the middle of a dark panel (h, width, 3)."""
+    from pack.core.pictures.sheet import PAPER
+
+    panel, left = (torch.tensor(PAPER) / 255).repeat(len(picture), width, 1), (width - picture.shape[1]) // 2
+    panel[:, left : left + picture.shape[1]] = picture
+    return panel
+
+
 def table(pictures, texts, values, what):
     """Values (texts, pictures) below the pictures and beside the texts, the largest of each column bright."""
     from pack.core.pictures.sheet import INK, PAPER
@@ -196,6 +205,12 @@ class Studio(Stage):
 
     def composed(self, svd):
         return self.picture(self.node("Compose", svd=svd)[0])
+
+    @cached_property
+    def smile(self):
+        """The slider that Make Slider hands on for a smile, with words for its opposite."""
+        words = dict(wanted=f"{SOURCE}, big smile", opposite=f"{SOURCE}, very sad")
+        return self.node("MakeSlider", model=self.model, clip=self.clip, **words)[1]
 
     @cached_property
     def shades(self):

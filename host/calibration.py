@@ -20,6 +20,7 @@ TRIED = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # strengths of a side
 # range is what was tried. It is there for sliders that make another picture of it.
 FARTHEST = 0.35
 UNSEEN = 0.01  # of the same; less is no change that anybody sees
+SAME = 1e-5  # distances up to here are rounding
 
 
 class Way(NamedTuple):
@@ -49,7 +50,7 @@ class Way(NamedTuple):
         pairs = list(itertools.combinations(range(len(still)), 2))
         first, second = (torch.stack([still[pair[side]] for pair in pairs]) for side in (0, 1))
         apart = float(structural_distance(first, second).mean())
-        if apart <= 0:
+        if apart <= SAME:
             raise ValueError(
                 "latent: all seeds draw the same picture, so nothing says how large a change is; connect an Empty Latent Image."
             )

@@ -79,8 +79,8 @@ def tensors_of(slider: Slider) -> tuple[dict[str, Tensor], dict[str, str]]:
         slider = slider.slider
         if not isinstance(slider, WordSlider):
             raise ValueError(
-                f"slider: {slider.name!r} is not from words, and its file has no place for the unit of Calibrate Slider. Save the slider "
-                "as it was before."
+                f"slider: {slider.name!r} is not from words, and its kind of file has no place for the unit of Calibrate Slider. Load it "
+                "and calibrate it again where you need it."
             )
     if isinstance(slider, WordSlider):
         sides = {"plus": slider.plus, "minus": slider.minus, "opposite": slider.opposite}

@@ -61,8 +61,8 @@ class CalibrateSlider(io.ComfyNode):
             display_name="Calibrate Slider",
             category=CATEGORY,
             is_output_node=True,
-            description="Gives a slider a unit: draws a few pictures at many strengths, and re-maps the strength so that equal steps look "
-            "equal, and -1 and 1 are the strongest edits that leave the picture what it is.",
+            description="Gives a slider a unit: draws a few pictures at 15 strengths from -3 to 3, and re-maps the strength so that equal "
+            "steps look equal. -1 and 1 are then the ends: the strongest that was tried, or where the picture becomes another one.",
             search_aliases=["slider", "normalize strength", "unit", "even steps", "range", "remap"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that you will draw with, without this slider."),
@@ -91,7 +91,7 @@ class CalibrateSlider(io.ComfyNode):
             ],
             outputs=[
                 SLIDER.Output("slider", tooltip="The slider with its unit, for Apply Slider, Slider Strip and Save Slider."),
-                io.Image.Output("picture", tooltip="How far the pictures go with the strength, and where the marks of the dial lie."),
+                io.Image.Output("picture", tooltip="How far the pictures go with the strength, with a line at each mark of the unit."),
                 io.String.Output("info", tooltip="What strengths -1 and 1 stand for, and how even the steps are before and after."),
             ],
         )
@@ -114,25 +114,32 @@ class CalibrateSlider(io.ComfyNode):
         scheduler: str = "normal",
     ) -> io.NodeOutput:
         check_latent(latent["samples"], "latent")
-        one = {**latent, "samples": latent["samples"][:1]}
         plain = slider.slider if isinstance(slider, CalibratedSlider) else slider
         strengths = [-x for x in reversed(TRIED)] + [0.0, *TRIED]
-        settings = Settings(negative, one, steps, cfg, sampler_name, scheduler, 1.0)
+        settings = Settings(negative, first_of(latent), steps, cfg, sampler_name, scheduler, 1.0)
         strip = Strip(planned(plain, strengths, [Rows(model, positive, seeds_from(seed, seeds))], settings, 0), settings, len(strengths))
         pictures = as_rgb(decoded(strip, vae), "vae").movedim(-1, 1).float() * 2 - 1
         way = Way.of(strengths, pictures.unflatten(0, (seeds, len(strengths))))
         dial = way.dial()
-        picture = strip.bar.end(dial_figure(way.strengths, way.away, dial.marks))
+        picture = strip.bar.end(dial_figure(strengths, [way.share(strength) for strength in strengths], dial.marks))
         return io.NodeOutput(CalibratedSlider(plain, dial), picture, told(way, dial), ui=ui.PreviewImage(picture, cls=cls))
+
+
+def first_of(latent: Latent) -> Latent:
+    """A latent of a batch alone, with what goes with it."""
+    per_picture = {key: latent[key][:1] for key in ("samples", "noise_mask", "batch_index") if latent.get(key) is not None}
+    return {**latent, **per_picture}
 
 
 def told(way: Way, dial: Dial) -> str:
     """What a calibration found, in words."""
+    (low, high), most = [dial.strength(shown) for shown in (-1.0, 1.0)], max(way.strengths)
     before, after = way.largest_jump(None), way.largest_jump(dial)
     return (
-        f"-1 is strength {dial.strength(-1.0):.2f}, 1 is strength {dial.strength(1.0):.2f}; there the pictures have gone "
-        f"{max(way.away) / way.apart:.0%} of the way to those of other seeds at the most.\n"
-        f"Largest of 8 steps: {before:.0%} of the way before, {after:.0%} after."
+        f"-1 is strength {low:.2f}, 1 is strength {high:.2f}; there the pictures have gone {way.share(low):.1%} and {way.share(high):.1%} "
+        "of the way to those of other seeds.\n"
+        + (f"Beyond {most:g} nothing was tried.\n" if most in (-low, high) else "")
+        + f"Largest of 8 steps: {before:.0%} of the whole way before, {after:.0%} after."
     )
 
 

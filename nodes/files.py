@@ -175,7 +175,7 @@ class SaveSlider(io.ComfyNode):
             search_aliases=["export slider", "concept slider", "keep slider", "safetensors"],
             is_output_node=True,
             inputs=[
-                SLIDER.Input("slider", tooltip="The slider to keep, from Make Slider."),
+                SLIDER.Input("slider", tooltip="The slider to keep, from Make Slider or Calibrate Slider."),
                 io.String.Input(
                     "filename_prefix",
                     default="slider",
@@ -216,13 +216,14 @@ class LoadSlider(io.ComfyNode):
                     max=3.0,
                     step=0.05,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="The slider. 0 changes nothing at all, more is stronger, below 0 is the opposite.",
+                    tooltip="The slider. 0 changes nothing at all, more is stronger, below 0 is the opposite. Of a calibrated one -1 and 1 "
+                    "are the ends.",
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Acts only where the mask is white; LoRAs take none."),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The model with the slider, for any sampler node; the one that came in is unchanged."),
-                SLIDER.Output("slider", tooltip="The slider by itself, for Slider Strip."),
+                SLIDER.Output("slider", tooltip="The slider by itself, for Slider Strip, Calibrate Slider and Apply Slider."),
             ],
         )
 

@@ -106,7 +106,7 @@ class MakeSlider(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The model with the slider, for any sampler node; the one that came in is unchanged."),
-                SLIDER.Output("slider", tooltip="The slider by itself, for Slider Strip and Save Slider."),
+                SLIDER.Output("slider", tooltip="The slider by itself, for Slider Strip, Calibrate Slider, Apply Slider and Save Slider."),
             ],
         )
 

@@ -35,7 +35,7 @@ class SliderStrip(io.ComfyNode):
             search_aliases=["xy plot", "slider", "sweep", "contact sheet", "compare", "strength range", "grid"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to try the slider on, with LoRAs or other patches, without this slider."),
-                SLIDER.Input("slider", tooltip="The slider, from the second output of Make Slider."),
+                SLIDER.Input("slider", tooltip="From Make Slider (its second output), Calibrate Slider or Load Slider."),
                 io.Conditioning.Input("positive", tooltip="The prompt of every picture, unless prompts are written below."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt of every picture; an empty one will do."),
                 io.Latent.Input(

@@ -261,6 +261,14 @@ ROWS = {
         dict(strength=-1.0, place="prediction"),
         ROUNDING,
     ),
+    "ApplySlider": Row(
+        lambda here, x: dict(slider=here.slider), drawn_by_model, plain_run, always(strength=0.0), dict(strength=-1.0), ROUNDING
+    ),
+    "CalibrateSlider": Row(
+        lambda here, x: dict(slider=here.slider, seeds=2),
+        lambda here, outputs, x: (here.draw(x, model=outputs[0].on(here.wires["model"], 0.7)), *outputs[1:]),
+        other=dict(seed=5),
+    ),
     "SliderStrip": Row(
         lambda here, x: dict(slider=here.made("MakeSlider", x, clip=here.clip)[1], strengths="0.5, 1", steps=STEPS),
         lambda here, outputs, x: (outputs[1], outputs[0], outputs[2]),

@@ -14,7 +14,7 @@ from pack.tests.rounding import close
 pytestmark = pytest.mark.campaign
 
 CHAINED = {
-    "model": ["ApplyDirection", "MakeSlider", "ApplyAttributeToModel", "LoadSlider"],
+    "model": ["ApplyDirection", "MakeSlider", "ApplySlider", "ApplyAttributeToModel", "LoadSlider"],
     "sampler": ["EditDuringSampling", "ApplyAttribute"],
 }
 BOOKKEEPING = {"current_patcher"}  # the host's own, of who used the model last
@@ -24,6 +24,7 @@ MASKED = [
     "ApplyAttribute",
     "ApplyAttributeToModel",
     "MakeSlider",
+    "ApplySlider",
     "LoadSlider",
     "DiscoverDirections",
 ]

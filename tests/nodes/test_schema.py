@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 IDS = {
     "MakeSlider",
+    "ApplySlider",
+    "CalibrateSlider",
     "SliderStrip",
     "Decompose",
     "Compose",

@@ -69,8 +69,9 @@ def chosen(prompt, checkpoint):
     return prompt
 
 
-# An attribute from a file fits the demo models' latents alone, and is refused on others.
-ANY_MODEL = [path for path in WORKFLOWS if "SemanticLatents_LoadAttribute" not in path.read_text()]
+# An attribute from a file fits the demo models' latents alone; random weights answer too little to words for a slider to get a unit.
+DEMO_ALONE = ("SemanticLatents_LoadAttribute", "SemanticLatents_CalibrateSlider")
+ANY_MODEL = [path for path in WORKFLOWS if not any(name in path.read_text() for name in DEMO_ALONE)]
 
 
 @pytest.mark.parametrize("path", ANY_MODEL, ids=lambda path: path.stem)
