@@ -173,7 +173,7 @@ class Way:
 
 
 WAYS: dict[str, Way] = {
-    "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0)), dial=1.0),
+    "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0, 2.0)), dial=1.0),
     "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5))),
     "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, unet=True),
     "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 2.0, 3.0)), dial=2.0),
