@@ -333,8 +333,8 @@ def page(folder: Path, cache: Path) -> str:
         f"steps, cfg {CFG:g}, computed in bfloat16, prompt `{SOURCE}`; {len(TARGETS)} attributes on held-out seeds from {FIRST_SEED} up. "
         f"Attributes are learned on seeds from {LEARNED_ON} up. The window (from 0.3 on) and the focus (0.7) of the contrasts were chosen "
         "on six seeds from 500000 up; settings were written down before anything was drawn on the held-out seeds, but for strength 2 of "
-        "the focused contrast, added when the transformer had not reached 80 % at 1. Sections after those of the two models come from the pages of other benches, with their own seeds. What was measured on the 32-pixel model of version "
-        "0.1: [history](history.md)."
+        "the focused contrast, added when the transformer had not reached 80 % at 1. Sections after those of the two models come from the "
+        "pages of other benches, with their own seeds. What was measured on the 32-pixel model of version 0.1: [history](history.md)."
     )
     return f"# Evidence\n\n{intro}\n\n" + "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()) + "\n"
 

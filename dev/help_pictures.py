@@ -66,8 +66,9 @@ class Pages(Studio):
         before = [unit.dial.strength(-1.0) * -x if x < 0 else unit.dial.strength(1.0) * x for x in shown]
         drawn = [self.draw("red", model=slider.on(self.model, x)) for slider, row in ((self.smile, before), (unit, shown)) for x in row]
         labels = [*(f"before: {x:+.2g}" if x else "unedited" for x in before), *(f"after: {x:+g}" if x else "unedited" for x in shown)]
-        strips = sheet(drawn, labels, 5, 160)
-        return torch.cat([centred(plot[0], strips.shape[1]), strips, written(info, strips.shape[1])])
+        strips = sheet(drawn, labels, 5, 128)
+        small = as_picture(as_image(plot[0]).resize((480, 345), Image.Resampling.LANCZOS))
+        return torch.cat([centred(small, strips.shape[1]), strips, written(info, strips.shape[1])])
 
     def slider_strip(self):
         """With the pictures at a smaller size than the node's."""
