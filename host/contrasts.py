@@ -147,8 +147,16 @@ class ContrastPlan:
         return conds[name_of(number, "plus")], conds[name_of(number, "minus")]
 
     def is_negative(self, entries: Entries) -> bool:
-        """Whether a prompt of a call is the guider's negative one."""
-        names = {entry["uuid"] for role, own in self.guider.conds.items() if "negative" in role for entry in own or ()}
+        """Whether a prompt of a call is the guider's negative one.
+
+        For an area of one prompt the host gives the other a part of the same name, so the very entries are looked for first.
+        """
+        negative = [entry for role, own in self.guider.conds.items() if "negative" in role for entry in own or ()]
+        others = [entry for role, own in self.guider.conds.items() if "negative" not in role for entry in own or ()]
+        for known, answer in ((negative, True), (others, False)):
+            if any(entry is one for entry in entries for one in known):
+                return answer
+        names = {entry["uuid"] for entry in negative} - {entry["uuid"] for entry in others}
         return any(entry.get("uuid") in names for entry in entries)
 
     def focused(self, contrast: Contrast, change: Tensor) -> Tensor:
