@@ -111,8 +111,17 @@ def dial_figure(strengths: Sequence[float], shares: Sequence[float], marks: Sequ
     for shown, strength in marks:
         axes.axvline(strength, color=ACCENTS[1], linestyle=":" if shown % 1 else "-", linewidth=1.4)
         if not shown % 1:
-            place = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points"}
-            axes.annotate(f"{shown:+g}" if shown else "0", (strength, 1), **place, color=ACCENTS[1], fontsize=14, ha="center", va="bottom")
+            axes.annotate(
+                f"{shown:+g}" if shown else "0",
+                (strength, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 4),
+                textcoords="offset points",
+                color=ACCENTS[1],
+                fontsize=14,
+                ha="center",
+                va="bottom",
+            )
     axes.plot(strengths, [100 * share for share in shares], color=ACCENTS[0], marker="o")
     axes.set_ylim(0, None)
     return _picture(figure)
