@@ -44,15 +44,17 @@ class Pages(Studio):
         return sheet(rows, labels_of(strengths) * 2, 5, title="a smile, with words for its opposite; below, light from the left")
 
     def apply_slider(self):
-        """One slider, on the checkpoint and on a model that Make Slider has given sunglasses."""
-        strengths = (-1.0, 0.0, 1.0)
+        """One slider, on the checkpoint and on a model that Load Slider has given sunglasses."""
+        strengths, file = (-1.0, 0.0, 1.0), "portrait_attribute_sunglasses.safetensors"
+        models = (self.model, self.node("LoadSlider", model=self.model, file=file, strength=2.0)[0])
         rows = [
-            self.draw("red", model=self.node("ApplySlider", model=model, slider=self.smile, strength=strength)[0])
-            for model in (self.model, self.slider(1.0, "sunglasses"))
+            self.draw("brown", model=self.node("ApplySlider", model=model, slider=self.smile, strength=strength)[0])
+            for model in models
             for strength in strengths
         ]
-        title = "a smile, with words for its opposite; below, after Make Slider with sunglasses"
-        return sheet(rows, labels_of(strengths) * 2, 3, title=title)
+        labels = [f"smile {label}" if label != "unedited" else label for label in labels_of(strengths)]
+        labels += [f"sunglasses, smile {strength:+g}" if strength else "sunglasses" for strength in strengths]
+        return sheet(rows, [label.replace("strength ", "") for label in labels], 3)
 
     def calibrate_slider(self):
         """The plot, and one face at even strengths of the whole range, before and after."""

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -159,7 +160,8 @@ class Run:
 
     def images(self, kind="output"):
         """References to the pictures that were saved (or only shown: kind temp), by the numbers of their nodes."""
-        found = [image for _, output in sorted(self.outputs.items()) for image in output.get("images", [])]
+        by_number = sorted(self.outputs.items(), key=lambda entry: [int(part) for part in re.findall(r"\d+", entry[0])])
+        found = [image for _, output in by_number for image in output.get("images", [])]
         return [image for image in found if image["type"] == kind]
 
 
