@@ -95,6 +95,7 @@ FIRST = {
     "SEMANTIC_LATENTS_DIRECTION": "SemanticLatents_LoadDirection",
     "SEMANTIC_LATENTS_ATTRIBUTE": "SemanticLatents_TrainAttribute",  # of this size; those in files are of whole pictures
     "SEMANTIC_LATENTS_TRAJECTORY": "SemanticLatents_SampleTrajectory",
+    "SEMANTIC_LATENTS_SLIDER": "SemanticLatents_MakeSlider",
 }
 LAST = {
     "LATENT": "SaveLatent",
@@ -113,6 +114,7 @@ LAST = {
     "SEMANTIC_LATENTS_DIRECTION": "SemanticLatents_ApplyDirection",
     "SEMANTIC_LATENTS_ATTRIBUTE": "SemanticLatents_ApplyAttribute",
     "SEMANTIC_LATENTS_TRAJECTORY": "SemanticLatents_VectorMobility",
+    "SEMANTIC_LATENTS_SLIDER": "SemanticLatents_ApplySlider",
 }
 # Sheets and example pictures are large: their latents would take long.
 MAKERS = {"small": ["EmptyImage", "ImageScale", "VAEDecode"]}
