@@ -161,6 +161,10 @@ TEXTS = {
     "without": WORDS,
     "wanted": WORDS,
     "opposite": ["", *WORDS],
+    "strengths": [*9 * ["0, 1", "-1 to 1 in 2", "1"], "a", ""],
+    "strengths_2": ["0", "1, -1"],
+    "prompts": ["", *WORDS],
+    "scorer_text": WORDS,
     "title": ["", "a title"],
     "filename_prefix": ["graph", "folder/graph"],
 }
