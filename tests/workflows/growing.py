@@ -136,9 +136,19 @@ class Grower:
         found = start + (end - start) * self.random.choice([1, *12 * [0], *7 * [self.random.random() ** 3]])
         return round(found) if kind == "int" else round(found, 6)
 
+    def needed(self):
+        """The nodes that the graph's end needs; the host looks at no others."""
+        found = {name for name, node in self.graph.items() if self.graph.info[node["class_type"]]["output_node"]}
+        while True:
+            links = {value[0] for name in found for value in self.graph[name]["inputs"].values() if isinstance(value, list)}
+            if links <= found:
+                return found
+            found |= links & self.graph.keys()
+
     def spoil(self):
         """A mistake in one of the pack's nodes, which the host should see."""
-        node = self.random.choice([node for node in self.graph.values() if node["class_type"].startswith(PREFIX)])
+        needed = self.needed()
+        node = self.random.choice([node for name, node in self.graph.items() if name in needed and node["class_type"].startswith(PREFIX)])
         slot, kind, options, required = self.random.choice([given for given in self.inputs(node["class_type"]) if given[3]] or [4 * [None]])
         self.spoilt = slot is not None
         if kind in ("int", "float"):
