@@ -24,6 +24,7 @@ from ..core.hspace.injection import Window, mask_for
 from ..core.sampling.focus import focus_weights, size_of_change
 from .compiled import seen_by_patches
 from .denoisers import NoiseLevels
+from .model_calls import RunPrompts, naming_prompts
 from .options import CONTRAST_PLAN, CONTRASTS, NETWORK, sigma_of
 from .other_patches import why_not_reached
 from .progress import tell_once
@@ -77,6 +78,7 @@ def with_contrast(model: ModelPatcher, contrast: Contrast) -> ModelPatcher:
     before: tuple[Contrast, ...] = options.get(CONTRASTS, ())
     if not before:
         patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, plan_run)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, naming_prompts(CONTRAST_PLAN))
         patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, note_asked)
         patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, add_to_predictions)
     if contrast.place == "cross-attention" and not any(one.place == "cross-attention" for one in before):
@@ -122,7 +124,7 @@ class ContrastPlan:
         self, contrasts: tuple[Contrast, ...], sigmas: list[float], levels: NoiseLevels, guider: CFGGuider, latent: torch.Size
     ) -> None:
         self.contrasts, self.guider, self.latent = contrasts, guider, latent
-        self.windows = RunWindows(sigmas, levels)
+        self.windows, self.prompts = RunWindows(sigmas, levels), RunPrompts(latent)
         self.asked, self.acted = set[Contrast](), set[Contrast]()
         self.inputs: dict[torch.device, Tensor] = {}  # what the cross-attention at work on a device was given
         self.sizes: dict[Contrast, Tensor] = {}  # how large a contrast was so far in each cell, summed over the run
@@ -141,23 +143,10 @@ class ContrastPlan:
         ]
         return [entry for entry in found if entry[2]]
 
-    def prompts(self, number: int) -> tuple[Entries, Entries]:
+    def sides(self, number: int) -> tuple[Entries, Entries]:
         """The two prompts of a contrast, as the host has prepared them for this run."""
         conds = self.guider.conds
         return conds[name_of(number, "plus")], conds[name_of(number, "minus")]
-
-    def is_negative(self, entries: Entries) -> bool:
-        """Whether a prompt of a call is the guider's negative one.
-
-        For an area of one prompt the host gives the other a part of the same name, so the very entries are looked for first.
-        """
-        negative = [entry for role, own in self.guider.conds.items() if "negative" in role for entry in own or ()]
-        others = [entry for role, own in self.guider.conds.items() if "negative" not in role for entry in own or ()]
-        for known, answer in ((negative, True), (others, False)):
-            if any(entry is one for entry in entries for one in known):
-                return answer
-        names = {entry["uuid"] for entry in negative} - {entry["uuid"] for entry in others}
-        return any(entry.get("uuid") in names for entry in entries)
 
     def focused(self, contrast: Contrast, change: Tensor) -> Tensor:
         """A contrast's change (b, c, ..., h, w) where it is large, over the run so far."""
@@ -235,10 +224,10 @@ def add_to_predictions(
     active = plan.active("prediction", sigma)
     if not active:
         return executor(model, conds, x, timestep, model_options)
-    sides = [side for number, _, _ in active for side in plan.prompts(number)]
+    sides = [side for number, _, _ in active for side in plan.sides(number)]
     outputs = list(executor(model, [*conds, *sides], x, timestep, model_options))
     own, further = outputs[: len(conds)], outputs[len(conds) :]
-    moved = [i for i, cond in enumerate(conds) if cond is not None and not plan.is_negative(cond)]
+    moved = [i for i, cond in enumerate(conds) if cond is not None and plan.prompts.half_of(cond) != "unconditional"]
     for (_, contrast, amount), plus, minus in zip(active, further[::2], further[1::2], strict=True):
         mask = contrast.on(size_of(x), x)
         if isinstance(mask, Tensor) and x.ndim == 5:
@@ -287,7 +276,7 @@ def add_to_attention(n: Tensor, options: dict[str, Any]) -> Tensor:
         return n
     given, layer = plan.inputs.pop(n.device), layer_of(options)
     for number, contrast, amount in active:
-        plus, minus = (context_of(entries, given) for entries in plan.prompts(number))
+        plus, minus = (context_of(entries, given) for entries in plan.sides(number))
         with_plus, with_minus = (layer(given, context=context) for context in (plus, minus))
         mask = on_tokens(contrast, plan, options, n)
         n = n + (amount * mask * (with_plus - with_minus)).to(n.dtype)

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from ..core.hspace.injection import Window, asymmetric_gain, mask_for, matched_scale, shifted
 from ..core.hspace.trained import AnyDirection
-from ..core.sampling.steering import Callback
 from ..core.sampling.steps import is_descending
 from .compiled import innermost, without_graph
 from .denoisers import NoiseLevels
-from .model_calls import Part, RunPrompts, told
+from .model_calls import Part, RunPrompts, naming_prompts, told
 from .options import ASKED, EDITED_PASS, EDITING, EDITS, PARTS, PLAN, SIGMA_DOWN, TOLD, sigma_of
 from .other_patches import why_not_reached
 from .progress import tell_once
@@ -74,7 +73,7 @@ def with_edit(model: ModelPatcher, edit: HEdit) -> ModelPatcher:
     options = patched.model_options["transformer_options"]
     if EDITS not in options:
         patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, EDITING, plan_run)
-        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, EDITING, name_prompts)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, EDITING, naming_prompts(PLAN))
         patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, EDITING, tell_whole)
         patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, EDITING, call_model)
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, EDITING, run_unet)
@@ -226,23 +225,6 @@ def plan_run(
         options.pop(PLAN)
     plan.witness.check(guider.model_options)
     return result
-
-
-def name_prompts(
-    executor: WrapperExecutor,
-    guider: CFGGuider,
-    sigmas: Tensor,
-    extra_args: dict[str, Any],
-    callback: Callback | None,
-    noise: Tensor,
-    *args: Any,
-    **kwargs: Any,
-) -> Tensor:
-    """SAMPLER_SAMPLE wrapper: tell the plan the guider's prompts, as the host has prepared them for this run."""
-    options = extra_args["model_options"]["transformer_options"]
-    if PLAN in options:
-        options[PLAN].prompts.name(guider.conds)
-    return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
 
 def tell_whole(

@@ -7,7 +7,7 @@ tiles at once, or on some of the latents. Rows then tell by themselves: those of
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from ..core.hspace.injection import Place, places_of
+from ..core.sampling.steering import Callback
 from .options import ASKED, PARTS
+from .types import CFGGuider, WrapperExecutor
 
 Half = Literal["conditional", "unconditional"]
 WHOLE = "semantic_latents_whole"  # in transformer options: the latents (b, c, h, w) that the sampler asked about
@@ -172,6 +174,11 @@ class RunPrompts:
                     entry["uuid"] = uuid.uuid4()
                 self.by_name[entry["uuid"]] = Prompt(half, entry.get("area"))
 
+    def half_of(self, prompt: list[dict[str, Any]]) -> Half | None:
+        """The half of the guided prediction that a prompt is for, as the host hands it to a call; None if it is none of the run's."""
+        named = (self.by_name.get(entry["uuid"]) for entry in prompt if "uuid" in entry)
+        return next((known.half for known in named if known), None)
+
     def of_call(self, options: dict[str, Any]) -> list[Prompt]:
         """The prompts of a model call with these transformer options."""
         guesses = [BY_POSITION.get(index, Prompt(None)) for index in options["cond_or_uncond"]]
@@ -195,6 +202,30 @@ class RunPrompts:
                 "Disconnect the mask, or choose another sampler."
             )
         return ModelCall(x, self.of_call(options), shape, whole).parts(halves=halves, masks=masks)
+
+
+def naming_prompts(plan: str) -> Callable[..., Tensor]:
+    """The SAMPLER_SAMPLE wrapper that tells a plan the guider's prompts, as the host has prepared them for this run.
+
+    plan: its key in the transformer options; it holds the run's `prompts`.
+    """
+
+    def name_prompts(
+        executor: WrapperExecutor,
+        guider: CFGGuider,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Callback | None,
+        noise: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        options = extra_args["model_options"]["transformer_options"]
+        if plan in options:
+            options[plan].prompts.name(guider.conds)
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+    return name_prompts
 
 
 def told(model_options: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
