@@ -5,11 +5,11 @@ It measures the ways of this pack and what a user would do instead, on an instru
     COMFYUI=<host's folder> python bench/evidence.py [--model portrait|portrait-dit] [--seeds 24] [--minutes 60] [--ways AVI,image]
                                               [--judge] [--cost] [--report] [--out docs] [--smallest]
 
-Every way draws the same held-out seeds (from 900 000 up) with the same sampler and steps, at several settings, for the
-same attributes. Learned things come from seeds from 600 000 up. What was drawn lies as latents in `bench/.cache/`, so that a
-run that was stopped goes on where it was; the judge reads it (`--judge`: that alone, again if the judge is another one), and
-the outcome of each picture goes into `docs/evidence_<model>.json`, from which `--report` writes the page. The page's other
-sections come from the pages of the other benches.
+Every way draws the same held-out seeds (from 900 000 up) with the same sampler and steps, at several settings, for the same
+attributes. Learned things come from seeds from 600 000 up. What was drawn lies as latents in `bench/.cache/`, so that a run that
+was stopped goes on where it was; what this judge has judged is not drawn again. The judge reads it (`--judge`: that alone, again
+if the judge is another one), and the outcome of each picture goes into `docs/evidence_<model>.json`, from which `--report` writes
+the page. The page's other sections come from the pages of the other benches.
 """
 
 from __future__ import annotations
@@ -101,10 +101,13 @@ def tasks(ways: dict[str, Way], seeds: int) -> Iterator[tuple[str, Way, float, s
 
 
 def measure(data: Data, seeds: int, minutes: float, parts: list[str]) -> None:
-    """Draw what is not there yet, so that an early stop leaves all ways equally far."""
+    """Draw what is neither there nor judged yet, so that an early stop leaves all ways equally far."""
+    known, mark = data.read(), judge_mark()
     bench, ends = Bench(data.instrument), time.monotonic() + 60 * minutes
     ways = {title: way for title, way in ways_of(data.instrument).items() if any(part in title for part in parts)}
     for key, way, setting, name, first in tasks(ways, seeds):
+        if known.get(key, {}).get("judge") == mark:
+            continue
         bench.count = SLIDING_COUNT if first == SLIDING_SEED else CHUNK
         base = f"base|{first}"
         if not data.drawn(base).exists():
@@ -117,15 +120,21 @@ def measure(data: Data, seeds: int, minutes: float, parts: list[str]) -> None:
             print(f"{key}: {time.monotonic() - start:.1f} s", flush=True)
 
 
+def judge_mark() -> str:
+    """Which judge the outcomes are of."""
+    from pack import demo
+    from pack.demo import judge
+
+    return hashlib.sha256((demo.JUDGES / judge.FILE).read_bytes()).hexdigest()[:16]
+
+
 class Reader:
     """What the judge and the drawing of faces say of latents."""
 
     def __init__(self, data: Data):
         from pack import demo
-        from pack.demo import judge
 
-        self.data, self.bench = data, Bench(data.instrument)
-        self.mark = hashlib.sha256((demo.JUDGES / judge.FILE).read_bytes()).hexdigest()[:16]
+        self.data, self.bench, self.mark = data, Bench(data.instrument), judge_mark()
         figures = json.loads((demo.JUDGES.parent / "figures.json").read_text())["readers"]["judge"]
         self.parts = [i for i, part in enumerate(self.bench.faces.IDENTITY) if figures[f"identity.{part}"] > 0.5]
 
@@ -331,9 +340,10 @@ def page(folder: Path, cache: Path) -> str:
     intro = (
         f"Written by `make bench-evidence`. Two models that are built like a user's ([model card](../demo/MODEL_CARD.md)), euler, {STEPS} "
         f"steps, cfg {CFG:g}, computed in bfloat16, prompt `{SOURCE}`; {len(TARGETS)} attributes on held-out seeds from {FIRST_SEED} up. "
-        f"Attributes are learned on seeds from {LEARNED_ON} up. The window (from 0.3 on) and the focus (0.7) of the contrasts were chosen "
-        "on six seeds from 500000 up; settings were written down before anything was drawn on the held-out seeds, but for strength 2 of "
-        "the focused contrast, added when the transformer had not reached 80 % at 1. Sections after those of the two models come from the "
+        f"Attributes are learned on seeds from {LEARNED_ON} up. The windows and the focus of the contrasts (from 0.3 on at 0.7; with the "
+        "rest held, which is Make Slider as it starts, from 0.1 on at 0.6) were chosen on six seeds from 500000 up; settings were written "
+        "down before anything was drawn on the held-out seeds, but for strength 2 of the focused contrast, added when the transformer "
+        "had not reached 80 % at 1. Sections after those of the two models come from the "
         "pages of other benches, with their own seeds. What was measured on the 32-pixel model of version 0.1: [history](history.md)."
     )
     return f"# Evidence\n\n{intro}\n\n" + "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()) + "\n"

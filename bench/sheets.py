@@ -17,6 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, fewer, parsed, size
 from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Stage, save_sheet, start_host
+from ways import SCHEDULERS
 
 STEPS, CFG = size(20, 4), 3.0
 STRENGTHS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
@@ -61,8 +62,7 @@ def main() -> None:
     start_host()
     with torch.inference_mode():
         stage = Stage({}, options.model)
-        scheduler = "normal" if options.model == "portrait" else "simple"
-        blocks = [([list(pictures)], labels(wanted)) for pictures, wanted in rows(stage, scheduler)]
+        blocks = [([list(pictures)], labels(wanted)) for pictures, wanted in rows(stage, SCHEDULERS[options.model])]
     save_sheet(blocks, options.out / f"sliders_{options.model}.jpg")
 
 

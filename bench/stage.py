@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from sizes import size
 from speed import ROOT, import_pack  # noqa: F401
 
 FIRST_SEED = 900_000  # held-out seeds start here
 SOURCE = "a portrait"
 INSTRUMENTS = {"portrait": "semantic_latents_portrait.safetensors", "portrait-dit": "semantic_latents_portrait_dit.safetensors"}
-SIDE = 32  # of the latents
+SIDE = size(32, 8)  # of the latents
+PIXELS = 256  # side of the pictures that the judge and the pages are given
 TILE = 128  # pixels of a picture on a sheet
 
 
@@ -37,8 +39,10 @@ class Stage:
     """A demo model, the judge of its pictures, and the attribute values that are asked for.
 
     targets: by attribute, a label of `faces.CATEGORICAL` or a number in the range of `faces.CONTINUOUS`.
-    half: the network computes in bfloat16, as it would on a GPU; twice as fast on CPUs that know it.
+    half: the network computes in bfloat16, as it would on a GPU; twice as fast on CPUs that know it. side: of its latents.
     """
+
+    side = SIDE
 
     def __init__(self, targets: dict[str, str | float], instrument: str = "portrait", half: bool = True):
         import nodes
@@ -108,7 +112,7 @@ class Stage:
         return guider.sample(noise, torch.zeros_like(noise) if latent is None else latent, sampler, sigmas, disable_pbar=True, seed=0)
 
     def empty(self, count: int = 1) -> Tensor:
-        return torch.zeros(count, 4, SIDE, SIDE)
+        return torch.zeros(count, 4, self.side, self.side)
 
     def noise(self, count: int, first: int = FIRST_SEED) -> Tensor:
         """Noise (count, 4, h, w) of the seeds from first up."""
@@ -116,8 +120,9 @@ class Stage:
         return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(first + i)) for i in range(count)])
 
     def pictures(self, latents: Tensor) -> Tensor:
-        """Pictures (n, 3, 8 h, 8 w) in [-1, 1] of latents."""
-        return self.vae.decode(latents).movedim(-1, 1) * 2 - 1
+        """Pictures (n, 3, 256, 256) in [-1, 1] of latents."""
+        pictures = self.vae.decode(latents).movedim(-1, 1) * 2 - 1
+        return pictures if pictures.shape[-1] == PIXELS else torch.nn.functional.interpolate(pictures, (PIXELS, PIXELS))
 
     def read(self, latents: Tensor) -> dict[str, Tensor]:
         """What the judge reads off the pictures of latents, by attribute: the index of a label, or a number; and "identity"."""

@@ -119,14 +119,14 @@ def avi(paired: bool = True) -> Callable[..., Tensor]:
     return way
 
 
-def contrast(place: str, focus: float = 0.0) -> Callable[..., Tensor]:
-    """The contrast of the two prompts, live, from 0.3 of the run on."""
+def contrast(place: str, focus: float = 0.0, start: float = 0.3, hold: bool = False) -> Callable[..., Tensor]:
+    """The contrast of the two prompts, live, from a part of the run on; hold: the rest stays that of the unedited run."""
 
     def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
         from pack.core.hspace.injection import Window
         from pack.host.contrasts import Contrast, with_contrast
 
-        edit = Contrast(bench.encode(bench.prompt(name)), bench.encode(SOURCE), place, strength, Window(0.3, 1.0), None, focus)
+        edit = Contrast(bench.encode(bench.prompt(name)), bench.encode(SOURCE), place, strength, Window(start, 1.0), None, focus, hold)
         return bench.draw(first, model=with_contrast(bench.model, edit))
 
     return way
@@ -173,6 +173,7 @@ class Way:
 
 
 WAYS: dict[str, Way] = {
+    "prediction contrast, rest held": Way(contrast("prediction", 0.6, 0.1, hold=True), "strength", fewer((0.25, 0.5, 0.75, 1.0)), dial=1.0),
     "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0, 2.0)), dial=1.0),
     "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5))),
     "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, unet=True),

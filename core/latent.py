@@ -34,6 +34,11 @@ def append_dims(x: Tensor, ndim: int) -> Tensor:
     return x.reshape(*x.shape, *[1] * (ndim - x.ndim))
 
 
+def is_off(strength: float, mask: Tensor | None) -> bool:
+    """Whether an edit of a strength under a mask has nothing to do."""
+    return strength == 0 or (mask is not None and not mask.any())
+
+
 def nearly_equal(a: Tensor, b: Tensor) -> bool:
     """Whether two predictions differ by rounding only: by no more than a thousandth of b's norm.
 

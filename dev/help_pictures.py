@@ -59,8 +59,8 @@ class Pages(Studio):
     def calibrate_slider(self):
         """The plot, and one face at even strengths of the whole range, before and after."""
         prompts = dict(positive=self.encode(SOURCE), negative=self.encode(""))
-        scaled = dict(seed=900_003, cfg=CFG) | {"seeds": 2, "steps": size(8, 4)}
-        latent = {"samples": self.empty()}
+        scaled, side = dict(seed=900_003, cfg=CFG) | {"seeds": 2, "steps": size(8, 4)}, size(self.side, 8)
+        latent = {"samples": torch.zeros(1, 4, side, side)}
         unit, plot, info = self.node(
             "CalibrateSlider", model=self.model, slider=self.smile, vae=self.vae, latent=latent, **prompts, **scaled
         )

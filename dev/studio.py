@@ -112,7 +112,9 @@ def as_picture(image):
 
 
 class Studio(Stage):
-    """The demo model, the pack's nodes, and what several pictures are made of."""
+    """The demo model, the pack's nodes, and what several pictures are made of, at the size that its files were learned at."""
+
+    side = 32
 
     def __init__(self, folder):
         import folder_paths

@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ..core.latent import is_off
 from .attributes import Use, check_kind, with_uses
 from .options import USES
 from .samplers import inner_function, with_function
@@ -23,7 +24,7 @@ def with_use(model: ModelPatcher, use: Use, name: str = "attribute") -> ModelPat
     Raises ValueError, naming the attribute's input, for one of another kind of latents.
     """
     check_kind(use.attribute, model, name)
-    if use.strength == 0 or (use.mask is not None and not use.mask.any()):
+    if is_off(use.strength, use.mask):
         return model
     patched = model.clone()
     options = patched.model_options["transformer_options"]

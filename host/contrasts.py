@@ -17,7 +17,7 @@ from comfy.ldm.modules.attention import CrossAttention, SpatialTransformer
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from comfy.samplers import CFGGuider
+from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 
 from ..core.hspace.injection import Window, mask_for
@@ -25,10 +25,12 @@ from ..core.sampling.focus import focus_weights, size_of_change
 from .compiled import seen_by_patches
 from .denoisers import NoiseLevels
 from .model_calls import RunPrompts, naming_prompts
-from .options import CONTRAST_PLAN, CONTRASTS, NETWORK, sigma_of
+from .options import CONTRAST_PLAN, CONTRASTS, NETWORK, ONE_PASS, sigma_of
 from .other_patches import why_not_reached
 from .progress import tell_once
-from .types import CLIP, Conditioning, Sampler, WrapperExecutor
+from .samplers import chooses_steps
+from .types import Conditioning, Sampler, WrapperExecutor
+from .unedited import OTHER_STEPS, Callback, Foreseen, UneditedRun, held, run_twice
 from .windows import RunWindows
 
 Place = Literal["cross-attention", "prediction"]
@@ -46,6 +48,7 @@ class Contrast:
     """What the prompt `plus` does beyond `minus`, on a model: where, how strong, when, and in which part of the picture.
 
     mask: (b or 1, h, w) in 0..1, or None for all of it. focus: 0..1, above 0 only where the contrast is large (`focus_weights`).
+    hold: whether the rest stays what the run foresees without it, for a contrast of the prediction with a focus or a mask.
     """
 
     plus: Conditioning
@@ -55,6 +58,7 @@ class Contrast:
     window: Window
     mask: Tensor | None = None
     focus: float = 0.0
+    hold: bool = False
 
     def on(self, size: tuple[int, int], like: Tensor) -> Tensor | float:
         """Its mask (b or 1, 1, h, w) for cells of this height and width, as a tensor like another; 1 if it has none."""
@@ -79,6 +83,7 @@ def with_contrast(model: ModelPatcher, contrast: Contrast) -> ModelPatcher:
     if not before:
         patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, plan_run)
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, naming_prompts(CONTRAST_PLAN))
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, beside_unedited)
         patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, note_asked)
         patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, add_to_predictions)
     if contrast.place == "cross-attention" and not any(one.place == "cross-attention" for one in before):
@@ -87,31 +92,6 @@ def with_contrast(model: ModelPatcher, contrast: Contrast) -> ModelPatcher:
         patched.set_model_attn2_output_patch(add_to_attention)
     options[CONTRASTS] = (*before, contrast)
     return patched
-
-
-def encoded(clip: CLIP, wanted: str, without: str, name: str) -> tuple[Conditioning, Conditioning]:
-    """The prompts of a slider; ValueError that names the input of the wanted words if they condition the model as the others do."""
-    plus, minus = (clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in (wanted, without))
-    if same_conditioning(plus, minus):
-        raise ValueError(
-            f"{name}: {wanted!r} conditions this model exactly as without, {without!r}, does, so that the slider would change nothing. "
-            "Write what shall be different in words that the model's CLIP knows."
-        )
-    return plus, minus
-
-
-def same_conditioning(first: Conditioning, second: Conditioning) -> bool:
-    """Whether two prompts are the same to the model."""
-
-    def equal(one: Tensor | None, other: Tensor | None) -> bool:
-        if one is None or other is None:
-            return one is other
-        return one.shape == other.shape and torch.equal(one, other)
-
-    return len(first) == len(second) and all(
-        equal(one, other) and equal(extras.get("pooled_output"), others.get("pooled_output"))
-        for (one, extras), (other, others) in zip(first, second, strict=True)
-    )
 
 
 class ContrastPlan:
@@ -127,7 +107,11 @@ class ContrastPlan:
         self.windows, self.prompts = RunWindows(sigmas, levels), RunPrompts(latent)
         self.asked, self.acted = set[Contrast](), set[Contrast]()
         self.inputs: dict[torch.device, Tensor] = {}  # what the cross-attention at work on a device was given
-        self.sizes: dict[Contrast, Tensor] = {}  # how large a contrast was so far in each cell, summed over the run
+        self.part = 0  # which of the calls for one noise level is at work: there is one for each context window
+        self.sizes: dict[tuple[Contrast, int], Tensor] = {}  # how large a contrast was so far in each cell of a part, summed over the run
+        self.weights: dict[tuple[Contrast, int], Tensor] = {}  # of those that hold the rest: how far each cell is theirs
+        self.unedited: UneditedRun | None = None
+        self.one_pass = guider.model_options["transformer_options"].get(ONE_PASS, False)
         for contrast in contrasts:
             if not any(self.windows.weights(contrast.window)):
                 self.windows.check_missed(contrast.window)
@@ -136,6 +120,8 @@ class ContrastPlan:
 
     def active(self, place: Place, sigma: float) -> list[tuple[int, Contrast, float]]:
         """The contrasts of a place that act at a noise level: their numbers, themselves, and how strong they are there."""
+        if self.is_unedited:
+            return []
         found = [
             (i, contrast, contrast.strength * self.windows.weight(contrast.window, sigma))
             for i, contrast in enumerate(self.contrasts)
@@ -148,13 +134,48 @@ class ContrastPlan:
         conds = self.guider.conds
         return conds[name_of(number, "plus")], conds[name_of(number, "minus")]
 
-    def focused(self, contrast: Contrast, change: Tensor) -> Tensor:
-        """A contrast's change (b, c, ..., h, w) where it is large, over the run so far."""
-        if not contrast.focus:
-            return change
-        sizes, before = size_of_change(change), self.sizes.get(contrast)
-        self.sizes[contrast] = sizes if before is None or before.shape != sizes.shape else before.to(sizes) + sizes
-        return change * focus_weights(self.sizes[contrast], contrast.focus).to(change)
+    @property
+    def is_unedited(self) -> bool:
+        """Whether the run is the one without contrasts."""
+        return self.unedited is not None and not self.unedited.is_kept
+
+    def holds(self, contrast: Contrast) -> bool:
+        """Whether there is a rest that a contrast holds in this run."""
+        has_rest = contrast.place == "prediction" and (contrast.focus > 0 or contrast.mask is not None)
+        return contrast.hold and has_rest and not self.one_pass
+
+    def needs_unedited(self) -> bool:
+        """Whether a contrast that holds the rest acts in this run."""
+        return any(self.holds(contrast) and any(self.windows.weights(contrast.window)) for contrast in self.contrasts)
+
+    def changed(self, contrast: Contrast, amount: float, change: Tensor) -> Tensor:
+        """What a contrast of that amount does to what is foreseen, (b, c, ..., h, w): under its mask, and where it is large in the run
+        so far. Where it holds the rest the weights are left for `held`."""
+        weight, mask = torch.ones_like(change[:, :1]), contrast.on(size_of(change), change)
+        weight = weight * (mask[:, :, None] if isinstance(mask, Tensor) and change.ndim == 5 else mask)
+        if contrast.focus:
+            sizes, before = size_of_change(weight * change), self.sizes.get((contrast, self.part))
+            sizes = self.sizes[contrast, self.part] = sizes if before is None or before.shape != sizes.shape else before.to(sizes) + sizes
+            weight = weight * focus_weights(sizes, contrast.focus).to(change)
+        if not self.holds(contrast):
+            return amount * weight * change
+        self.weights[contrast, self.part] = weight
+        return amount * change
+
+    def rest_held(self, timestep: Tensor, outputs: Foreseen) -> Foreseen:
+        """What is foreseen, with the rest of the picture as the unedited run foresees it; outputs: of each prompt (b, c, ..., h, w)."""
+        if self.unedited is None:
+            return outputs
+        unedited = self.unedited.foreseen(timestep, outputs)
+        if any(not self.holds(contrast) for contrast in self.acted):
+            return outputs
+        weight: Tensor | float = 0.0
+        for (_, part), own in self.weights.items():
+            if part == self.part:
+                weight = own + weight * (1 - own)
+        if isinstance(weight, float):
+            return unedited
+        return [own if one is None or own is None else held(own, one, weight.to(own)) for own, one in zip(outputs, unedited, strict=True)]
 
     def check(self) -> None:
         """Raise ValueError if a contrast was to act and did not."""
@@ -189,6 +210,26 @@ def plan_run(
     return result
 
 
+def beside_unedited(
+    executor: WrapperExecutor,
+    guider: CFGGuider,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    callback: Callback | None,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """SAMPLER_SAMPLE wrapper: where a contrast holds the rest of the picture, the run is made without contrasts first."""
+    plan = extra_args["model_options"]["transformer_options"].get(CONTRAST_PLAN)
+    if plan is None or not plan.needs_unedited():
+        return executor(guider, sigmas, extra_args, callback, *args, **kwargs)
+    sampler = executor.class_obj
+    if isinstance(sampler, KSAMPLER) and chooses_steps(sampler.sampler_function):
+        raise ValueError(OTHER_STEPS)
+    plan.unedited = UneditedRun()
+    return run_twice(lambda told: executor(guider, sigmas, dict(extra_args), told, *args, **kwargs), plan.unedited, callback)
+
+
 def beside(conds: dict[str, Entries], prompt: Conditioning) -> Entries:
     """A prompt under all that the run's own prompt comes with: ControlNets, references, guidance; for the whole picture, in all steps."""
     own = next(iter(conds.get("positive") or next(iter(conds.values()))), {})
@@ -203,7 +244,7 @@ def note_asked(
     plan = model_options.get("transformer_options", {}).get(CONTRAST_PLAN)
     if plan is None:
         raise ValueError(NO_GUIDER)
-    sigma = float(timestep.flatten()[0])
+    sigma, plan.part = float(timestep.flatten()[0]), -1
     for place in ("cross-attention", "prediction"):
         plan.asked |= {contrast for _, contrast, _ in plan.active(place, sigma)}
     return executor(x, timestep, model_options, seed)
@@ -220,23 +261,25 @@ def add_to_predictions(
     plan = model_options.get("transformer_options", {}).get(CONTRAST_PLAN)
     if plan is None:
         raise ValueError(NO_GUIDER)
+    plan.part += 1
+    if plan.is_unedited:
+        outputs = executor(model, conds, x, timestep, model_options)
+        plan.unedited.keep(timestep, outputs)
+        return outputs
     sigma = float(timestep.flatten()[0])
     active = plan.active("prediction", sigma)
     if not active:
-        return executor(model, conds, x, timestep, model_options)
+        return plan.rest_held(timestep, executor(model, conds, x, timestep, model_options))
     sides = [side for number, _, _ in active for side in plan.sides(number)]
     outputs = list(executor(model, [*conds, *sides], x, timestep, model_options))
     own, further = outputs[: len(conds)], outputs[len(conds) :]
     moved = [i for i, cond in enumerate(conds) if cond is not None and plan.prompts.half_of(cond) != "unconditional"]
     for (_, contrast, amount), plus, minus in zip(active, further[::2], further[1::2], strict=True):
-        mask = contrast.on(size_of(x), x)
-        if isinstance(mask, Tensor) and x.ndim == 5:
-            mask = mask[:, :, None]
-        change = amount * mask * plan.focused(contrast, plus - minus)
+        change = plan.changed(contrast, amount, plus - minus)
         for i in moved:
             own[i] = own[i] + change
         plan.acted.add(contrast)
-    return own
+    return plan.rest_held(timestep, own)
 
 
 def size_of(x: Tensor) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from .denoisers import NoiseLevels, picture_share
 from .runs import check_set, guided, run
 from .samplers import EXACT_NAME
 from .types import Conditioning, KSamplerX0Inpaint, Latent, LatentFormat
+from .unedited import in_one_pass
 
 SAME = 0.02  # how far a value of two encodings of one picture may be apart, as a share of the picture's largest
 
@@ -182,7 +183,7 @@ def inverted(model: ModelPatcher, source: Conditioning, pictures: Sequence[Laten
     levels, latent_format, noise = model.get_model_object("model_sampling"), model.get_model_object("latent_format"), []
     for one in samples.split(1):
         inversion = Inversion(3, 1e-3)
-        run(guided(model, {"positive": source}), torch.zeros_like(one), inversion, sigmas, latent=one)
+        run(guided(in_one_pass(model), {"positive": source}), torch.zeros_like(one), inversion, sigmas, latent=one)
         start = InvertedNoise(inversion.path.trajectory[0].cpu(), float(sigmas[0]), levels, latent_format)
         noise.append(start.generate_noise({"samples": torch.zeros_like(one)}))
     return torch.cat(noise)

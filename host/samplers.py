@@ -149,6 +149,11 @@ def name_of(function: object) -> str:
     return getattr(function, "__name__", "")
 
 
+def chooses_steps(function: SamplerFunction) -> bool:
+    """Whether a sampler function chooses its steps by the pictures, those of a batch by the error of all its latents together."""
+    return name_of(function) == "dpm_adaptive_function"
+
+
 def check_exposes_x_t(function: SamplerFunction, advice: str = "Choose") -> None:
     """Raise ValueError for a sampler function that does not expose x_t at its steps."""
     if not traits_of(function).exposes_x_t:

@@ -13,7 +13,8 @@ from ..core.avi.attribute import Mixture
 from ..core.dial import Dial
 from ..core.hspace.injection import Window
 from ..core.hspace.trained import AnyDirection
-from .attributes import Use, check_kind
+from ..core.latent import is_off
+from .attributes import Use
 from .carried import with_use
 from .contrasts import Contrast, Place, with_contrast
 from .edits import HEdit, with_edit
@@ -28,26 +29,20 @@ class Slider(Protocol):
     def name(self) -> str:
         """A few words for a label."""
 
-    def check(self, model: ModelPatcher, name: str = "slider") -> None:
-        """Raise ValueError for a model that it does not fit; name: its input."""
-
-    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None, name: str = "slider") -> ModelPatcher:
         """A clone of the model that carries it; the model itself where it has nothing to do: at strength 0, or under an empty mask.
 
-        mask: (b or 1, h, w) in 0..1. Raises ValueError, naming the input, for a model that it does not fit.
+        mask: (b or 1, h, w) in 0..1. name: of the input that brought it. Raises ValueError, naming the input, for a model that it does
+        not fit.
         """
-
-
-def is_off(strength: float, mask: Tensor | None) -> bool:
-    """Whether a slider has nothing to do."""
-    return strength == 0 or (mask is not None and not mask.any())
 
 
 @dataclass(frozen=True, eq=False)
 class WordSlider:
     """A slider from prompts: what `plus` does beyond `minus`. Strengths below 0 draw `opposite`, if there is one, as 1 draws `plus`.
 
-    family: of the model whose CLIP read the words. words: as they were written, by the inputs of Make Slider. focus: as of `Contrast`.
+    family: of the model whose CLIP read the words. words: as they were written, by the inputs of Make Slider. focus, hold_rest: as the
+    focus and the hold of `Contrast`.
     """
 
     name: str
@@ -59,22 +54,20 @@ class WordSlider:
     family: str
     words: dict[str, str] = field(default_factory=dict)
     focus: float = 0.0
+    hold_rest: bool = False
 
-    def check(self, model: ModelPatcher, name: str = "slider") -> None:
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None, name: str = "slider") -> ModelPatcher:
         if family_name(model) != self.family:
             raise ValueError(
                 f"{name}: {self.name!r} was made on a model of the family {self.family}, and this one is of {family_name(model)}, which "
                 "does not read its prompts. Connect a model of that family, or make the slider again on this one (Make Slider)."
             )
-
-    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
-        self.check(model)
         if is_off(strength, mask):
             return model
         wanted = self.plus
         if strength < 0 and self.opposite is not None:
             wanted, strength = self.opposite, -strength
-        return with_contrast(model, Contrast(wanted, self.minus, self.place, strength, self.window, mask, self.focus))
+        return with_contrast(model, Contrast(wanted, self.minus, self.place, strength, self.window, mask, self.focus, self.hold_rest))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +81,8 @@ class CalibratedSlider:
     def name(self) -> str:
         return self.slider.name
 
-    def check(self, model: ModelPatcher, name: str = "slider") -> None:
-        self.slider.check(model, name)
-
-    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
-        return self.slider.on(model, self.dial.strength(strength), mask)
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None, name: str = "slider") -> ModelPatcher:
+        return self.slider.on(model, self.dial.strength(strength), mask, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +92,8 @@ class DirectionSlider:
     name: str
     direction: AnyDirection
 
-    def check(self, model: ModelPatcher, name: str = "slider") -> None:
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None, name: str = "slider") -> ModelPatcher:
         check_fits(model, self.direction.family, name)
-
-    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
-        self.check(model)
         edit = HEdit(self.direction, strength, Window(0.0, 0.8), "both", asymmetric=False, keep_norm=False, mask=mask)
         return model if is_off(strength, mask) else with_edit(model, edit)
 
@@ -118,11 +105,8 @@ class AttributeSlider:
     name: str
     attribute: Mixture
 
-    def check(self, model: ModelPatcher, name: str = "slider") -> None:
-        check_kind(self.attribute, model, name)
-
-    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
-        return with_use(model, Use(self.attribute, strength, 0.0, None, mask), "slider")
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None, name: str = "slider") -> ModelPatcher:
+        return with_use(model, Use(self.attribute, strength, 0.0, None, mask), name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,24 +116,19 @@ class LoraSlider:
     name: str
     weights: dict[str, Tensor]
 
-    def check(self, model: ModelPatcher, name: str = "slider") -> None:
-        if patches_of(self._patched(model, 1.0)) == patches_of(model):
-            raise ValueError(
-                f"{name}: none of the {len(self.weights)} tensors of {self.name!r} fits a weight of this model ({family_name(model)}); "
-                "it is of another family, or no LoRA. Choose one that was trained for this model."
-            )
-
-    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None) -> ModelPatcher:
+    def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None, name: str = "slider") -> ModelPatcher:
         if mask is not None:
             raise ValueError(
                 "mask: a LoRA changes the model's weights, which act in the whole picture. Disconnect the mask, or make a slider "
                 "from words (Make Slider)."
             )
-        self.check(model)
-        return model if strength == 0 else self._patched(model, strength)
-
-    def _patched(self, model: ModelPatcher, strength: float) -> ModelPatcher:
-        return comfy.sd.load_lora_for_models(model, None, self.weights, strength, 0.0)[0]
+        patched: ModelPatcher = comfy.sd.load_lora_for_models(model, None, self.weights, strength, 0.0)[0]
+        if patches_of(patched) == patches_of(model):
+            raise ValueError(
+                f"{name}: none of the {len(self.weights)} tensors of {self.name!r} fits a weight of this model ({family_name(model)}); "
+                "it is of another family, or no LoRA. Choose one that was trained for this model."
+            )
+        return model if strength == 0 else patched
 
 
 def patches_of(model: ModelPatcher) -> int:

@@ -14,14 +14,13 @@ from torch import Tensor
 from .exploring import fitting
 from .progress import Bar
 from .runs import fitted, guided, run_as_wired
-from .samplers import draws_noise, inner_function, name_of
+from .samplers import chooses_steps, draws_noise, inner_function
 from .seeds import noise_of
 from .sliders import Slider
-from .types import CLIP, Conditioning, Latent
+from .types import VAE, Conditioning, Latent
 
 SAMPLERS: list[str] = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS: list[str] = comfy.samplers.KSampler.SCHEDULERS
-COMMON_STEPS = {"dpm_adaptive_function"}  # chooses the steps of a batch by the error of all its latents together
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ class Settings:
         """Whether seeds drawn in one batch are, up to rounding, what each is by itself: one latent a seed, and no random numbers but its
         noise."""
         function = inner_function(self.sampler())
-        alone = draws_noise(function) or name_of(function) in COMMON_STEPS or "noise_mask" in self.latent
+        alone = draws_noise(function) or chooses_steps(function) or "noise_mask" in self.latent
         return len(self.latent["samples"]) == 1 and not alone
 
 
@@ -117,6 +116,15 @@ class Strip:
         found = {place: latent for run in self.runs for place, latent in self._draw(run)}
         return [found[place] for place in range(self.cells)]
 
+    def pictures(self, vae: VAE) -> Tensor:
+        """The pictures (n, h, w, c) of all cells, row by row; of a video its first frame."""
+        found = []
+        for latent in self.drawn():
+            whole = vae.decode(latent)
+            found.append(whole[:, 0] if whole.ndim == 5 else whole)
+            self.bar.tick()
+        return torch.stack(found).unflatten(0, (-1, self.columns)).transpose(1, 2).flatten(0, 2)  # (r k) b h w c -> (r b k) h w c
+
     def _draw(self, run: Run) -> Iterator[tuple[int, Tensor]]:
         """The cells that a run draws, with their places."""
         cells = [(run.row + i) * self.columns + run.column for i in range(len(run.seeds))]
@@ -133,8 +141,3 @@ class Strip:
         latent = {**settings.latent, "samples": torch.cat([settings.latent["samples"]] * len(run.seeds))}
         drawn = run_as_wired(SeededNoise(run.seeds), guider, settings.sampler(), self.sigmas, latent, on_step)
         yield from zip(cells, drawn["samples"].split(self.batch), strict=True)
-
-
-def prompt(clip: CLIP, words: str) -> Conditioning:
-    """The CONDITIONING that CLIP Text Encode makes of words."""
-    return clip.encode_from_tokens_scheduled(clip.tokenize(words))

@@ -29,6 +29,7 @@ from .other_patches import step_skipped
 from .runs import guided, run
 from .samplers import SamplerFunction
 from .types import CFGGuider, Conditioning, ControlBase, KSamplerX0Inpaint, WrapperExecutor
+from .unedited import in_one_pass
 from .unet import DECODER, Skipped, UNetCall, replaying, twin_of
 from .watching import NOT_IN_FORCE, same_size
 
@@ -39,7 +40,7 @@ class ModelInTraining:
     """A model that carries a network, and what one call of it needs: the shift of h, and gradients through the decoder only."""
 
     def __init__(self, model: ModelPatcher) -> None:
-        self.model = seen_by_patches(model)
+        self.model = in_one_pass(seen_by_patches(model))
         self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"{EDITING}_training", self.run_unet)
         self.model.set_model_middle_block_after_patch(self.shift_h)
         self.network: Callable[[Tensor, float], Tensor] | None = None

@@ -18,6 +18,7 @@ from .progress import Bar
 from .runs import euler, run, schedule
 from .seeds import noise_of, seeds_from
 from .types import Conditioning
+from .unedited import in_one_pass
 
 SOURCE, NEGATIVE, TARGET = 0, 1, 2  # places in a model call's cond_or_uncond; the host's own for the first two
 NOT_IN_FORCE = (
@@ -99,7 +100,7 @@ class WatchedGuider(comfy.samplers.CFGGuider):
         places = (SOURCE, *([TARGET] if "target" in prompts else []), *([NEGATIVE] if cfg != 1.0 else [])) if looked_at else ()
         self.watch = Watch({place: names[place] for place in places})
         self.on_step = on_step
-        watched = seen_by_patches(model)
+        watched = in_one_pass(seen_by_patches(model))
         watched.set_model_middle_block_after_patch(self.watch)
         super().__init__(watched)
         self.inner_set_conds(prompts)

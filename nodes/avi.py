@@ -17,6 +17,7 @@ from ..host.runs import PreviewedRuns, empty_latent, guided
 from ..host.samplers import exposing_function, with_function
 from ..host.seeds import seeds_from
 from ..host.types import KSAMPLER, VAE, Conditioning, Latent, ModelPatcher
+from ..host.unedited import in_one_pass
 from .base import ATTRIBUTE, CATEGORY, checked, seed_input
 
 
@@ -157,7 +158,7 @@ class TrainAttribute(io.ComfyNode):
         weights = LossWeights(target_weight, source_weight, target_values_weight, source_values_weight)
         recipe = Recipe(percent, ahead, branch, source_rank, target_rank, weights, residual)
         inner, whole, numbers = exposing_function(sampler), len(sigmas) - 1, seeds_from(seed, seeds)
-        guider = guided(model, {"positive": source, "negative": negative}, cfg)
+        guider = guided(in_one_pass(model), {"positive": source, "negative": negative}, cfg)
         plan = Steps.of(recipe, model.get_model_object("model_sampling"), sigmas)
         bar = Bar(seeds * (plan.edited + plan.taken) + (steps if solver == "MLP" else 0) + 3 * whole, model)
         runs = PreviewedRuns(guider, sampler, sigmas, empty_latent(model, latent), bar)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.svd.decomposition import LatentSVD
 from ..host.seeds import COUNT
+from ..host.strips import SAMPLERS, SCHEDULERS
 from ..host.types import Latent
 
 SVD = io.Custom("SEMANTIC_LATENTS_SVD")
@@ -115,6 +116,21 @@ def same(one: object, other: object) -> bool:
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     return one is other or (isinstance(one, (int, float, str)) and one == other)
+
+
+def strength_input(tooltip: str) -> io.Float.Input:
+    """The input for the strength of a slider."""
+    bounds: dict[str, float] = {"default": 1.0, "min": -3.0, "max": 3.0, "step": 0.05}
+    return io.Float.Input("strength", **bounds, display_mode=io.NumberDisplay.slider, tooltip=tooltip)
+
+
+def sampler_inputs() -> list[io.Combo.Input]:
+    """The inputs for the sampler and the scheduler of a node that draws as KSampler does."""
+    how: dict[str, bool] = {"optional": True, "advanced": True}
+    return [
+        io.Combo.Input("sampler_name", options=SAMPLERS, default="euler", **how, tooltip="The sampler, as in KSampler."),
+        io.Combo.Input("scheduler", options=SCHEDULERS, default="normal", **how, tooltip="Where its steps lie, as in KSampler."),
+    ]
 
 
 def seed_input(tooltip: str) -> io.Int.Input:

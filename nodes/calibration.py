@@ -12,10 +12,9 @@ from ..core.pictures.figures import dial_figure
 from ..host.calibration import TRIED, Way
 from ..host.seeds import seeds_from
 from ..host.sliders import CalibratedSlider, Slider
-from ..host.strips import SAMPLERS, SCHEDULERS, Rows, Settings, Strip, planned
+from ..host.strips import Rows, Settings, Strip, planned
 from ..host.types import VAE, Conditioning, Latent, ModelPatcher
-from .base import CATEGORY, SLIDER, checked, seed_input
-from .strip import decoded
+from .base import CATEGORY, SLIDER, checked, sampler_inputs, seed_input, strength_input
 
 
 class ApplySlider(io.ComfyNode):
@@ -31,14 +30,8 @@ class ApplySlider(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to put the slider on, with LoRAs or other sliders."),
                 SLIDER.Input("slider", tooltip="From Calibrate Slider, Make Slider or Load Slider."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-3.0,
-                    max=3.0,
-                    step=0.05,
-                    display_mode=io.NumberDisplay.slider,
-                    tooltip="The slider. 0 changes nothing at all, below 0 is the opposite. Of a calibrated one -1 and 1 are the ends.",
+                strength_input(
+                    "The slider. 0 changes nothing at all, below 0 is the opposite. Of a calibrated one -1 and 1 are the ends.",
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Acts only where the mask is white. One for all pictures, or one for each."),
             ],
@@ -77,17 +70,7 @@ class CalibrateSlider(io.ComfyNode):
                 io.Int.Input("seeds", default=3, min=2, max=32, tooltip="Pictures at each of 15 strengths. More make the unit surer."),
                 io.Int.Input("steps", default=12, min=1, max=10000, tooltip="Steps of each run; fewer than you will draw with are enough."),
                 io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance, as you will draw with."),
-                io.Combo.Input(
-                    "sampler_name", options=SAMPLERS, default="euler", optional=True, advanced=True, tooltip="The sampler, as in KSampler."
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=SCHEDULERS,
-                    default="normal",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Where its steps lie, as in KSampler.",
-                ),
+                *sampler_inputs(),
             ],
             outputs=[
                 SLIDER.Output("slider", tooltip="The slider with its unit, for Apply Slider, Slider Strip and Save Slider."),
@@ -118,7 +101,7 @@ class CalibrateSlider(io.ComfyNode):
         strengths = [-x for x in reversed(TRIED)] + [0.0, *TRIED]
         settings = Settings(negative, first_of(latent), steps, cfg, sampler_name, scheduler, 1.0)
         strip = Strip(planned(plain, strengths, [Rows(model, positive, seeds_from(seed, seeds))], settings, 0), settings, len(strengths))
-        pictures = as_rgb(decoded(strip, vae), "vae").movedim(-1, 1).float() * 2 - 1
+        pictures = as_rgb(strip.pictures(vae), "vae").movedim(-1, 1).float() * 2 - 1
         way = Way.of(strengths, pictures.unflatten(0, (seeds, len(strengths))))
         dial = way.dial()
         picture = strip.bar.end(dial_figure(strengths, [way.share(strength) for strength in strengths], dial.marks))

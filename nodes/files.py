@@ -19,7 +19,7 @@ from ..host.folders import file_names, fingerprint, listed_name, path_of, save_w
 from ..host.slider_files import folder_of, slider_names, slider_of, tensors_of
 from ..host.sliders import Slider
 from ..host.types import ModelPatcher
-from .base import ATTRIBUTE, CATEGORY, DIRECTION, SLIDER, checked
+from .base import ATTRIBUTE, CATEGORY, DIRECTION, SLIDER, checked, strength_input
 
 T = TypeVar("T")
 
@@ -209,14 +209,8 @@ class LoadSlider(io.ComfyNode):
                     options=slider_names(),
                     tooltip="A file in models/semantic_latents or output/semantic_latents, or a LoRA of models/loras.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-3.0,
-                    max=3.0,
-                    step=0.05,
-                    display_mode=io.NumberDisplay.slider,
-                    tooltip="The slider. 0 changes nothing at all, more is stronger, below 0 is the opposite. Of a calibrated one -1 and 1 "
+                strength_input(
+                    "The slider. 0 changes nothing at all, more is stronger, below 0 is the opposite. Of a calibrated one -1 and 1 "
                     "are the ends.",
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Acts only where the mask is white; LoRAs take none."),
@@ -235,8 +229,7 @@ class LoadSlider(io.ComfyNode):
     @checked
     def execute(cls, model: ModelPatcher, file: str, strength: float, mask: Tensor | None = None) -> io.NodeOutput:
         slider = slider_of(file)
-        slider.check(model, "file")
-        return io.NodeOutput(slider.on(model, strength, mask), slider)
+        return io.NodeOutput(slider.on(model, strength, mask, "file"), slider)
 
 
 NODES = [SaveSlider, LoadSlider, SaveDirection, LoadDirection, SaveAttribute, LoadAttribute]

@@ -14,6 +14,7 @@ from ..host.inversion import AlongPath, Inversion, InvertedNoise, check_schedule
 from ..host.runs import fitted, guided, run
 from ..host.samplers import DDIM, EditedSampler, check_target, inner_function, sampler_of, with_function
 from ..host.types import KSAMPLER, Conditioning, Latent, ModelPatcher
+from ..host.unedited import in_one_pass
 from .base import CATEGORY, checked
 
 
@@ -199,7 +200,7 @@ class Invert(io.ComfyNode):
         latent = fitted(model, latent)
         inverse = Inversion(refinements, tolerance)
         samples = latent["samples"]
-        back = run(guided(model, {"positive": positive}), torch.zeros_like(samples), inverse, sigmas, latent=samples)
+        back = run(guided(in_one_pass(model), {"positive": positive}), torch.zeros_like(samples), inverse, sigmas, latent=samples)
         levels, latent_format = model.get_model_object("model_sampling"), model.get_model_object("latent_format")
         start, clean = inverse.path.trajectory[0].cpu(), inverse.path.trajectory[-1].cpu()
         noise = InvertedNoise(start, float(sigmas[0]), levels, latent_format, latent)

@@ -8,11 +8,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.hspace.injection import Window
-from ..host.contrasts import encoded
 from ..host.families import family_name
 from ..host.sliders import WordSlider
 from ..host.types import CLIP, ModelPatcher
-from .base import CATEGORY, SLIDER, checked
+from ..host.words import prompt, prompt_beside
+from .base import CATEGORY, SLIDER, checked, strength_input
 
 Choice = Literal["auto", "cross-attention", "prediction"]
 
@@ -41,14 +41,8 @@ class MakeSlider(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to put the slider on: UNet or transformer, with LoRAs or another slider."),
                 io.Clip.Input("clip", tooltip="Its CLIP, which reads the words."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-3.0,
-                    max=3.0,
-                    step=0.05,
-                    display_mode=io.NumberDisplay.slider,
-                    tooltip="The slider. 0 changes nothing at all, 1 is about what the words would draw, below 0 is the opposite.",
+                strength_input(
+                    "The slider. 0 changes nothing at all, 1 is about what the words would draw, below 0 is the opposite.",
                 ),
                 io.String.Input("without", default="a portrait", tooltip="What is there anyway, in a few words: a face, a street, a cat."),
                 io.String.Input(
@@ -73,7 +67,7 @@ class MakeSlider(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "start_percent",
-                    default=0.3,
+                    default=0.1,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -93,7 +87,7 @@ class MakeSlider(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "focus",
-                    default=0.7,
+                    default=0.6,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -101,6 +95,14 @@ class MakeSlider(io.ComfyNode):
                     advanced=True,
                     tooltip="In the prediction: acts only where the words change most, from this share of the largest change up; 0 acts "
                     "everywhere, as for a season or a light. The cross-attention has no focus.",
+                ),
+                io.Boolean.Input(
+                    "hold_rest",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="In the prediction, with a focus or a mask: the rest of the picture stays exactly that of the run without the "
+                    "slider, which is made first and costs as much again. Off, the rest may follow a little.",
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Acts only where the mask is white. One for all pictures, or one for each."),
             ],
@@ -121,17 +123,19 @@ class MakeSlider(io.ComfyNode):
         wanted: str,
         opposite: str = "",
         place: Choice = "auto",
-        start_percent: float = 0.3,
+        start_percent: float = 0.1,
         end_percent: float = 1.0,
-        focus: float = 0.7,
+        focus: float = 0.6,
+        hold_rest: bool = True,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         window = Window(start_percent, end_percent)
-        plus, minus = encoded(clip, wanted, without, "wanted")
-        lesser = encoded(clip, opposite, without, "opposite")[0] if opposite.strip() else None
+        minus = prompt(clip, without)
+        plus = prompt_beside(minus, clip, without, wanted, "wanted")
+        lesser = prompt_beside(minus, clip, without, opposite, "opposite") if opposite.strip() else None
         words = {"without": without, "wanted": wanted, "opposite": opposite if lesser else ""}
         slider = WordSlider(
-            wanted, plus, minus, lesser, "prediction" if place == "auto" else place, window, family_name(model), words, focus
+            wanted, plus, minus, lesser, "prediction" if place == "auto" else place, window, family_name(model), words, focus, hold_rest
         )
         return io.NodeOutput(slider.on(model, strength, mask), slider)
 

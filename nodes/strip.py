@@ -13,9 +13,10 @@ from ..core.pictures.channels import as_rgb
 from ..core.pictures.sheet import labelled_grid
 from ..host.seeds import seeds_from
 from ..host.sliders import Slider
-from ..host.strips import SAMPLERS, SCHEDULERS, Rows, Settings, Strip, planned, prompt
+from ..host.strips import Rows, Settings, Strip, planned
 from ..host.types import CLIP, VAE, ClipVisionModel, Conditioning, Latent, ModelPatcher
-from .base import CATEGORY, SLIDER, checked, seed_input
+from ..host.words import prompt
+from .base import CATEGORY, SLIDER, checked, sampler_inputs, seed_input
 from .pictures import embedded
 from .trajectories import numbers_in
 
@@ -50,17 +51,7 @@ class SliderStrip(io.ComfyNode):
                 seed_input("The seed of every picture, as in KSampler; with several seeds the first of them."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Steps of each run, as in KSampler."),
                 io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance of each run, as in KSampler."),
-                io.Combo.Input(
-                    "sampler_name", options=SAMPLERS, default="euler", optional=True, advanced=True, tooltip="The sampler, as in KSampler."
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=SCHEDULERS,
-                    default="normal",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Where its steps lie, as in KSampler.",
-                ),
+                *sampler_inputs(),
                 io.Float.Input(
                     "denoise",
                     default=1.0,
@@ -149,7 +140,7 @@ class SliderStrip(io.ComfyNode):
         if clip_vision is not None or clip is not None:
             embedded(clip_vision, clip, [scorer_text], [])  # what is wrong with a scorer is said before anything is drawn
         strip = Strip(planned(slider, across, rows, settings, batch_size), settings, len(across))
-        images = decoded(strip, vae)
+        images = strip.pictures(vae)
         heads, sides = [told(strength) for strength in across], each_picture(sides, strip.batch)
         scores = [] if clip_vision is None else scores_of(images, clip_vision, clip, scorer_text)
         title = slider.name if slider_2 is None else f"across: {slider.name}; down: {slider_2.name}"
@@ -194,8 +185,8 @@ def rows_of(
         raise ValueError(f"{names}: each asks for rows of its own; keep one, disconnect slider_2, set seeds to 1 or empty prompts.")
     if second is not None:
         slider, strengths = second
-        slider.check(model, "slider_2")
-        return [Rows(slider.on(model, strength), positive, seeds) for strength in strengths], [told(strength) for strength in strengths]
+        models = [slider.on(model, strength, name="slider_2") for strength in strengths]
+        return [Rows(one, positive, seeds) for one in models], [told(strength) for strength in strengths]
     if prompts and clip is None:
         raise ValueError("prompts_clip: prompts are read by the model's CLIP; connect it, or leave prompts empty.")
     if prompts and clip is not None:
@@ -206,16 +197,6 @@ def rows_of(
 def each_picture(sides: list[str], batch: int) -> list[str]:
     """The labels of rows, repeated for each picture of a batch of latents."""
     return sides if batch == 1 else [f"{side}, picture {i + 1}" for side in sides for i in range(batch)]
-
-
-def decoded(strip: Strip, vae: VAE) -> Tensor:
-    """The pictures (n, h, w, c) of a strip, row by row."""
-    pictures = []
-    for latent in strip.drawn():
-        whole = vae.decode(latent)
-        pictures.append(whole[:, 0] if whole.ndim == 5 else whole)  # of a video its first frame
-        strip.bar.tick()
-    return torch.stack(pictures).unflatten(0, (-1, strip.columns)).transpose(1, 2).flatten(0, 2)  # (r k) b h w c -> (r b k) h w c
 
 
 def scores_of(images: Tensor, clip_vision: ClipVisionModel | None, clip: CLIP | None, text: str) -> list[str]:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..latent import append_dims
+
 
 def size_of_change(change: Tensor) -> Tensor:
     """How large a change (b, c, ..., h, w) is in each cell: (b, 1, ..., h, w), mean over channels, smoothed over 3 x 3 cells."""
@@ -23,6 +25,6 @@ def focus_weights(sizes: Tensor, focus: float) -> Tensor:
     """
     if focus == 0:
         return torch.ones_like(sizes)
-    largest = sizes.flatten(1).amax(1).reshape(-1, *[1] * (sizes.ndim - 1))
+    largest = append_dims(sizes.flatten(1).amax(1), sizes.ndim)
     share = torch.where(largest > 0, sizes / largest.clamp(min=torch.finfo(sizes.dtype).tiny), 1.0)
     return ((2 * share - focus) / focus).clamp(0, 1)
