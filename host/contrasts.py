@@ -25,7 +25,7 @@ from ..core.sampling.focus import focus_weights, size_of_change
 from .compiled import seen_by_patches
 from .denoisers import NoiseLevels
 from .model_calls import RunPrompts, naming_prompts
-from .options import CONTRAST_PLAN, CONTRASTS, NETWORK, ONE_PASS, sigma_of
+from .options import CONTRAST_PLAN, CONTRASTS, NETWORK, ONE_PASS, UNEDITED, sigma_of
 from .other_patches import why_not_reached
 from .progress import tell_once
 from .samplers import chooses_steps
@@ -220,13 +220,14 @@ def beside_unedited(
     **kwargs: Any,
 ) -> Tensor:
     """SAMPLER_SAMPLE wrapper: where a contrast holds the rest of the picture, the run is made without contrasts first."""
-    plan = extra_args["model_options"]["transformer_options"].get(CONTRAST_PLAN)
+    options = extra_args["model_options"]["transformer_options"]
+    plan = options.get(CONTRAST_PLAN)
     if plan is None or not plan.needs_unedited():
         return executor(guider, sigmas, extra_args, callback, *args, **kwargs)
     sampler = executor.class_obj
     if isinstance(sampler, KSAMPLER) and chooses_steps(sampler.sampler_function):
         raise ValueError(OTHER_STEPS)
-    plan.unedited = UneditedRun()
+    plan.unedited = options.get(UNEDITED) or UneditedRun()
     return run_twice(lambda told: executor(guider, sigmas, dict(extra_args), told, *args, **kwargs), plan.unedited, callback)
 
 

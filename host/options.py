@@ -20,4 +20,5 @@ PROBING = "semantic_latents_probing"  # in the transformer options of calls that
 SHIFTED = f"{EDITING}_shifted"  # in the transformer options of calls whose h the network shifts
 CONTRASTS, CONTRAST_PLAN, NETWORK = (f"{EDITING}_{name}" for name in ("contrasts", "contrast_plan", "network"))
 USES = f"{EDITING}_attributes"
+UNEDITED = f"{EDITING}_unedited"  # in those of a model whose run without edits is shared with others
 ONE_PASS = f"{EDITING}_one_pass"  # in those of a model whose runs are looked into, and so are made once

@@ -79,6 +79,16 @@ def preview_of_run(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Te
     return latent_preview.prepare_callback(model, steps)
 
 
+def shows_alone(callback: object) -> bool:
+    """Whether a run's callback is that of the host's own sampler nodes, which shows the run and hands nothing on."""
+    return getattr(callback, "__module__", "") == latent_preview.prepare_callback.__module__
+
+
+def check_cancelled() -> None:
+    """Raise the host's exception if the user has cancelled."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 def interruptible(tick: Callable[[Tensor], None] = lambda denoised: None) -> Callback:
     """A sampler's callback in runs that the user does not see: Cancel works at every step; tick gets the foreseen latents."""
 

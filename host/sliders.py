@@ -85,6 +85,11 @@ class CalibratedSlider:
         return self.slider.on(model, self.dial.strength(strength), mask, name)
 
 
+def adds_contrasts_alone(slider: Slider) -> bool:
+    """Whether models that carry it at several strengths differ in their contrasts alone."""
+    return isinstance(slider.slider if isinstance(slider, CalibratedSlider) else slider, WordSlider)
+
+
 @dataclass(frozen=True, eq=False)
 class DirectionSlider:
     """A direction in h-space, as Apply Direction applies it with its settings as they stand."""

@@ -16,8 +16,9 @@ from .progress import Bar
 from .runs import fitted, guided, run_as_wired
 from .samplers import chooses_steps, draws_noise, inner_function
 from .seeds import noise_of
-from .sliders import Slider
+from .sliders import Slider, adds_contrasts_alone
 from .types import VAE, Conditioning, Latent
+from .unedited import UneditedRun, sharing
 
 SAMPLERS: list[str] = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS: list[str] = comfy.samplers.KSampler.SCHEDULERS
@@ -94,9 +95,12 @@ def planned(slider: Slider, strengths: Sequence[float], rows: Sequence[Rows], se
         count, size = len(group.seeds), 1
         if settings.joins_seeds() and batch_size != 1:
             size = batch_size or fitting(group.model, fitted(group.model, settings.latent)["samples"], count)
-        for column, strength in enumerate(strengths):
-            model = slider.on(group.model, strength)
-            runs += [Run(model, group.positive, group.seeds[i : i + size], first + i, column) for i in range(0, count, size)]
+        for i in range(0, count, size):
+            model = sharing(group.model, UneditedRun()) if adds_contrasts_alone(slider) else group.model
+            runs += [
+                Run(slider.on(model, strength), group.positive, group.seeds[i : i + size], first + i, column)
+                for column, strength in enumerate(strengths)
+            ]
         first += count
     return runs
 
@@ -113,7 +117,9 @@ class Strip:
 
     def drawn(self) -> list[Tensor]:
         """The latents (b, c, ..., h, w) of every cell, row by row."""
-        found = {place: latent for run in self.runs for place, latent in self._draw(run)}
+        found: dict[int, Tensor] = {}
+        while self.runs:  # a run is forgotten when it is drawn, with what its model keeps
+            found.update(self._draw(self.runs.pop(0)))
         return [found[place] for place in range(self.cells)]
 
     def pictures(self, vae: VAE) -> Tensor:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-import comfy.model_management
-import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .options import ONE_PASS
+from .options import ONE_PASS, UNEDITED
+from .progress import check_cancelled, shows_alone
 
 Callback = Callable[[int, Tensor, Tensor, int], None]  # as the host's samplers are given: step, denoised, x, steps
 Foreseen = list[Tensor | None]  # by prompt
 OTHER_STEPS = (
-    "hold_rest: this sampler chooses its steps by the picture, or keeps something from one run to the next, so that the run with the "
-    "slider cannot be held to the one without. Choose another sampler, as euler, or turn hold_rest off in Make Slider."
+    "hold_rest: the run with the slider asks the model at other steps than the run without it, as under a sampler that chooses its steps "
+    "by the picture (dpm_adaptive), or a patch that skips steps (LazyCache). Choose another sampler, as euler, take that patch out, or "
+    "turn hold_rest off in Make Slider."
 )
 
 
@@ -32,27 +32,25 @@ def in_one_pass(model: ModelPatcher) -> ModelPatcher:
 
 
 class UneditedRun:
-    """What each call of a run foresees for each prompt, in the host's memory: first kept, then handed out in the same order."""
+    """What each call of a run foresees for each prompt, in the host's memory: first kept, then handed out in the same order.
+
+    One can serve several runs that differ in their edits alone.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, Foreseen]] = []
-        self._next: Iterator[tuple[Tensor, Foreseen]] | None = None
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether the run is over, so that its calls are handed out."""
-        return self._next is not None
+        self.is_kept = False  # whether the run is over, so that its calls are handed out
+        self._next: Iterator[tuple[Tensor, Foreseen]] = iter(())
 
     def keep(self, timestep: Tensor, outputs: Iterable[Tensor | None]) -> None:
         self.calls.append((timestep.cpu(), [None if output is None else output.cpu() for output in outputs]))
 
-    def end(self) -> None:
-        """From now on the calls are handed out."""
-        self._next = iter(self.calls)
+    def begin(self) -> None:
+        """Hand out the calls from the first."""
+        self.is_kept, self._next = True, iter(self.calls)
 
     def foreseen(self, timestep: Tensor, outputs: Foreseen) -> Foreseen:
         """What the same call foresaw, on the device of the outputs. Raises ValueError if the run's calls are not the same."""
-        assert self._next is not None
         kept = next(self._next, None)
         if kept is None or not torch.equal(kept[0], timestep.cpu()) or shapes_of(kept[1]) != shapes_of(outputs):
             raise ValueError(OTHER_STEPS)
@@ -68,10 +66,10 @@ def half_of_steps(callback: Callback | None, second: bool) -> Callback:
 
     That of the host's nodes is told both as the two halves of one run, for its progress bar; any other one is told the second alone.
     """
-    shown = getattr(callback, "__module__", "") == latent_preview.__name__
+    shown = shows_alone(callback)
 
     def told(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        check_cancelled()
         if callback is not None and (shown or second):
             callback((step + second * steps) // 2 if shown else step, denoised, x, steps)
 
@@ -79,11 +77,23 @@ def half_of_steps(callback: Callback | None, second: bool) -> Callback:
 
 
 def run_twice(run: Callable[[Callback | None], Tensor], unedited: UneditedRun, callback: Callback | None) -> Tensor:
-    """The second of two runs that start from the same random state; the first is kept. run: makes one, given its callback."""
+    """The second of two runs that start from the same random state; the first is kept, or there already. run: makes one, given its
+    callback."""
+    if unedited.is_kept:
+        unedited.begin()
+        return run(callback)
+    unedited.calls.clear()  # of a run that was stopped
     with torch.random.fork_rng():
         run(half_of_steps(callback, second=False))
-    unedited.end()
+    unedited.begin()
     return run(half_of_steps(callback, second=True))
+
+
+def sharing(model: ModelPatcher, unedited: UneditedRun) -> ModelPatcher:
+    """A clone of the model whose run without edits is that one: for runs that differ in their edits alone, one after another."""
+    patched = model.clone()
+    patched.model_options["transformer_options"][UNEDITED] = unedited
+    return patched
 
 
 def held(own: Tensor, unedited: Tensor, weight: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ def test_a_part_of_a_run_outside_of_the_window_is_made_once(demo, run):
 
 def test_a_sampler_that_chooses_its_steps_is_refused_before_the_run(demo, run, sampler_of):
     calls = Calls(slid(run, demo, mask=left(demo)))
-    with pytest.raises(ValueError, match="hold_rest: this sampler chooses its steps by the picture.*turn hold_rest off"):
+    with pytest.raises(ValueError, match="hold_rest: the run with the slider asks the model at other steps.*turn hold_rest off"):
         demo.sample(sampler_of("dpm_adaptive"), model=calls.model)
     assert calls.count == 0
     demo.sample(sampler_of("dpm_adaptive"), model=slid(run, demo, mask=left(demo), hold_rest=False))
@@ -183,7 +183,7 @@ def test_a_sampler_that_does_otherwise_the_second_time_is_refused(demo, run, wro
                 sigmas = torch.cat([sigmas[:1], sigmas])
         return sample_euler(model, x, sigmas, **options)
 
-    with pytest.raises(ValueError, match="hold_rest: this sampler chooses its steps by the picture, or keeps something"):
+    with pytest.raises(ValueError, match="hold_rest: the run with the slider asks the model at other steps"):
         demo.sample(KSAMPLER(moody), model=slid(run, demo, mask=left(demo)))
 
 
