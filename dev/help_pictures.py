@@ -38,10 +38,10 @@ class Pages(Studio):
     """For each help page, the method that makes its picture (h, w, 3), by the picture's name."""
 
     def make_slider(self):
-        strengths = (-1.0, -0.5, 0.0, 0.5, 1.0)
-        rows = [self.slid("red", strength, "big smile", opposite=f"{SOURCE}, very sad") for strength in strengths]
-        rows += [self.slid("brown", strength, "light from the left") for strength in strengths]
-        return sheet(rows, labels_of(strengths) * 2, 5, title="a smile, with words for its opposite; below, light from the left")
+        smiles, lights = (-0.5, -0.25, 0.0, 0.25, 0.5), (-1.0, -0.5, 0.0, 0.5, 1.0)
+        rows = [self.slid("red", strength, "big smile", opposite=f"{SOURCE}, very sad") for strength in smiles]
+        rows += [self.slid("brown", strength, "light from the left", focus=0.0) for strength in lights]
+        return sheet(rows, labels_of(smiles + lights), 5, title="a smile, with words for its opposite; below, light from the left, focus 0")
 
     def apply_slider(self):
         """One slider, on the checkpoint and on a model that Load Slider has given sunglasses."""
@@ -330,11 +330,11 @@ class Pages(Studio):
         return torch.cat([strip, written(self.shades[1], strip.shape[1])])
 
     def strength_range(self):
-        strengths, labels = self.node("StrengthRange", minimum=-1.5, maximum=1.5, count=4)
+        strengths, labels = self.node("StrengthRange", minimum=-0.5, maximum=0.5, count=4)
         return sheet(
             [self.slid("red", strength, "big smile", opposite=f"{SOURCE}, very sad") for strength in strengths],
             labels,
-            title="a smile; minimum -1.5, maximum 1.5, count 4",
+            title="a smile; minimum -0.5, maximum 0.5, count 4",
         )
 
     def grid(self):

@@ -3,7 +3,7 @@
 import comfy.samplers
 
 from pack.core.hspace.direction import Direction
-from pack.tests.edits import with_attribute, with_direction, with_gain
+from pack.tests.edits import with_attribute, with_direction, with_gain, with_slider
 from pack.tests.wiring import node, random
 
 STEPS = 4
@@ -31,6 +31,10 @@ class Run:
 
     def moved(self, strength=1.0, **changes):
         return with_direction(self.run, self.demo.model, self.direction, strength, **changes)
+
+    def slid(self, strength=1.0, **changes):
+        """The model with a slider that holds the rest."""
+        return with_slider(self.run, self.demo.model, self.demo.clip, strength, **changes)
 
     def edited(self, sampler, target, strength=1.0, **changes):
         return with_gain(self.run, comfy.samplers.sampler_object(sampler), target, strength, **{"end_percent": 0.9, **changes})

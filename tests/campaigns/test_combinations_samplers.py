@@ -80,6 +80,9 @@ def test_a_sampler_works_with_each_edit_or_refuses_it_by_name(one, name, rounds,
         if name in ("euler", "ddim")
         else refused(lambda: one.draw(name, model=one.moved(asymmetric=True)), r"sampler: the asymmetric form .* Choose euler or ddim"),
         "attribute": refused(lambda: one.attributed(name), refusal) if hides else works(one.attributed(name)),
+        "slider": refused(lambda: one.draw(name, model=one.slid(), sigmas=sigmas), "hold_rest: the run with the slider asks")
+        if name == "dpm_adaptive"
+        else works(name, model=one.slid()),
         "trajectory": refused(followed, r"sampler: it reported \d+ of 3 steps.* choose another, such as euler")
         if name in ("dpm_fast", "dpm_adaptive")
         else followed(),

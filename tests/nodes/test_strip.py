@@ -18,8 +18,8 @@ def world(request, demo, shaped):
     return demo if name == "demo" else shaped(name)
 
 
-def slider_of(run, world, wanted="a portrait, blue hair"):
-    words = dict(strength=0.0, without="a portrait", wanted=wanted, start_percent=0.0, end_percent=1.0)
+def slider_of(run, world, wanted="a portrait, blue hair", **changes):
+    words = dict(strength=0.0, without="a portrait", wanted=wanted, start_percent=0.0, end_percent=1.0, **changes)
     return run("MakeSlider", model=world.model, clip=world.clip, **words)[1]
 
 
@@ -66,12 +66,35 @@ def test_each_picture_is_the_stock_sampler_s_bit_for_bit(world, run):
 def test_rows_of_seeds_are_what_each_seed_draws_by_itself(demo, run, sampler, scheduler):
     """Bit for bit one at a time; up to rounding as the host has room."""
     how = dict(sampler_name=sampler, scheduler=scheduler)
-    slider = slider_of(run, demo)
+    slider = slider_of(run, demo, hold_rest=sampler != "dpm_adaptive")
     expected = torch.cat([stock(demo, model=slider.on(demo.model, s), seed=SEED + i, **how) for i in range(3) for s in (0.0, 1.0)])
     alone, together = (changed(run, demo, slider=slider, strengths="0, 1", seeds=3, batch_size=size, **how)[1] for size in (1, 0))
     assert torch.equal(alone, expected)
     close(together, expected, 2e-3)
     assert (expected[0] - expected[2]).abs().max() > 0.1
+
+
+def test_the_run_without_the_slider_is_made_once_for_all_strengths(demo, run, monkeypatch):
+    """And once for each row; beside an attribute across, whose own run without the slider is another at each strength, for each."""
+    from pack.host.unedited import UneditedRun
+
+    kept, keep = [], UneditedRun.keep
+    monkeypatch.setattr(UneditedRun, "keep", lambda self, *args: kept.append(self) or keep(self, *args))
+    slider = slider_of(run, demo, focus=0.5)
+    _, images, _ = strip(run, demo, "-1, 0.5, 1", slider=slider, seeds=2, batch_size=1)
+    assert len(kept) == 2 * STEPS
+    assert len(set(map(id, kept))) == 2
+    expected = [stock(demo, model=slider.on(demo.model, s), seed=SEED + i) for i in range(2) for s in (-1.0, 0.5, 1.0)]
+    assert torch.equal(images, torch.cat(expected))
+
+
+def test_an_attribute_across_a_held_slider_keeps_a_run_for_each_strength(demo, run, attribute):
+    from pack.host.sliders import AttributeSlider
+
+    across, down = AttributeSlider("smile", attribute), slider_of(run, demo, focus=0.5)
+    _, images, _ = strip(run, demo, "0, 1", slider=across, slider_2=down, strengths_2="1")
+    expected = [stock(demo, model=across.on(down.on(demo.model, 1.0), s)) for s in (0.0, 1.0)]
+    assert torch.equal(images, torch.cat(expected))
 
 
 @pytest.fixture
@@ -94,7 +117,7 @@ def test_seeds_are_drawn_together_where_the_host_has_room(demo, run, sizes, monk
     assert sizes == [3, 3]
     sizes.clear()
     strip(run, demo, "0, 1", seeds=3, batch_size=2)
-    assert sizes == [2, 1, 2, 1]
+    assert sizes == [2, 2, 1, 1]
     sizes.clear()
     monkeypatch.setattr(type(demo.model), "get_free_memory", lambda self, device: 0)
     strip(run, demo, "0, 1", seeds=3)
