@@ -364,8 +364,8 @@ SLIDING = (
     "each side moves it, as a share of its range."
 )
 COST = (
-    "Two CPU threads; each way was timed between two plain drawings of as many pictures. Learning is done once. A prompt switched on the "
-    "way costs one run."
+    "One CPU thread beside other work; each way was timed between two plain drawings of as many pictures. Learning is done once. A "
+    "prompt switched on the way costs one run."
 )
 
 

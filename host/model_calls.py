@@ -165,13 +165,16 @@ class RunPrompts:
     def name(self, prompts: dict[str, list[dict[str, Any]]]) -> None:
         """Remember a run's prepared prompts.
 
-        For a prompt's area the host makes a part of every other prompt, under the name of the first. Each gets its own name here.
+        For a prompt's area the host makes a part of every other prompt, under the name of the first. Each gets its own name here, and
+        keeps it if the run is named again.
         """
+        seen = set[uuid.UUID]()
         for role, entries in prompts.items():
             half: Half = "unconditional" if "negative" in role else "conditional"
             for entry in entries or ():
-                if entry["uuid"] in self.by_name:
+                if entry["uuid"] in seen:
                     entry["uuid"] = uuid.uuid4()
+                seen.add(entry["uuid"])
                 self.by_name[entry["uuid"]] = Prompt(half, entry.get("area"))
 
     def half_of(self, prompt: list[dict[str, Any]]) -> Half | None:

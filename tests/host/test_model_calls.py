@@ -1,9 +1,12 @@
 """Edits, and nodes that look at h, where other nodes call the model on tiles, on several at once, or on some of the latents."""
 
+import uuid
+
 import pytest
 import torch
 
 from pack.core.hspace.direction import Direction
+from pack.host.model_calls import RunPrompts
 from pack.tests.edits import with_direction
 from pack.tests.host.calls_on_parts import CUTS, tiled, windowed
 from pack.tests.rounding import close
@@ -285,3 +288,19 @@ def test_nodes_that_look_at_h_refuse_calls_on_parts(run, world, patch, name):
         return
     with pytest.raises(ValueError, match="^model: it is called on a part of the picture, or of the batch"):
         learned(run, world, model, name)
+
+
+def test_prompts_that_are_named_again_keep_their_names():
+    """As in the second of two runs, when another plan has named them already."""
+    shared = uuid.uuid4()
+    prompts = {"positive": [{"uuid": shared}], "negative": [{"uuid": shared, "area": (1, 1, 0, 0)}, {"uuid": uuid.uuid4()}]}
+    first, second = RunPrompts(), RunPrompts()
+    first.name(prompts)
+    names = [entry["uuid"] for entries in prompts.values() for entry in entries]
+    assert len(set(names)) == 3
+    second.name(prompts)
+    first.name(prompts)
+    assert [entry["uuid"] for entries in prompts.values() for entry in entries] == names
+    for plan in (first, second):
+        assert plan.half_of(prompts["positive"]) == "conditional"
+        assert plan.half_of(prompts["negative"]) == "unconditional"
