@@ -20,6 +20,7 @@ from ..core.pictures.sheet import labelled_grid
 from ..core.sampling.steering import Callback
 
 TOLD: WeakSet[object] = WeakSet()  # edits of which the log has said that they do not act in a run
+OF_THE_HOST = "latent_preview"  # the module that the callbacks of its sampler nodes are of
 RGB_SIDE, DECODED_SIDE = 512, 128  # of a preview, in latent pixels: taken as colours, or decoded by the host's small decoders
 
 
@@ -81,7 +82,7 @@ def preview_of_run(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Te
 
 def shows_alone(callback: object) -> bool:
     """Whether a run's callback is that of the host's own sampler nodes, which shows the run and hands nothing on."""
-    return getattr(callback, "__module__", "") == latent_preview.prepare_callback.__module__
+    return getattr(callback, "__module__", "") == OF_THE_HOST
 
 
 def check_cancelled() -> None:
