@@ -1,9 +1,8 @@
 """The portraits' image-text scorer: a small vision transformer in the host's own CLIP class, beside their text encoder.
 
 Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the text encoder's pooled embedding of its
-caption, away from those of other captions, and among the plain prompts for an attribute's values to the right one's. Meanwhile
-linear heads, dropped afterwards, name its attributes from all patches' outputs, each place with its own weights: without them a small
-mouth is not found in a time that anybody has.
+caption, away from those of other captions, and among the plain prompts for an attribute's values to the right one's; meanwhile
+linear heads, dropped afterwards, name its attributes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from .data import CAPTIONS, Store, padded
 from .faces import CATEGORICAL, CONTINUOUS
 
 FILE = "portrait_scorer.safetensors"
-PATCHES, OF_A_PATCH = (config.SCORER_CONFIG["image_size"] // config.SCORER_CONFIG["patch_size"]) ** 2, 8
 
 
 def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -90,10 +88,10 @@ def train(
     back = judge.round_trips(store, folder, device, min(tripped, faces.count))
     encoder = text.load(folder, device)
     model = (network.scorer() if begin is None else load(begin).requires_grad_(True).train()).to(device)
+    width = config.SCORER_CONFIG["projection_dim"]
     heads = torch.nn.ModuleDict(
-        {name: torch.nn.Linear(PATCHES * OF_A_PATCH, len(values)) for name, values in CATEGORICAL.items()}
-        | {"numbers": torch.nn.Linear(PATCHES * OF_A_PATCH, len(CONTINUOUS))}
-        | {"patch": torch.nn.Linear(config.SCORER_CONFIG["hidden_size"], OF_A_PATCH)}
+        {name: torch.nn.Linear(width, len(values)) for name, values in CATEGORICAL.items()}
+        | {"numbers": torch.nn.Linear(width, len(CONTINUOUS))}
     ).to(device)
     scale = torch.nn.Parameter(torch.tensor(2.5, device=device))
     trained = [*model.parameters(), *heads.parameters(), scale]
@@ -115,9 +113,8 @@ def train(
         with torch.no_grad():
             texts = encoder.encode(faces.arrays["tokens"][chosen, which].long())[1]
         with torch.autocast(device, torch.bfloat16):
-            tokens, _, embeddings, _ = model(augmented(images, generator))
-        embeddings, patches = embeddings.float(), heads["patch"](tokens[:, 1:].float()).flatten(1)
-        named = naming_loss(heads, patches, *(faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")))
+            embeddings = model(augmented(images, generator))[2].float()
+        named = naming_loss(heads, embeddings, *(faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")))
         loss = contrast(embeddings, texts, scale.clamp(max=4.6))
         chosen_right = questions.loss(embeddings, scales, *(faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")))
         optimiser.zero_grad(set_to_none=True)
@@ -147,14 +144,13 @@ def train(
     return folder / FILE
 
 
-def naming_loss(heads, features, labels, shown, numbers) -> torch.Tensor:
-    """Mean cross-entropy of labels and squared error of numbers that heads read off features, where the picture shows them."""
+def naming_loss(heads, embeddings, labels, shown, numbers) -> torch.Tensor:
     seen = shown.float()
     named = [
-        (F.cross_entropy(heads[name](features), labels[:, i].long(), reduction="none") * seen[:, i]).mean()
+        (F.cross_entropy(heads[name](embeddings), labels[:, i].long(), reduction="none") * seen[:, i]).mean()
         for i, name in enumerate(CATEGORICAL)
     ]
-    error = ((heads["numbers"](features) - numbers).square() * seen[:, len(CATEGORICAL) : len(CATEGORICAL) + len(CONTINUOUS)]).mean()
+    error = ((heads["numbers"](embeddings) - numbers).square() * seen[:, len(CATEGORICAL) : len(CATEGORICAL) + len(CONTINUOUS)]).mean()
     return sum(named) / len(named) + error
 
 
