@@ -21,6 +21,7 @@ from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 
 from ..core.hspace.injection import Window, mask_for
+from ..core.latent import masked
 from ..core.sampling.focus import focus_weights, size_of_change
 from .compiled import seen_by_patches
 from .denoisers import NoiseLevels
@@ -30,7 +31,7 @@ from .other_patches import why_not_reached
 from .progress import tell_once
 from .samplers import chooses_steps
 from .types import Conditioning, Sampler, WrapperExecutor
-from .unedited import OTHER_STEPS, Callback, Foreseen, UneditedRun, held, run_twice
+from .unedited import OTHER_STEPS, Callback, Foreseen, UneditedRun, run_twice
 from .windows import RunWindows
 
 Place = Literal["cross-attention", "prediction"]
@@ -150,7 +151,7 @@ class ContrastPlan:
 
     def changed(self, contrast: Contrast, amount: float, change: Tensor) -> Tensor:
         """What a contrast of that amount does to what is foreseen, (b, c, ..., h, w): under its mask, and where it is large in the run
-        so far. Where it holds the rest the weights are left for `held`."""
+        so far. Where it holds the rest the weights are left for `rest_held`."""
         weight, mask = torch.ones_like(change[:, :1]), contrast.on(size_of(change), change)
         weight = weight * (mask[:, :, None] if isinstance(mask, Tensor) and change.ndim == 5 else mask)
         if contrast.focus:
@@ -175,7 +176,7 @@ class ContrastPlan:
                 weight = own + weight * (1 - own)
         if isinstance(weight, float):
             return unedited
-        return [own if one is None or own is None else held(own, one, weight.to(own)) for own, one in zip(outputs, unedited, strict=True)]
+        return [own if one is None or own is None else masked(one, own, weight) for own, one in zip(outputs, unedited, strict=True)]
 
     def check(self) -> None:
         """Raise ValueError if a contrast was to act and did not."""

@@ -94,8 +94,3 @@ def sharing(model: ModelPatcher, unedited: UneditedRun) -> ModelPatcher:
     patched = model.clone()
     patched.model_options["transformer_options"][UNEDITED] = unedited
     return patched
-
-
-def held(own: Tensor, unedited: Tensor, weight: Tensor) -> Tensor:
-    """What is foreseen, as the unedited run has it where the weight is 0, bit for bit. own, unedited: (b, c, ..., h, w); weight in 0..1."""
-    return torch.where(weight == 0, unedited, unedited + weight * (own - unedited))
