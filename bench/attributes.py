@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, fewer, parsed, size
-from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Point, Stage, cell, mean, save_sheet, start_host, write_report
+from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Point, Stage, cell, mean, precision, save_sheet, start_host, write_report
 from ways import SCHEDULERS
 
 LEARNED_ON, TUNED_ON, STEPS, CFG = 600_000, 500_000, size(12, 4), 3.0
@@ -303,7 +303,7 @@ def main() -> None:
 
 def head(model: str, seeds: int) -> str:
     intro = (
-        f"Written by `bench/attributes.py`. `{INSTRUMENTS[model]}`, computed in bfloat16; euler, {SCHEDULERS[model]}, {STEPS} steps, "
+        f"Written by `bench/attributes.py`. `{INSTRUMENTS[model]}`, computed in {precision()}; euler, {SCHEDULERS[model]}, {STEPS} steps, "
         f"cfg {CFG:g}, prompt `{SOURCE}`; attributes learned on seeds from {LEARNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up, "
         f"inputs compared on {TUNED} from {TUNED_ON} up. A cell `a / b`: the judge finds the attribute in a of the pictures, and b of the "
         "other attributes are those of the unedited picture of the same seed. With so few pictures, ten points of success are chance."

@@ -31,7 +31,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from outcomes import EQUAL, Outcomes, attribute_rows, figure, frontier_rows, slide_rows
 from sizes import DOCS, SMALLEST, parsed, size
-from stage import FIRST_SEED, INSTRUMENTS, SOURCE, start_host
+from stage import FIRST_SEED, INSTRUMENTS, SOURCE, precision, start_host
 from ways import CACHE, CFG, CHUNK, LEARNED_ON, SLIDES, STEPS, STRENGTHS, TARGETS, Bench, Way, ways_of
 
 ALSO_LEARNED = ("AVI, paired",)  # what the way above them learns
@@ -182,7 +182,7 @@ class Reader:
         known, new = self.data.read(), {}
         for key, _, _, name, first in tasks(ways_of(self.data.instrument), seeds):
             if self.data.drawn(key).exists() and known.get(key, {}).get("judge") != self.mark:
-                new[key] = self.judged(key, name, first) | {"judge": self.mark}
+                new[key] = self.judged(key, name, first) | {"judge": self.mark, "precision": precision()}
                 self.seen.cache_clear() if len(new) % 40 == 0 else None
         self.data.keep(new)
 
@@ -327,11 +327,24 @@ ELSEWHERE: dict[str, tuple[str, Callable[[], str]]] = {  # sections from the pag
 }
 
 
+def computed_in(outcomes: dict[str, dict]) -> str:
+    """What the networks computed in, of outcomes by key: most of them, and by way the others."""
+    ways: dict[str, set[str]] = {}
+    for key, outcome in outcomes.items():
+        if "precision" in outcome:
+            ways.setdefault(outcome["precision"], set()).add(key.removeprefix("slide|").split("|")[0])
+    usual, *others = sorted(ways, key=lambda kind: -len(ways[kind]))
+    return f"computed in {usual}" + "".join(f" ({', '.join(sorted(ways[kind]))} in {kind})" for kind in others)
+
+
 def page(folder: Path, cache: Path) -> str:
     """Everything, from the data and from the other benches' pages."""
     sections: dict[str, str] = {}
+    outcomes: dict[str, dict] = {}
     for instrument in INSTRUMENTS:
-        sections |= of_instrument(folder, instrument, Data(instrument, folder, cache).read())
+        found = Data(instrument, folder, cache).read()
+        sections |= of_instrument(folder, instrument, found)
+        outcomes |= {f"{key}|{instrument}": outcome for key, outcome in found.items()}
     if not sections:
         raise SystemExit("evidence: no chunk of seeds is there for all ways yet")
     for title, (page, text) in ELSEWHERE.items():
@@ -339,9 +352,9 @@ def page(folder: Path, cache: Path) -> str:
             sections[title] = text()
     intro = (
         f"Written by `make bench-evidence`. Two models that are built like a user's ([model card](../demo/MODEL_CARD.md)), euler, {STEPS} "
-        f"steps, cfg {CFG:g}, computed in bfloat16, prompt `{SOURCE}`; {len(TARGETS)} attributes on held-out seeds from {FIRST_SEED} up. "
-        f"Attributes are learned on seeds from {LEARNED_ON} up. The windows and the focus of the contrasts (from 0.3 on at 0.7; with the "
-        "rest held, which is Make Slider as it starts, from 0.1 on at 0.6) were chosen on six seeds from 500000 up; settings were written "
+        f"steps, cfg {CFG:g}, {computed_in(outcomes)}, prompt `{SOURCE}`; {len(TARGETS)} attributes on held-out seeds from {FIRST_SEED} "
+        f"up. Attributes are learned on seeds from {LEARNED_ON} up. The windows and the focus of the contrasts (from 0.3 on at 0.7; with "
+        "the rest held, which is Make Slider as it starts, from 0.1 on at 0.6) were chosen on six seeds from 500000 up; settings were written "
         "down before anything was drawn on the held-out seeds, but for strength 2 of the focused contrast, added when the transformer "
         "had not reached 80 % at 1. Sections after those of the two models come from the "
         "pages of other benches, with their own seeds. What was measured on the 32-pixel model of version 0.1: [history](history.md)."

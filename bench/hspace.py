@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, fewer, parsed, size
-from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Point, Stage, cell, mean, save_sheet, start_host, write_report
+from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Point, Stage, cell, mean, precision, save_sheet, start_host, write_report
 
 FOUND_ON, STEPS, CFG = size(8, 4), size(12, 2), 3.0
 UNSEEN = 1_000_003  # drawn faces from a random stream that the demo models were not trained on
@@ -209,8 +209,8 @@ def main() -> None:
 def head(count: int) -> str:
     intro = (
         f"Written by `bench/hspace.py`. The demo model `{INSTRUMENTS['portrait']}`, whose prompt enters at every level as in SD 1.5, "
-        f"computed in bfloat16; euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; directions from prompts on {FOUND_ON} seeds from 0 "
-        f"up; judged on {count} seeds from {FIRST_SEED} up. A cell `a / b`: the judge finds the attribute in a of the pictures, and b of "
+        f"computed in {precision()}; euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; directions from prompts on {FOUND_ON} seeds "
+        f"from 0 up; judged on {count} seeds from {FIRST_SEED} up. A cell `a / b`: the judge finds the attribute in a of the pictures, and b of "
         "the other attributes are those of the unedited picture of the same seed."
     )
     return f"# Editing in h-space, measured\n\n{intro}\n\n![contrasts of two prompts over strength, and the prompt](hspace.jpg)"

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, parsed, size
-from stage import FIRST_SEED, INSTRUMENTS, SIDE, SOURCE, Stage, save_sheet, start_host, write_report
+from stage import FIRST_SEED, INSTRUMENTS, SIDE, SOURCE, Stage, precision, save_sheet, start_host, write_report
 from ways import SCHEDULERS
 
 STEPS, CFG = size(16, 6), 3.0
@@ -207,7 +207,7 @@ def head(model: str, seeds: int) -> str:
     return (
         "# Three properties of the latent space, measured\n\n"
         "Written by `bench/properties.py`. What Wang et al. 2025 find on Stable Diffusion 2.1, looked for on the demo model "
-        f"`{INSTRUMENTS[model]}`, computed in bfloat16: euler, {SCHEDULERS[model]}, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`, "
+        f"`{INSTRUMENTS[model]}`, computed in {precision()}: euler, {SCHEDULERS[model]}, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`, "
         f"{seeds} seeds from {FIRST_SEED} up. Its latents have 4 channels of {SIDE} x {SIDE}."
     )
 

@@ -35,11 +35,18 @@ def start_host() -> None:
     demo.install()
 
 
+def precision() -> str:
+    """What the benches' networks compute in: bfloat16, as on a user's GPU, or float32 where this machine is slow at that."""
+    from pack.demo import network
+
+    return "bfloat16" if network.QUICK_BFLOAT16 else "float32"
+
+
 class Stage:
     """A demo model, the judge of its pictures, and the attribute values that are asked for.
 
     targets: by attribute, a label of `faces.CATEGORICAL` or a number in the range of `faces.CONTINUOUS`.
-    half: the network computes in bfloat16, as it would on a GPU; twice as fast on CPUs that know it. side: of its latents.
+    half: the network computes in `precision()`, else in float32. side: of its latents.
     """
 
     side = SIDE
@@ -52,7 +59,7 @@ class Stage:
         self.nodes, self.faces, self.captions, self.targets = nodes, faces, captions, targets
         self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint(INSTRUMENTS[instrument])
         if half:
-            self.model.set_model_compute_dtype(torch.bfloat16)
+            self.model.set_model_compute_dtype(getattr(torch, precision()))
         self.judge = judge.load(demo.JUDGES)
 
     def encode(self, prompt: str):

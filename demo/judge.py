@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from . import runs, vae
+from . import network, runs, vae
 from .data import Store
 from .faces import CATEGORICAL, CONTINUOUS, IDENTITY
 
@@ -119,7 +119,7 @@ def round_trips(store: Store, folder: Path, device: str, count: int, batch: int 
     model = vae.load(folder, device)
     for start in range(0, count, batch):
         images = runs.as_images(torch.from_numpy(np.array(store.pixels[start : min(start + batch, count)])).to(device))
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=network.QUICK_BFLOAT16):
             back = vae.decode(model, vae.encode(model, images))
         out.append((F.interpolate(back, (SIDE, SIDE), mode="area") * 127.5 + 127.5).round().to(torch.uint8))
     tripped = torch.cat(out)
@@ -170,7 +170,7 @@ def train(
         third = batch // 3 if len(back) else 0
         chosen[:third] %= max(1, len(back))
         images = torch.cat([back[chosen[:third]].float() / 127.5 - 1, faces.images(chosen[third:])])
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=network.QUICK_BFLOAT16):
             loss = loss_of(model, disturbed(images, generator), *(faces.arrays[name][chosen] for name in faces.FIELDS[:4]))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

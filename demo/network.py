@@ -27,6 +27,7 @@ from . import config  # noqa: E402
 OPERATIONS = comfy.ops.disable_weight_init
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PRECISION = torch.bfloat16 if DEVICE == "cuda" else torch.float32  # of networks at work; their weights are kept in float32
+QUICK_BFLOAT16 = DEVICE == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))  # other CPUs take a hundred times float32's time
 LAYOUT = torch.channels_last if DEVICE == "cuda" else torch.contiguous_format  # of the VAE, which has no norms to undo it
 
 

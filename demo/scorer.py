@@ -1,8 +1,9 @@
 """The portraits' image-text scorer: a small vision transformer in the host's own CLIP class, beside their text encoder.
 
 Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the text encoder's pooled embedding of its
-caption, away from those of other captions, and among the plain prompts for an attribute's values to the right one's; meanwhile
-linear heads, dropped afterwards, name its attributes.
+caption, away from those of other captions, and among the plain prompts for an attribute's values to the right one's; meanwhile heads,
+dropped afterwards, name its attributes: from the embedding, and from all patches, each place with weights of its own, as a mouth is
+small and its patches learn slowly through the embedding alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,25 @@ def asked(name: str) -> list[str]:
         return [captions.prompt_for(**{name: value}) for value in CATEGORICAL[name]]
     low, high = CONTINUOUS[name]
     return [captions.prompt_for(**{name: low + share * (high - low)}) for share in (0.17, 0.5, 0.83)]
+
+
+class FromPatches(torch.nn.Module):
+    """Attributes named from all patches (b, patches, width) of a vision tower; each place has its own weights."""
+
+    def __init__(self, patches: int, width: int, kept: int = 8):
+        super().__init__()
+        self.narrow = torch.nn.Linear(width, kept)
+        self.heads = naming_heads(kept * patches)
+
+    def loss(self, tokens: torch.Tensor, labels, shown, numbers) -> torch.Tensor:
+        return naming_loss(self.heads, self.narrow(tokens).flatten(1), labels, shown, numbers)
+
+
+def naming_heads(width: int) -> torch.nn.ModuleDict:
+    return torch.nn.ModuleDict(
+        {name: torch.nn.Linear(width, len(values)) for name, values in CATEGORICAL.items()}
+        | {"numbers": torch.nn.Linear(width, len(CONTINUOUS))}
+    )
 
 
 class Questions:
@@ -89,18 +109,17 @@ def train(
     encoder = text.load(folder, device)
     model = (network.scorer() if begin is None else load(begin).requires_grad_(True).train()).to(device)
     width = config.SCORER_CONFIG["projection_dim"]
-    heads = torch.nn.ModuleDict(
-        {name: torch.nn.Linear(width, len(values)) for name, values in CATEGORICAL.items()}
-        | {"numbers": torch.nn.Linear(width, len(CONTINUOUS))}
-    ).to(device)
+    heads = naming_heads(width).to(device)
+    patches = (config.SCORER_CONFIG["image_size"] // config.SCORER_CONFIG["patch_size"]) ** 2
+    everywhere = FromPatches(patches, config.SCORER_CONFIG["hidden_size"]).to(device)
     scale = torch.nn.Parameter(torch.tensor(2.5, device=device))
-    trained = [*model.parameters(), *heads.parameters(), scale]
+    trained = [*model.parameters(), *heads.parameters(), *everywhere.parameters(), scale]
     optimiser = torch.optim.AdamW(trained, rate, (0.9, 0.98), weight_decay=0.02, fused=device == "cuda")
     questions = Questions(encoder, device)
     scales = torch.nn.Parameter(torch.full((len(questions.texts),), 4.6, device=device))
     optimiser.add_param_group({"params": [scales]})
     learned = torch.nn.ParameterDict({"scale": scale, "scales": scales})
-    seen = runs.restored(folder / "scorer.state", model, heads, learned, optimiser)
+    seen = runs.restored(folder / "scorer.state", model, heads, everywhere, learned, optimiser)
     step = seen // batch
     told = time.time()
     while plan.done(seen) < 1:
@@ -112,13 +131,15 @@ def train(
         images = torch.cat([back[chosen[:third]].float() / 127.5 - 1, faces.images(chosen[third:])])
         with torch.no_grad():
             texts = encoder.encode(faces.arrays["tokens"][chosen, which].long())[1]
-        with torch.autocast(device, torch.bfloat16):
-            embeddings = model(augmented(images, generator))[2].float()
-        named = naming_loss(heads, embeddings, *(faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")))
+        with torch.autocast(device, torch.bfloat16, enabled=network.QUICK_BFLOAT16):
+            _, before_last, pooled = model.vision_model(augmented(images, generator), intermediate_output=-2)
+            embeddings = model.visual_projection(pooled).float()
+        known = [faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")]
+        named, placed = naming_loss(heads, embeddings, *known), everywhere.loss(before_last[:, 1:].float(), *known)
         loss = contrast(embeddings, texts, scale.clamp(max=4.6))
-        chosen_right = questions.loss(embeddings, scales, *(faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")))
+        chosen_right = questions.loss(embeddings, scales, *known)
         optimiser.zero_grad(set_to_none=True)
-        (0.5 * loss + named + 3 * chosen_right).backward()
+        (0.5 * loss + named + placed + 3 * chosen_right).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         for group in optimiser.param_groups:
             group["lr"] = plan.rate(seen, step, rate)
@@ -127,7 +148,7 @@ def train(
         if step % 20 == 0:
             faces.grow(800)
         if step % 500 == 0:
-            runs.keep_state(folder / "scorer.state", seen, model, heads, learned, optimiser)
+            runs.keep_state(folder / "scorer.state", seen, model, heads, everywhere, learned, optimiser)
         if time.time() - told > 10 or step == 1:
             told = time.time()
             runs.log(
@@ -136,6 +157,7 @@ def train(
                 seen=seen,
                 contrast=f"{loss.item():.3f}",
                 named=f"{named.item():.3f}",
+                placed=f"{placed.item():.3f}",
                 asked=f"{chosen_right.item():.3f}",
                 seconds=f"{time.time() - plan.start:.0f}",
             )
