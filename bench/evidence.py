@@ -354,10 +354,10 @@ def page(folder: Path, cache: Path) -> str:
         f"Written by `make bench-evidence`. Two models that are built like a user's ([model card](../demo/MODEL_CARD.md)), euler, {STEPS} "
         f"steps, cfg {CFG:g}, {computed_in(outcomes)}, prompt `{SOURCE}`; {len(TARGETS)} attributes on held-out seeds from {FIRST_SEED} "
         f"up. Attributes are learned on seeds from {LEARNED_ON} up. The windows and the focus of the contrasts (from 0.3 on at 0.7; with "
-        "the rest held, which is Make Slider as it starts, from 0.1 on at 0.6) were chosen on six seeds from 500000 up; settings were written "
-        "down before anything was drawn on the held-out seeds, but for strength 2 of the focused contrast, added when the transformer "
-        "had not reached 80 % at 1. Sections after those of the two models come from the "
-        "pages of other benches, with their own seeds. What was measured on the 32-pixel model of version 0.1: [history](history.md)."
+        "the rest held, which is Make Slider as it starts, from 0.1 on at 0.6) were chosen on six seeds from 500000 up; settings were "
+        "written down before anything was drawn on the held-out seeds, but for strength 2 of the focused contrast, added when the "
+        "transformer had not reached 80 % at 1. Sections after those of the two models come from the pages of "
+        "other benches, with their own seeds. What was measured on the 32-pixel model of version 0.1: [history](history.md)."
     )
     return f"# Evidence\n\n{intro}\n\n" + "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()) + "\n"
 

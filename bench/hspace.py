@@ -210,8 +210,8 @@ def head(count: int) -> str:
     intro = (
         f"Written by `bench/hspace.py`. The demo model `{INSTRUMENTS['portrait']}`, whose prompt enters at every level as in SD 1.5, "
         f"computed in {precision()}; euler, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`; directions from prompts on {FOUND_ON} seeds "
-        f"from 0 up; judged on {count} seeds from {FIRST_SEED} up. A cell `a / b`: the judge finds the attribute in a of the pictures, and b of "
-        "the other attributes are those of the unedited picture of the same seed."
+        f"from 0 up; judged on {count} seeds from {FIRST_SEED} up. A cell `a / b`: the judge finds the attribute in a of the "
+        "pictures, and b of the other attributes are those of the unedited picture of the same seed."
     )
     return f"# Editing in h-space, measured\n\n{intro}\n\n![contrasts of two prompts over strength, and the prompt](hspace.jpg)"
 
