@@ -29,6 +29,7 @@ def start_host() -> None:
     from comfy.cli_args import args
 
     args.cpu = not torch.cuda.is_available()
+    args.use_pytorch_cross_attention = True  # the host's choice on a GPU, and the quicker one on a CPU
     import_pack()
     from pack import demo
 

@@ -1,5 +1,6 @@
 """Imports the pack as ComfyUI does, named "pack"; leaves out what needs ComfyUI where there is none."""
 
+import gc
 import importlib.util
 import itertools
 import os
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("campaign"):
                 item.add_marker(pytest.mark.timeout(HOURS), append=False)
+
+
+def pytest_collection_finish():
+    """The host collects garbage whenever it finds a model that is gone; what was imported by now need not be looked through each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
