@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import comfy.sample
 import comfy.utils
 import torch
@@ -18,6 +17,7 @@ from ..core.sampling.inversion import ExactPath, OtherRun, invert, nearest, samp
 from ..core.sampling.steering import Callback, Denoiser, Traits
 from .carried import check_carries_none
 from .denoisers import NoiseLevels, picture_share
+from .progress import check_cancelled
 from .runs import check_set, guided, run
 from .samplers import EXACT_NAME
 from .types import Conditioning, KSamplerX0Inpaint, Latent, LatentFormat
@@ -152,7 +152,7 @@ class Inversion:
         bar = comfy.utils.ProgressBar(3 * steps)
 
         def denoised(x: Tensor, sigma: float) -> Tensor:
-            comfy.model_management.throw_exception_if_processing_interrupted()
+            check_cancelled()
             return model(x, sigma * x.new_ones(len(x)), **(extra_args or {}))
 
         trajectory = invert(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import comfy.model_management
 import comfy.utils
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from .copies import copies
 from .model_calls import check_undivided
 from .options import PROBING, sigma_of
 from .other_patches import options_of, step_skipped
+from .progress import check_cancelled
 from .runs import schedule
 from .seeds import seeds_from
 from .types import Conditioning, WrapperExecutor
@@ -91,7 +91,7 @@ class Probe:
         h = rows.first(tape[-1]).clone()
 
         def output(shift: Tensor) -> Tensor:
-            comfy.model_management.throw_exception_if_processing_interrupted()
+            check_cancelled()
             kept = [rows.repeated(part, len(shift)).clone() for part in tape[:-1]]
             twin = twin_of(unet, *replaying([*kept, h + shift]))
             vars(twin).update(decoder)
@@ -109,7 +109,7 @@ class Probe:
         )  # an inpainting model's mask and picture come after the latent
 
         def h_of(shift: Tensor) -> Tensor:
-            comfy.model_management.throw_exception_if_processing_interrupted()
+            check_cancelled()
             given = torch.cat([x + shift, beside.expand(len(shift), *beside.shape[1:])], 1)
             tape: list[Tensor] = []
             twin = twin_of(unet, list(encoder["input_blocks"]), [*encoder.get("middle_block", []), Stop(tape)])

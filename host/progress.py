@@ -36,7 +36,7 @@ class Bar:
 
         Raises the host's exception if the user has cancelled.
         """
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        check_cancelled()
         self.done += 1
         self.bar.update_absolute(self.done, preview=self._preview(latents, columns))
 
@@ -94,7 +94,7 @@ def interruptible(tick: Callable[[Tensor], None] = lambda denoised: None) -> Cal
     """A sampler's callback in runs that the user does not see: Cancel works at every step; tick gets the foreseen latents."""
 
     def callback(state: dict[str, Any]) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        check_cancelled()
         tick(state["denoised"])
 
     return callback

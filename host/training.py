@@ -36,18 +36,25 @@ from .watching import NOT_IN_FORCE, same_size
 REACH = 0.5  # weight of the move's length beside its direction
 
 
-class ModelInTraining:
-    """A model that carries a network, and what one call of it needs: the shift of h, and gradients through the decoder only."""
+class NetworkOnModel:
+    """A network on a model, and what one call of it needs: the shift of h, and gradients through the decoder only.
 
-    def __init__(self, model: ModelPatcher) -> None:
-        self.model = in_one_pass(seen_by_patches(model))
-        self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"{EDITING}_training", self.run_unet)
-        self.model.set_model_middle_block_after_patch(self.shift_h)
+    It knows no model that it is on, which would hold itself and the decoder's copy in memory then.
+    """
+
+    def __init__(self) -> None:
         self.network: Callable[[Tensor, float], Tensor] | None = None
         self.size = 1.0  # root mean square of the last h that was not shifted
         self.shape: torch.Size | None = None  # of the h that was shifted
         self.shifts: list[Tensor] = []  # those of the last prediction
         self.decoder: dict[str, torch.nn.Module] = {}
+
+    def on(self, model: ModelPatcher) -> ModelPatcher:
+        """A clone of the model that carries it."""
+        patched = in_one_pass(seen_by_patches(model))
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"{EDITING}_training", self.run_unet)
+        patched.set_model_middle_block_after_patch(self.shift_h)
+        return patched
 
     def shift_h(self, args: dict[str, Any]) -> dict[str, Tensor]:
         """The middle block's patch."""
@@ -119,9 +126,11 @@ class Directional:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRuns:
-    """What all runs of a training share: model, prompts, guidance, steps, and the noise level below which nothing is shifted."""
+    """What all runs of a training share: the model with what is trained on it, prompts, guidance, steps, and the noise level below which
+    nothing is shifted."""
 
-    trained: ModelInTraining
+    model: ModelPatcher
+    trained: NetworkOnModel
     prompts: dict[str, Conditioning]
     cfg: float
     sigmas: Tensor
@@ -134,7 +143,7 @@ class TrainingRuns:
 
     def run(self, sampler: KSAMPLER | SamplerFunction, noise: Tensor, model: ModelPatcher | None = None) -> Tensor:
         """A run under the host's guider with these prompts, from noise (b, c, h, w) of unit variance."""
-        return run(guided(model or self.trained.model, self.prompts, self.cfg), noise, sampler, self.sigmas)
+        return run(guided(model or self.model, self.prompts, self.cfg), noise, sampler, self.sigmas)
 
 
 @dataclass(eq=False)

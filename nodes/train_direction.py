@@ -26,7 +26,7 @@ from ..host.provenance import HIDDEN, prompt_notes
 from ..host.runs import check_set, euler, noise_for, schedule
 from ..host.scorer import ImageScorer, PictureDecoder, check_pair, text_embedding
 from ..host.seeds import seeds_from
-from ..host.training import Directional, Matching, ModelInTraining, Trainer, TrainingRuns, averaged, check_weights, trained
+from ..host.training import Directional, Matching, NetworkOnModel, Trainer, TrainingRuns, averaged, check_weights, trained
 from ..host.types import CLIP, VAE, ClipVisionModel, Conditioning, Latent, ModelPatcher
 from ..host.watching import check_whole
 from .base import CATEGORY, DIRECTION, checked, one_value_each, seed_input
@@ -174,7 +174,8 @@ class TrainDirection(io.ComfyNode):
             check(source=source, negative=negative, target=target)
         prompts = {"positive": source, "negative": negative, **({"target": target} if goal.needs_target and target is not None else {})}
         lowest = model.get_model_object("model_sampling").percent_to_sigma(end_percent)
-        runs = TrainingRuns(ModelInTraining(model), prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
+        network = NetworkOnModel()
+        runs = TrainingRuns(network.on(model), network, prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
         noise = inverted(model, source, pictures, sigmas) if pictures else noise_for(model, latent, images, seed)
         check_set(noise)
         batches = noise.split(batch_size)

@@ -16,7 +16,7 @@ def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_p
     from pack.core.hspace.training import Training
     from pack.host.families import family_of
     from pack.host.runs import noise_for, schedule
-    from pack.host.training import Matching, ModelInTraining, Trainer, TrainingRuns
+    from pack.host.training import Matching, NetworkOnModel, Trainer, TrainingRuns
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: 0.0)
     world = shaped("SD15") if in_place else demo
@@ -30,7 +30,9 @@ def test_the_gradient_is_that_of_the_whole_model(demo, shaped, monkeypatch, in_p
             network.leave.bias.data += bias
             return Training(network, 0.0, 1)
 
-        trainer = Trainer(TrainingRuns(ModelInTraining(model), prompts, 2.0, sigmas, float(sigmas[0])), lambda: None, Matching(0.0), begin)
+        trained = NetworkOnModel()
+        runs = TrainingRuns(trained.on(model), trained, prompts, 2.0, sigmas, float(sigmas[0]))
+        trainer = Trainer(runs, lambda: None, Matching(0.0), begin)
         trainer.runs.run(trainer, noise)
         return trainer.training
 

@@ -1,7 +1,11 @@
 """Train Direction in the real host."""
 
+import gc
+import weakref
+
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 
 from pack.core.hspace.trained import TrainedDirection
 from pack.tests.training import SETTINGS, edited
@@ -101,6 +105,26 @@ def test_equal_training_gives_equal_bits_and_leaves_the_model_alone(demo, train,
     assert not demo.model.model_options["transformer_options"].get("patches")
     assert [weight.requires_grad for weight in demo.model.model.parameters()] == flags
     assert all(weight.grad is None for weight in demo.model.model.parameters())
+
+
+def test_the_models_of_a_training_are_gone_with_it(demo, train, monkeypatch):
+    """Without the help of garbage collection, before which the decoder's copy would stay in memory."""
+    clones, clone = [], ModelPatcher.clone
+
+    def noted(self, *args, **kwargs):
+        found = clone(self, *args, **kwargs)
+        clones.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(ModelPatcher, "clone", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        train(demo)
+        assert clones
+        assert not any(found() for found in clones)
+    finally:
+        gc.enable()
 
 
 def test_the_clip_objective_moves_pictures_as_the_texts_differ(demo, train, scored):
