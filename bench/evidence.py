@@ -206,7 +206,7 @@ def costs(data: Data) -> None:
     }
     found = {}
     for title, way in ways_of(data.instrument).items():
-        if title not in SHARED:
+        if title not in SHARED and way.settings:
             learning = seconds(prepare[title]) if title in prepare else 0.0
             way.draw(bench, name, way.settings[0], first)
             rounds = [

@@ -23,7 +23,7 @@ class Outcomes:
     """The data of the chunks that every way has: what the judge found by way, setting, attribute and seed."""
 
     def __init__(self, data: dict[str, dict[str, list]], ways: dict[str, Way]):
-        self.ways = ways
+        self.ways = ways = {title: way for title, way in ways.items() if way.settings}
         firsts = sorted({int(key.split("|")[3]) for key in data if key.count("|") == 3})
         wanted = [(title, setting, name) for title, way in ways.items() for setting in way.settings for name in TARGETS]
         self.firsts = [f for f in firsts if all(f"{title}|{setting:g}|{name}|{f}" in data for title, setting, name in wanted)]

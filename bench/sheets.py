@@ -3,8 +3,7 @@
     COMFYUI=<host's folder> python bench/sheets.py [--model portrait|portrait-dit] [--out docs] [--smallest]
 
 All rows are of one held-out seed, the first from 920 000 up whose picture has no glasses, hat or beard yet, as the judge reads it; the
-middle column is the unedited picture. Sliders are Make Slider's as it starts, but
-that light has no focus, since it changes the whole picture.
+middle column is the unedited picture. Sliders are Make Slider's as it starts, but light has no focus, since it changes the whole picture.
 """
 
 from __future__ import annotations
@@ -23,29 +22,26 @@ from ways import SCHEDULERS
 STEPS, CFG = size(20, 4), 3.0
 STRENGTHS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
 SEED = FIRST_SEED + 20_000
-SLIDERS = fewer(  # wanted, opposite, focus
+SLIDERS = fewer(  # wanted, opposite, and what is not as Make Slider starts
     (
-        ("big smile", "very sad", 0.6),
-        ("open mouth", "closed mouth", 0.6),
-        ("old", "young", 0.6),
-        ("beard", "", 0.6),
-        ("sunglasses", "", 0.6),
-        ("hat", "", 0.6),
-        ("very long hair", "short hair", 0.6),
-        ("light from the left", "light from the right", 0.0),
+        ("big smile", "very sad", {}),
+        ("open mouth", "closed mouth", {}),
+        ("old", "young", {}),
+        ("beard", "", {}),
+        ("sunglasses", "", {}),
+        ("hat", "", {}),
+        ("very long hair", "short hair", {}),
+        ("light from the left", "light from the right", {"focus": 0.0}),
     ),
     1,
 )
 
 
-def plain_seed(stage: Stage, scheduler: str) -> int:
+def plain_seed(stage: Stage, settings) -> int:
     """The first seed whose picture has nothing on that a slider would put there."""
-    from comfy.samplers import sampler_object
-    from comfy_extras.nodes_custom_sampler import BasicScheduler
-
-    sigmas = BasicScheduler.execute(stage.model, scheduler, STEPS, 1.0).args[0]
+    sampler, sigmas = settings.sampler(), settings.sigmas(stage.model)
     for seed in range(SEED, SEED + size(50, 1)):
-        read = stage.read(stage.sample(stage.model, sampler_object("euler"), sigmas, stage.noise(1, seed), SOURCE, CFG))
+        read = stage.read(stage.sample(stage.model, sampler, sigmas, stage.noise(1, seed), SOURCE, CFG))
         if all(stage.faces.CATEGORICAL[name][int(read[name])] == "none" for name in ("glasses", "hat")) and float(read["beard"]) < 0.1:
             return seed
     return SEED
@@ -57,10 +53,10 @@ def rows(stage: Stage, scheduler: str):
     from pack.nodes.sliders import MakeSlider
 
     settings = Settings(stage.encode(""), {"samples": stage.empty()}, STEPS, CFG, "euler", scheduler, 1.0)
-    seed = plain_seed(stage, scheduler)
-    for wanted, opposite, focus in SLIDERS:
-        words = dict(without=SOURCE, wanted=f"{SOURCE}, {wanted}", opposite=f"{SOURCE}, {opposite}" if opposite else "", focus=focus)
-        slider = MakeSlider.execute(stage.model, stage.clip, 1.0, **words).args[1]
+    seed = plain_seed(stage, settings)
+    for wanted, opposite, changes in SLIDERS:
+        words = dict(without=SOURCE, wanted=f"{SOURCE}, {wanted}", opposite=f"{SOURCE}, {opposite}" if opposite else "")
+        slider = MakeSlider.execute(stage.model, stage.clip, 1.0, **words, **changes).args[1]
         runs = planned(slider, STRENGTHS, [Rows(stage.model, stage.encode(SOURCE), [seed])], settings, 1)
         yield stage.pictures(torch.cat(Strip(runs, settings, len(STRENGTHS)).drawn())), wanted
 

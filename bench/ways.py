@@ -101,6 +101,17 @@ class Bench(Stage):
     def attribute(self, name: str):
         return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=size(16, 1))
 
+    @cache  # noqa: B019 (a bench's object lives as long as the process)
+    def calibrated(self, name: str):
+        """Make Slider for an attribute, as it starts, with the unit that Calibrate Slider gives it."""
+        from pack.nodes.calibration import CalibrateSlider
+        from pack.nodes.sliders import MakeSlider
+
+        slider = MakeSlider.execute(self.model, self.clip, 1.0, SOURCE, self.prompt(name)).args[1]
+        prompts = self.encode(SOURCE), self.encode("")
+        run = size(3, 2), STEPS, CFG, "euler", SCHEDULERS[self.instrument]
+        return CalibrateSlider.execute(self.model, slider, *prompts, {"samples": self.empty()}, self.vae, LEARNED_ON, *run).args[0]
+
     def step_at(self, percent: float) -> int:
         level = self.levels.percent_to_sigma(percent)
         return next(i for i, sigma in enumerate(self.sigmas.tolist()) if sigma <= level)
@@ -130,6 +141,10 @@ def contrast(place: str, focus: float = 0.0, start: float = 0.3, hold: bool = Fa
         return bench.draw(first, model=with_contrast(bench.model, edit))
 
     return way
+
+
+def calibrated_slider(bench: Bench, name: str, strength: float, first: int) -> Tensor:
+    return bench.draw(first, model=bench.calibrated(name).on(bench.model, strength, None))
 
 
 def target_prompt(bench: Bench, name: str, _: float, first: int) -> Tensor:
@@ -162,7 +177,7 @@ class Way:
     """A way, the settings that it is drawn at, and what they are called.
 
     dial: the setting that stands for strength 1 where the question is whether a way slides, negative ones being its other side;
-    None where it has no such side. unet: it needs a middle block.
+    None where it has no such side. Without settings that is all that is asked of it. unet: it needs a middle block.
     """
 
     draw: Callable[[Bench, str, float, int], Tensor]
@@ -174,6 +189,7 @@ class Way:
 
 WAYS: dict[str, Way] = {
     "prediction contrast, rest held": Way(contrast("prediction", 0.6, 0.1, hold=True), "strength", fewer((0.25, 0.5, 0.75, 1.0)), dial=1.0),
+    "prediction contrast, rest held, calibrated": Way(calibrated_slider, "strength", (), dial=1.0),
     "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0, 2.0)), dial=1.0),
     "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5))),
     "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, unet=True),
