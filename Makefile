@@ -20,6 +20,8 @@ help:
 	@echo "make bench-training  measure training directions on the demo model; writes docs/training.md"
 	@echo "make bench-properties  measure the latent space's three properties (MODEL); writes docs/properties.md"
 	@echo "make bench-evidence  measure all ways to edit against each other (MODEL=$(MODEL) or portrait-dit; about an hour, resumes); writes docs/evidence.md"
+	@echo "make bench-places  search where, when and how strongly a contrast of two prompts acts best (MODEL); writes docs/places.md"
+	@echo "make bench-families  try Make Slider on every family of models, with random weights (HOST); writes docs/families.md"
 	@echo "make bench-sheets  draw eight sliders at nine strengths (MODEL); writes docs/sliders_<model>.jpg"
 	@echo "make bench-quality  all of the measurements of edits, one after another; writes docs/"
 	@echo "                 ARGS='--smallest --out folder' goes through any of them in seconds"
@@ -67,6 +69,12 @@ bench-evidence:
 	@$(host) run bench/evidence.py --model $(MODEL) $(ARGS)
 	@$(host) run bench/evidence.py --model $(MODEL) --cost $(ARGS)
 
+bench-places:
+	@$(host) run bench/places.py --model $(MODEL) $(ARGS)
+
+bench-families:
+	@$(host) run bench/families.py $(ARGS)
+
 bench-sheets:
 	@$(host) run bench/sheets.py --model $(MODEL) $(ARGS)
 
@@ -84,4 +92,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test lint test-long ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence bench-sheets bench-quality help-pictures demo-model where clean
+.PHONY: help demo test lint test-long ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence bench-places bench-families bench-sheets bench-quality help-pictures demo-model where clean

@@ -25,6 +25,9 @@ KINDS = {
         "bench/evidence.py": PAGES,
         "bench/evidence.py --cost": PAGES,
         "bench/sheets.py": PAGES,
+        "bench/families.py": PAGES,
+        "bench/places.py": PAGES,
+        "bench/places.py --model portrait-dit": PAGES,
         "bench/speed.py": SETTINGS,
         "bench/passes.py": SETTINGS,
         "bench/training_cost.py sd15": SETTINGS,
@@ -33,6 +36,7 @@ KINDS = {
     "demo": {"demo/sliders.py": PAGES},
     "help pictures": {"-m dev.help_pictures": PAGES, "-m demo.photograph": ["--out"]},
 }
+BOTH = ("bench/evidence.py", "bench/places.py")  # their pages are about both models
 EVERY = [program for programs in KINDS.values() for program in programs]
 KEPT = ("docs", "nodes/web/docs", "demo", "bench/.cache")  # what users have of the real sizes
 ANSWER = "ended: "
@@ -99,7 +103,7 @@ def run_smallest(tmp_path_factory):
         if program.endswith(" --cost"):
             call(script)  # its page needs what was drawn, too, on both models
             call(f"{script} --model portrait-dit")
-        home = script if script == "bench/evidence.py" else program  # the page of evidence is about both models
+        home = script if script in BOTH else program
         out = folders.setdefault(home, tmp_path_factory.mktemp("out"))
         return interpreters[kind].run(program, KINDS[kind][program], out)
 
