@@ -3,7 +3,7 @@
     COMFYUI=<host's folder> python bench/places.py [--model portrait|portrait-dit] [--minutes 60] [--ways joint,focus] [--report]
                                             [--out docs] [--smallest]
 
-Everything is drawn on the same six seeds from 500 000 up, for the attributes of the evidence and two more, and read by the judge; what
+Everything is drawn on the same four seeds from 500 000 up, for the attributes of the evidence and long hair, and read by the judge; what
 was found goes into `docs/places_<model>.json` at once, so that a run that was stopped goes on. What is best here is what
 `bench/evidence.py` then draws on held-out seeds.
 """
@@ -29,9 +29,9 @@ import ways
 from sizes import DOCS, fewer, parsed, size
 from stage import INSTRUMENTS, SOURCE, precision, start_host
 
-TUNED_ON, SEEDS = 500_000, size(6, 1)
-TARGETS = ways.TARGETS | size({"hair_length": 0.9, "age": 0.85}, {})
-STRENGTHS = fewer((0.5, 1.0))
+TUNED_ON, SEEDS = 500_000, size(4, 1)
+TARGETS = ways.TARGETS | size({"hair_length": 0.9}, {})
+STRENGTHS = fewer((0.25, 0.5))
 
 
 class Bench(ways.Bench):
@@ -71,6 +71,32 @@ class Bench(ways.Bench):
 
 def contrast(place: str, start: float, end: float = 1.0, focus: float = 0.0, hold: bool = False) -> Callable[[Bench, str, float], Tensor]:
     return lambda bench, name, strength: bench.slid(name, place, strength, start, end, focus, hold)
+
+
+def spreading(least: float) -> Callable[[Bench, str, float], Tensor]:
+    """The rest held outside of a focus that spreads from where the contrast is large to all that is joined to it and at least so large."""
+
+    def way(bench: Bench, name: str, strength: float) -> Tensor:
+        from pack.host import contrasts
+
+        usual = contrasts.focus_weights
+        contrasts.focus_weights = lambda sizes, focus: spread(sizes, focus, least)
+        try:
+            return bench.slid(name, "prediction", strength, 0.1, 1.0, 0.6, True)
+        finally:
+            contrasts.focus_weights = usual
+
+    return way
+
+
+def spread(sizes: Tensor, focus: float, least: float) -> Tensor:
+    """Weights (b, 1, h, w) by hysteresis: 1 in cells of at least `least` of a picture's largest size that are joined to one of at least
+    `focus` of it, smoothed over 3 x 3 cells; elsewhere as `focus_weights`."""
+    share = sizes / sizes.flatten(1).amax(1).view(-1, 1, 1, 1)
+    joined, allowed = (share >= focus).float(), (share >= least).float()
+    for _ in range(2 * max(sizes.shape[-2:])):
+        joined = torch.nn.functional.max_pool2d(joined, 3, 1, 1) * allowed
+    return torch.maximum(torch.nn.functional.avg_pool2d(joined, 3, 1, 1), ((2 * share - focus) / focus).clamp(0, 1))
 
 
 def in_joint_attention(blocks: range, start: float, vector: bool = True, stored: bool = False) -> Callable[[Bench, str, float], Tensor]:
@@ -145,33 +171,33 @@ class Way:
 
 DOUBLE, ALL = 3, 8  # blocks of Portrait DiT
 THIRDS = {"first third": range(0, 3), "second third": range(3, 6), "last third": range(6, 8)}
-HELD = {(0.1, 0.6), (0.1, 0.5), (0.1, 0.4), (0.1, 0.7), (0.0, 0.6), (0.2, 0.6), (0.3, 0.6)}
-MORE = fewer((1.0, 2.0))
+MORE, ONE = fewer((1.0, 2.0)), (1.0,)
 
 
 def ways_of(instrument: str) -> dict[str, Way]:
-    found = {
-        f"prediction, rest held, from {start:g} on, focus {focus:g}": Way(contrast("prediction", start, 1.0, focus, True))
-        for start, focus in sorted(HELD)
-    }
-    found |= {f"prediction, everywhere, from {start:g} on": Way(contrast("prediction", start)) for start in (0.1, 0.3)}
-    found |= {f"condition, mean of pairs, from {start:g} on": Way(condition(start), fewer((1.0, 2.0, 4.0))) for start in (0.0, 0.3)}
-    if instrument == "portrait":
-        windows = ((0.1, 1.0), (0.3, 1.0), (0.1, 0.6))
-        for start, end in windows:
-            found[f"cross-attention, from {start:g} to {end:g}"] = Way(contrast("cross-attention", start, end), MORE)
-    else:
-        for start in (0.1, 0.3):
-            found[f"joint attention, all blocks, from {start:g} on"] = Way(in_joint_attention(range(ALL), start), MORE)
-        found["joint attention, all blocks, from 0.3 on, without the modulation"] = Way(
-            in_joint_attention(range(ALL), 0.3, vector=False), MORE
-        )
-        found["joint attention, double blocks, from 0.3 on"] = Way(in_joint_attention(range(DOUBLE), 0.3), MORE)
-        found["joint attention, single blocks, from 0.3 on"] = Way(in_joint_attention(range(DOUBLE, ALL), 0.3), MORE)
-        for title, blocks in THIRDS.items():
-            found[f"joint attention, {title}, from 0.3 on"] = Way(in_joint_attention(blocks, 0.3), MORE)
+    """What is tried, the most wanted first."""
+    found = {"prediction, rest held, from 0.1 on, focus 0.6": Way(contrast("prediction", 0.1, 1.0, 0.6, True))}
+    for least in (0.2, 0.3):
+        found[f"the same, focus 0.6 that spreads to {least:g}"] = Way(spreading(least))
+    if instrument == "portrait-dit":
+        found["joint attention, all blocks, from 0.3 on"] = Way(in_joint_attention(range(ALL), 0.3), MORE)
         for start in (0.1, 0.3):
             found[f"joint attention, all blocks, from {start:g} on, stored"] = Way(in_joint_attention(range(ALL), start, stored=True), MORE)
+        found["joint attention, all blocks, from 0.1 on"] = Way(in_joint_attention(range(ALL), 0.1), ONE)
+        found["joint attention, all blocks, from 0.3 on, without the modulation"] = Way(
+            in_joint_attention(range(ALL), 0.3, vector=False), ONE
+        )
+        found["joint attention, double blocks, from 0.3 on"] = Way(in_joint_attention(range(DOUBLE), 0.3), ONE)
+        found["joint attention, single blocks, from 0.3 on"] = Way(in_joint_attention(range(DOUBLE, ALL), 0.3), ONE)
+        for title, blocks in THIRDS.items():
+            found[f"joint attention, {title}, from 0.3 on"] = Way(in_joint_attention(blocks, 0.3), ONE)
+    else:
+        for start, end in ((0.3, 1.0), (0.1, 1.0), (0.1, 0.6)):
+            found[f"cross-attention, from {start:g} to {end:g}"] = Way(contrast("cross-attention", start, end), MORE)
+    found |= {f"condition, mean of pairs, from {start:g} on": Way(condition(start), MORE) for start in (0.3, 0.0)}
+    found |= {f"prediction, everywhere, from {start:g} on": Way(contrast("prediction", start)) for start in (0.3, 0.1)}
+    for start, focus in ((0.1, 0.4), (0.1, 0.5), (0.1, 0.7), (0.0, 0.6), (0.2, 0.6), (0.3, 0.6)):
+        found[f"prediction, rest held, from {start:g} on, focus {focus:g}"] = Way(contrast("prediction", start, 1.0, focus, True))
     return found
 
 
@@ -220,7 +246,7 @@ def page(folder: Path) -> str:
     intro = (
         f"Written by `bench/places.py`. Where, when and how strongly a contrast of two prompts acts best, searched on {SEEDS} seeds from "
         f"{TUNED_ON} up: {ways.STEPS} steps, cfg {ways.CFG:g}, computed in {' and '.join(sorted(kinds))}, prompt `{SOURCE}`. A cell is the "
-        "share of pictures in which the judge finds the attribute, and of the others the share that is kept. Six seeds are few: "
+        "share of pictures in which the judge finds the attribute, and of the others the share that is kept. Four seeds are few: "
         "what was chosen here is judged on held-out seeds in the [evidence](evidence.md)."
     )
     return f"# Where a slider acts best\n\n{intro}\n\n" + "\n\n".join(sections) + "\n"

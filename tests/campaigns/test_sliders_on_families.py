@@ -36,7 +36,7 @@ def test_a_family_works_at_each_place_and_with_each_trait(family, shaped):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_works_at_each_place_with_each_trait(family, shaped):
+def test_every_cell_of_a_family(family, shaped):
     assert not wrong(cells(known(family)), shaped)
 
 
