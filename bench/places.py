@@ -246,8 +246,8 @@ def page(folder: Path) -> str:
     intro = (
         f"Written by `bench/places.py`. Where, when and how strongly a contrast of two prompts acts best, searched on {SEEDS} seeds from "
         f"{TUNED_ON} up: {ways.STEPS} steps, cfg {ways.CFG:g}, computed in {' and '.join(sorted(kinds))}, prompt `{SOURCE}`. A cell is the "
-        "share of pictures in which the judge finds the attribute, and of the others the share that is kept. Four seeds are few: "
-        "what was chosen here is judged on held-out seeds in the [evidence](evidence.md)."
+        "share of pictures in which the judge finds the attribute, and of the others the share that is kept. What is not here was not "
+        "drawn yet. Four seeds are few: what was chosen here is judged on held-out seeds in the [evidence](evidence.md)."
     )
     return f"# Where a slider acts best\n\n{intro}\n\n" + "\n\n".join(sections) + "\n"
 

@@ -38,6 +38,7 @@ KINDS = {
 }
 BOTH = ("bench/evidence.py", "bench/places.py")  # their pages are about both models
 EVERY = [program for programs in KINDS.values() for program in programs]
+SLOW = KINDS["help pictures"]
 KEPT = ("docs", "nodes/web/docs", "demo", "bench/.cache")  # what users have of the real sizes
 ANSWER = "ended: "
 RUNNER = f"""
@@ -120,7 +121,7 @@ def nothing_else_written():
     assert files() == before
 
 
-@pytest.mark.parametrize("program", EVERY)
+@pytest.mark.parametrize("program", [pytest.param(one, marks=pytest.mark.slow) if one in SLOW else one for one in EVERY])
 def test_runs_to_its_end(run_smallest, program):
     problem, told, out = run_smallest(program)
     assert not problem, problem
@@ -153,6 +154,7 @@ def test_the_page_of_evidence_has_all_its_sections_and_a_row_for_each_way(run_sm
     assert said[0] == said[1], "what a reader of the figures has to know is written with them"
 
 
+@pytest.mark.slow
 def test_there_is_a_help_picture_for_each_page(run_smallest):
     out = run_smallest("-m dev.help_pictures")[2]
     assert {path.name for path in out.iterdir()} == {path.name for path in (ROOT / "nodes/web/docs/images").iterdir()}

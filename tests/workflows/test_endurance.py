@@ -13,7 +13,7 @@ from pack.dev.server import Host
 from pack.tests.workflows.graphs import DemoGraph, base_directory, outcome, saved, with_ours
 from pack.tests.workflows.long_runs import LONG, applied
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.campaign]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.campaign, pytest.mark.slow]
 MB = 2**20
 KEEPER = """
 import ctypes

@@ -129,6 +129,7 @@ def test_the_workflows_nodes_are_served(workflow_file, object_info):
     assert own <= object_info.keys()
 
 
+@pytest.mark.slow
 def test_gives_the_same_pictures_each_time(workflow_file, server, object_info):
     prompt = spared(to_prompt(json.loads(workflow_file.read_text()), object_info))
     first = server.client.run(prompt)

@@ -8,7 +8,7 @@ import pytest
 from pack.tests.workflows.graphs import PREFIX, DemoGraph, latents, outcome
 from pack.tests.workflows.growing import Grower, inputs_of
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.campaign]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.campaign, pytest.mark.slow]
 
 
 HOST_S_OWN = {("LossGraphNode", "float division by zero")}  # of a loss that stays the same
