@@ -2,8 +2,8 @@
 
 Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the text encoder's pooled embedding of its
 caption, away from those of other captions, and among the plain prompts for an attribute's values to the right one's; meanwhile heads,
-dropped afterwards, name its attributes: from the embedding, and from all patches, each place with weights of its own, as a mouth is
-small and its patches learn slowly through the embedding alone.
+dropped afterwards, name its attributes: from the embedding, and from all patches, each place with weights of its own (which the weights
+that ship have not been trained with yet).
 """
 
 from __future__ import annotations
