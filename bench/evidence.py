@@ -31,7 +31,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from outcomes import EQUAL, Outcomes, attribute_rows, figure, frontier_rows, slide_rows
 from sizes import DOCS, SMALLEST, parsed, size
-from stage import FIRST_SEED, INSTRUMENTS, SOURCE, precision, start_host
+from stage import FIRST_SEED, INSTRUMENTS, SOURCE, TITLES, precision, start_host
 from ways import CACHE, CFG, CHUNK, LEARNED_ON, SLIDES, STEPS, STRENGTHS, TARGETS, Bench, Way, ways_of
 
 ALSO_LEARNED = ("AVI, paired",)  # what the way above them learns
@@ -290,9 +290,6 @@ def mobility() -> str:
         f"Coarse attributes stand at lower ranks than fine ones (by more than 0.3) {told(held)}; "
         f"they **do not** {told(not_held)}.\n\n{text}"
     )
-
-
-TITLES = {"portrait": "Portrait, a latent diffusion UNet", "portrait-dit": "Portrait DiT, a flow transformer"}
 
 
 def of_instrument(folder: Path, instrument: str, data: dict[str, dict]) -> dict[str, str]:

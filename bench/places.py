@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import joint
 import ways
 from sizes import DOCS, fewer, parsed, size
-from stage import INSTRUMENTS, SOURCE, precision, start_host
+from stage import INSTRUMENTS, SOURCE, TITLES, precision, start_host
 
 TUNED_ON, SEEDS = 500_000, size(4, 1)
 TARGETS = ways.TARGETS | size({"hair_length": 0.9}, {})
@@ -63,11 +63,6 @@ class Bench(ways.Bench):
             joint.draw(self, noted, name, SOURCE, ways.CFG, self.noise(together, first))
             sums = {key: sums.get(key, 0.0) + together / count * mean for key, mean in noted.found.items()}
         return sums
-
-    def moved_condition(self, name: str, strength: float) -> list:
-        """The source prompt with the mean of what the attribute's words do to prompts of other attributes, at the tokens after its last
-        word, cleaned of what prompts of other attributes do, and on the pooled part."""
-        return moved(self, name, strength)
 
 
 # Ways: each draws the tuning seeds for an attribute, at a strength.
@@ -115,7 +110,7 @@ def condition(start: float) -> Callable[[Bench, str, float], Tensor]:
     def way(bench: Bench, name: str, strength: float) -> Tensor:
         from nodes import ConditioningSetTimestepRange
 
-        parts = ((bench.encode(SOURCE), (0.0, start)), (bench.moved_condition(name, strength), (start, 1.0)))
+        parts = ((bench.encode(SOURCE), (0.0, start)), (moved_condition(bench, name, strength), (start, 1.0)))
         windows = [ConditioningSetTimestepRange().set_range(part, *window)[0] for part, window in parts if window[0] < window[1]]
         return bench.draw(TUNED_ON, positive=[entry for window in windows for entry in window])
 
@@ -130,6 +125,7 @@ def after_last_word(bench: Bench, text: str) -> tuple[Tensor, Tensor]:
     return embedding[0, ends[0] :], extras["pooled_output"][0]
 
 
+@cache
 def beside_others(bench: Bench, name: str, pairs: int) -> tuple[Tensor, Tensor]:
     """The mean over parallel pairs of prompts, with other attributes in them, of what an attribute's words do after the last word."""
     words, generator, found = bench.prompt(name), torch.Generator().manual_seed(0), []
@@ -152,7 +148,9 @@ def cleaned(direction: Tensor, others: list[Tensor]) -> Tensor:
     return (flat - basis @ (basis.T @ flat)).reshape(direction.shape)
 
 
-def moved(bench: Bench, name: str, strength: float, pairs: int = size(32, 2)) -> list:
+def moved_condition(bench: Bench, name: str, strength: float, pairs: int = size(32, 2)) -> list:
+    """The source prompt with the mean of what the attribute's words do to prompts of other attributes, at the tokens after its last
+    word, cleaned of what prompts of other attributes do, and on the pooled part."""
     (tokens, pooled), rest = beside_others(bench, name, pairs), [other for other in TARGETS if other != name]
     around = [beside_others(bench, other, pairs) for other in rest]
     length = min(len(part[0]) for part in ((tokens, pooled), *around))
@@ -224,9 +222,6 @@ def measure(instrument: str, folder: Path, minutes: float, parts: list[str]) -> 
             known[key] = found | {"precision": precision()}
             path.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(known.items())) + "\n}\n")
             print(key, found, flush=True)
-
-
-TITLES = {"portrait": "Portrait, a latent diffusion UNet", "portrait-dit": "Portrait DiT, a flow transformer"}
 
 
 def page(folder: Path) -> str:

@@ -18,6 +18,7 @@ from speed import ROOT, import_pack  # noqa: F401
 FIRST_SEED = 900_000  # held-out seeds start here
 SOURCE = "a portrait"
 INSTRUMENTS = {"portrait": "semantic_latents_portrait.safetensors", "portrait-dit": "semantic_latents_portrait_dit.safetensors"}
+TITLES = {"portrait": "Portrait, a latent diffusion UNet", "portrait-dit": "Portrait DiT, a flow transformer"}
 SIDE = size(32, 8)  # of the latents
 PIXELS = 256  # side of the pictures that the judge and the pages are given
 TILE = 128  # pixels of a picture on a sheet
