@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, SMALLEST, fewer, parsed, size
-from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Point, Stage, cell, save_sheet, start_host, write_report
+from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Point, Stage, cell, precision, save_sheet, start_host, write_report
 
 STEPS, CFG, END = size(12, 2), 3.0, 0.8
 TRAINED_ON, TUNED_ON = 600_000, 500_000
@@ -280,10 +280,10 @@ def save_picture(picture: Tensor, path: Path) -> None:
 def head(seeds: int) -> str:
     return (
         "# Training a direction, measured\n\n"
-        f"Written by `bench/training.py`. The demo model `{INSTRUMENTS['portrait']}`, whose prompt enters at every level as in SD 1.5, "
-        f"computed in bfloat16; DDIM, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`, directions up to {END:g} on both halves, found on "
-        f"{IMAGES} seeds from {TRAINED_ON} up (trained: {EPOCHS} epochs, the rest as Train Direction starts); thresholds on seeds from "
-        f"{TUNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up. A cell `a / b`: the judge finds the attribute in a of the pictures, "
+        f"Written by `bench/training.py`. The demo model `{INSTRUMENTS['portrait']}`, whose prompt enters at every level as in "
+        f"SD 1.5, computed in {precision()}; DDIM, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`, directions up to {END:g} on both "
+        f"halves, found on {IMAGES} seeds from {TRAINED_ON} up (trained: {EPOCHS} epochs, the rest as Train Direction starts); "
+        f"thresholds on seeds from {TUNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up. A cell `a / b`: the judge finds the attribute in a of the pictures, "
         "and b of the other attributes are those of the unedited picture of the same seed."
     )
 

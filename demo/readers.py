@@ -60,7 +60,7 @@ def main() -> None:
     sys.path.insert(0, os.environ["COMFYUI"])
     from comfy.cli_args import args
 
-    args.cpu = True
+    args.cpu = args.use_pytorch_cross_attention = True  # read when the host's attention is first imported
     from . import data, evaluate, judge, runs, scorer
 
     parts_of_checkpoint(options.folder)
@@ -86,6 +86,7 @@ def main() -> None:
             RATE["scorer"],
             tripped=TRIPPED,
             begin=there(options.folder),
+            judged=HERE / "judges",
         )
 
 

@@ -2,8 +2,8 @@
 
 Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the text encoder's pooled embedding of its
 caption, away from those of other captions, and among the plain prompts for an attribute's values to the right one's; meanwhile heads,
-dropped afterwards, name its attributes: from the embedding, and from all patches, each place with weights of its own (which the weights
-that ship have not been trained with yet).
+dropped afterwards, name its attributes from the embedding, and foretell the judge's inner features, place by place (hints: FitNets,
+Romero et al. 2015), as small things like a mouth are learned slowly from a picture's labels alone.
 """
 
 from __future__ import annotations
@@ -36,16 +36,37 @@ def asked(name: str) -> list[str]:
     return [captions.prompt_for(**{name: low + share * (high - low)}) for share in (0.17, 0.5, 0.83)]
 
 
-class FromPatches(torch.nn.Module):
-    """Attributes named from all patches (b, patches, width) of a vision tower; each place has its own weights."""
+class Hints(torch.nn.Module):
+    """Foretells the judge's inner features from a vision tower's patches (b, n, width) and pooled output (b, width)."""
 
-    def __init__(self, patches: int, width: int, kept: int = 8):
+    def __init__(self, teacher: judge.Judge, width: int):
         super().__init__()
-        self.narrow = torch.nn.Linear(width, kept)
-        self.heads = naming_heads(kept * patches)
+        self._teacher = [teacher]  # in a list, so that it is no part of what is trained and kept
+        fine, coarse, last = (self.targets(torch.zeros(1, 3, judge.SIDE, judge.SIDE))[i].shape[1] for i in range(3))
+        self.fine, self.coarse, self.last = (
+            torch.nn.Conv2d(width, fine, 1),
+            torch.nn.Conv2d(width, coarse, 4, 4),
+            torch.nn.Linear(width, last),
+        )
 
-    def loss(self, tokens: torch.Tensor, labels, shown, numbers) -> torch.Tensor:
-        return naming_loss(self.heads, self.narrow(tokens).flatten(1), labels, shown, numbers)
+    @torch.no_grad()
+    def targets(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Features on 16 x 16 and on 4 x 4 places and of the whole picture, each place's of mean 0 and variance 1 over channels."""
+        teacher = self._teacher[0]
+        x, found = teacher.stem(images), []
+        for i, block in enumerate(teacher.blocks):
+            x = block(x)
+            if i in (5, 9):
+                found.append(x)
+        found.append(teacher.features(x.flatten(1)))
+        return tuple((f - f.mean(1, keepdim=True)) / f.std(1, keepdim=True).clamp(min=1e-3) for f in found)
+
+    def loss(self, patches: torch.Tensor, pooled: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Sum of the three mean squared errors, about 1 each at the start."""
+        side = int(patches.shape[1] ** 0.5)
+        grid = patches.movedim(1, 2).unflatten(2, (side, side))
+        guessed = (self.fine(grid), self.coarse(grid), self.last(pooled))
+        return sum(F.mse_loss(guess, target) for guess, target in zip(guessed, self.targets(images)))
 
 
 def naming_heads(width: int) -> torch.nn.ModuleDict:
@@ -83,7 +104,7 @@ def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """As the judge's pictures, and half of them blurred as predictions from much noise are."""
     blurred, device = images, images.device
     for _ in range(3):
-        blurred = F.avg_pool2d(F.pad(blurred, (3, 3, 3, 3), mode="replicate"), 7, 1)
+        blurred = F.avg_pool2d(F.avg_pool2d(F.pad(blurred, (3, 3, 3, 3), mode="replicate"), (7, 1), 1), (1, 7), 1)
     amount, half = torch.rand(2, len(images), 1, 1, 1, device=device, generator=generator)
     return judge.disturbed(torch.lerp(images, blurred, amount * (half < 0.5)), generator)
 
@@ -98,10 +119,12 @@ def train(
     limit: int = 150_000,
     tripped: int = 12_000,
     begin: Path | None = None,
+    judged: Path | None = None,
 ) -> Path:
     """Train until the plan's end, a third of the pictures as the VAE gives them back; write fp16 weights.
 
-    begin: a folder with the weights to go on from, if any. A run that was stopped goes on from its last state.
+    begin: a folder with the weights to go on from, if any; judged: the folder of the judge, if it is another. A run that was
+    stopped goes on from its last state.
     """
     torch.manual_seed(3)
     faces = judge.Faces(store, device, limit)
@@ -110,16 +133,15 @@ def train(
     model = (network.scorer() if begin is None else load(begin).requires_grad_(True).train()).to(device)
     width = config.SCORER_CONFIG["projection_dim"]
     heads = naming_heads(width).to(device)
-    patches = (config.SCORER_CONFIG["image_size"] // config.SCORER_CONFIG["patch_size"]) ** 2
-    everywhere = FromPatches(patches, config.SCORER_CONFIG["hidden_size"]).to(device)
+    hints = Hints(judge.load(judged or folder, device), config.SCORER_CONFIG["hidden_size"]).to(device)
     scale = torch.nn.Parameter(torch.tensor(2.5, device=device))
-    trained = [*model.parameters(), *heads.parameters(), *everywhere.parameters(), scale]
+    trained = [*model.parameters(), *heads.parameters(), *hints.parameters(), scale]
     optimiser = torch.optim.AdamW(trained, rate, (0.9, 0.98), weight_decay=0.02, fused=device == "cuda")
     questions = Questions(encoder, device)
     scales = torch.nn.Parameter(torch.full((len(questions.texts),), 4.6, device=device))
     optimiser.add_param_group({"params": [scales]})
     learned = torch.nn.ParameterDict({"scale": scale, "scales": scales})
-    seen = runs.restored(folder / "scorer.state", model, heads, everywhere, learned, optimiser)
+    seen = runs.restored(folder / "scorer.state", model, heads, hints, learned, optimiser)
     step = seen // batch
     told = time.time()
     while plan.done(seen) < 1:
@@ -135,11 +157,11 @@ def train(
             _, before_last, pooled = model.vision_model(augmented(images, generator), intermediate_output=-2)
             embeddings = model.visual_projection(pooled).float()
         known = [faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")]
-        named, placed = naming_loss(heads, embeddings, *known), everywhere.loss(before_last[:, 1:].float(), *known)
+        named, hinted = naming_loss(heads, embeddings, *known), hints.loss(before_last[:, 1:].float(), pooled.float(), images)
         loss = contrast(embeddings, texts, scale.clamp(max=4.6))
         chosen_right = questions.loss(embeddings, scales, *known)
         optimiser.zero_grad(set_to_none=True)
-        (0.5 * loss + named + placed + 3 * chosen_right).backward()
+        (0.5 * loss + named + hinted + 3 * chosen_right).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         for group in optimiser.param_groups:
             group["lr"] = plan.rate(seen, step, rate)
@@ -147,8 +169,8 @@ def train(
         step, seen = step + 1, seen + batch
         if step % 20 == 0:
             faces.grow(800)
-        if step % 500 == 0:
-            runs.keep_state(folder / "scorer.state", seen, model, heads, everywhere, learned, optimiser)
+        if step % 100 == 0:
+            runs.keep_state(folder / "scorer.state", seen, model, heads, hints, learned, optimiser)
         if time.time() - told > 10 or step == 1:
             told = time.time()
             runs.log(
@@ -157,7 +179,7 @@ def train(
                 seen=seen,
                 contrast=f"{loss.item():.3f}",
                 named=f"{named.item():.3f}",
-                placed=f"{placed.item():.3f}",
+                hinted=f"{hinted.item():.3f}",
                 asked=f"{chosen_right.item():.3f}",
                 seconds=f"{time.time() - plan.start:.0f}",
             )

@@ -110,7 +110,7 @@ def stage(name: str, run: Run) -> None:
         vae.encode_store(train, work, device, run.end("draw") - 0.03 * run.seconds, size.batches["encode"])
     elif name in ("judge", "scorer"):
         module = {"judge": judge, "scorer": scorer}[name]
-        wait_for(*ready, until=run.end("draw"))
+        wait_for(*ready, *([work / judge.FILE] if name == "scorer" else []), until=run.end("draw"))
         module.train(train, work, runs.Plan(run.end(name)), device, size.batches[name], tripped=size.tripped)
     elif name in ("unet", "dit"):
         wait_for(*ready, until=run.end("draw"))
