@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,29 +73,19 @@ def contrast(place: str, start: float, end: float = 1.0, focus: float = 0.0, hol
 
 
 def spreading(least: float) -> Callable[[Bench, str, float], Tensor]:
-    """The rest held outside of a focus that spreads from where the contrast is large to all that is joined to it and at least so large."""
+    """The rest held outside of a focus of 0.6 that spreads to all that is joined to it and at least so large a share of the largest."""
 
     def way(bench: Bench, name: str, strength: float) -> Tensor:
         from pack.host import contrasts
 
         usual = contrasts.focus_weights
-        contrasts.focus_weights = lambda sizes, focus: spread(sizes, focus, least)
+        contrasts.focus_weights = partial(usual, spread=least / 0.6)
         try:
             return bench.slid(name, "prediction", strength, 0.1, 1.0, 0.6, True)
         finally:
             contrasts.focus_weights = usual
 
     return way
-
-
-def spread(sizes: Tensor, focus: float, least: float) -> Tensor:
-    """Weights (b, 1, h, w) by hysteresis: 1 in cells of at least `least` of a picture's largest size that are joined to one of at least
-    `focus` of it, smoothed over 3 x 3 cells; elsewhere as `focus_weights`."""
-    share = sizes / sizes.flatten(1).amax(1).view(-1, 1, 1, 1)
-    joined, allowed = (share >= focus).float(), (share >= least).float()
-    for _ in range(2 * max(sizes.shape[-2:])):
-        joined = torch.nn.functional.max_pool2d(joined, 3, 1, 1) * allowed
-    return torch.maximum(torch.nn.functional.avg_pool2d(joined, 3, 1, 1), ((2 * share - focus) / focus).clamp(0, 1))
 
 
 def in_joint_attention(blocks: range, start: float, vector: bool = True, stored: bool = False) -> Callable[[Bench, str, float], Tensor]:

@@ -283,8 +283,8 @@ def head(seeds: int) -> str:
         f"Written by `bench/training.py`. The demo model `{INSTRUMENTS['portrait']}`, whose prompt enters at every level as in "
         f"SD 1.5, computed in {precision()}; DDIM, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`, directions up to {END:g} on both "
         f"halves, found on {IMAGES} seeds from {TRAINED_ON} up (trained: {EPOCHS} epochs, the rest as Train Direction starts); "
-        f"thresholds on seeds from {TUNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up. A cell `a / b`: the judge finds the attribute in a of the pictures, "
-        "and b of the other attributes are those of the unedited picture of the same seed."
+        f"thresholds on seeds from {TUNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up. A cell `a / b`: the judge finds the "
+        "attribute in a of the pictures, and b of the other attributes are those of the unedited picture of the same seed."
     )
 
 
