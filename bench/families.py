@@ -50,8 +50,9 @@ prompts. Strengths above 1 may be needed; Calibrate Slider finds the range.
 - **Z-Image** (Turbo): a few steps and cfg 1, so that a slider has a few calls to act in, of which the first decide most of the picture. \
 `start_percent` 0 may be needed where the attribute is a large shape.
 
-On all of them the slider costs two more calls of the model a step, and as much again where the rest is held. Fast, distilled models leave \
-less room for it; models that read long prompts may want longer words than *a portrait, smiling*."""
+On all of them the slider costs two more calls of the model a step (one, where one of its texts is the prompt itself), and as much \
+again where the rest is held. Fast, distilled models leave less room for it; models that read long prompts may want longer words than \
+*a portrait, smiling*."""
 SCALES = ("model_channels", "hidden_size", "dim", "features")  # what the hosts' configurations call a network's width
 
 

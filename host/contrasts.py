@@ -107,6 +107,7 @@ class ContrastPlan:
         self.contrasts, self.guider, self.latent = contrasts, guider, latent
         self.windows, self.prompts = RunWindows(sigmas, levels), RunPrompts(latent)
         self.asked, self.acted = set[Contrast](), set[Contrast]()
+        self.roles: dict[tuple[int, str], str] = {}  # by contrast and side, under which name the guider has its prompt
         self.inputs: dict[torch.device, Tensor] = {}  # what the cross-attention at work on a device was given
         self.part = 0  # which of the calls for one noise level is at work: there is one for each context window
         self.sizes: dict[tuple[Contrast, int], Tensor] = {}  # how large a contrast was so far in each cell of a part, summed over the run
@@ -133,7 +134,7 @@ class ContrastPlan:
     def sides(self, number: int) -> tuple[Entries, Entries]:
         """The two prompts of a contrast, as the host has prepared them for this run."""
         conds = self.guider.conds
-        return conds[name_of(number, "plus")], conds[name_of(number, "minus")]
+        return conds[self.roles[number, "plus"]], conds[self.roles[number, "minus"]]
 
     @property
     def is_unedited(self) -> bool:
@@ -187,10 +188,6 @@ class ContrastPlan:
             )
 
 
-def name_of(number: int, side: str) -> str:
-    return f"{KEY}_{number}_{side}"
-
-
 def plan_run(
     executor: WrapperExecutor, noise: Tensor, latent_image: Tensor, sampler: Sampler, sigmas: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
@@ -200,9 +197,15 @@ def plan_run(
     contrasts = options[CONTRASTS]
     levels = guider.model_patcher.get_model_object("model_sampling")
     plan = options[CONTRAST_PLAN] = ContrastPlan(contrasts, sigmas.tolist(), levels, guider, noise.shape)
+    known: list[tuple[Conditioning, str]] = []
     for number, contrast in enumerate(contrasts):
         for side, prompt in (("plus", contrast.plus), ("minus", contrast.minus)):
-            guider.conds[name_of(number, side)] = beside(guider.conds, prompt)
+            role = next((name for one, name in known if equal(one, prompt)), None) or the_same(guider.conds, prompt)
+            if role is None:
+                role = f"{KEY}_{number}_{side}"
+                guider.conds[role] = beside(guider.conds, prompt)
+            known.append((prompt, role))
+            plan.roles[number, side] = role
     try:
         result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
@@ -232,9 +235,36 @@ def beside_unedited(
     return run_twice(lambda told: executor(guider, sigmas, dict(extra_args), told, *args, **kwargs), plan.unedited, callback)
 
 
+def own_of(conds: dict[str, Entries]) -> tuple[str, Entries]:
+    """The run's own prompt: the positive one, and its name."""
+    role = "positive" if conds.get("positive") else next(iter(conds))
+    return role, conds[role]
+
+
+def the_same(conds: dict[str, Entries], prompt: Conditioning) -> str | None:
+    """The name of the run's own prompt, if a prompt beside it would ask the model for the very same."""
+    role, own = own_of(conds)
+    if len(own) != 1 or len(prompt) != 1 or any(key in own[0] for key in OF_ITS_OWN if key != "uuid"):
+        return None
+    embedding, extras = prompt[0]
+    alike = all(key in own[0] and equal(own[0][key], value) for key, value in extras.items())
+    return role if alike and equal(own[0].get("cross_attn"), embedding) else None
+
+
+def equal(one: object, other: object) -> bool:
+    """Whether two values of a prompt are the same, bit for bit."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one is other or (isinstance(one, str | int | float) and one == other)
+
+
 def beside(conds: dict[str, Entries], prompt: Conditioning) -> Entries:
     """A prompt under all that the run's own prompt comes with: ControlNets, references, guidance; for the whole picture, in all steps."""
-    own = next(iter(conds.get("positive") or next(iter(conds.values()))), {})
+    own = next(iter(own_of(conds)[1]), {})
     shared = {key: value for key, value in own.items() if key not in OF_ITS_OWN}
     return [{**shared, **extras, "cross_attn": embedding, "uuid": uuid.uuid4()} for embedding, extras in prompt]
 
@@ -257,8 +287,9 @@ def add_to_predictions(
 ) -> list[Tensor]:
     """CALC_COND_BATCH wrapper: D + s m w (D(plus) - D(minus)) for what each prompt but the negative one foresees, D.
 
-    m is the mask, w the weights of the focus. The two prompts go in the same batch. Guidance multiplies the change, as it does what words
-    do; so a run whose prompt is `minus` is, at strength 1 without a mask and a focus, one whose prompt is `plus` in the contrast's window.
+    m is the mask, w the weights of the focus. The two prompts go in the same batch; one that is the run's own is not asked again.
+    Guidance multiplies the change, as it does what words do; so a run whose prompt is `minus` is, at strength 1 without a mask and a
+    focus, one whose prompt is `plus` in the contrast's window.
     """
     plan = model_options.get("transformer_options", {}).get(CONTRAST_PLAN)
     if plan is None:
@@ -272,16 +303,28 @@ def add_to_predictions(
     active = plan.active("prediction", sigma)
     if not active:
         return plan.rest_held(timestep, executor(model, conds, x, timestep, model_options))
-    sides = [side for number, _, _ in active for side in plan.sides(number)]
-    outputs = list(executor(model, [*conds, *sides], x, timestep, model_options))
-    own, further = outputs[: len(conds)], outputs[len(conds) :]
+    asked, places = list(conds), []
+    for number, _, _ in active:
+        for side in plan.sides(number):
+            places.append(place_of(side, asked))
+            if places[-1] == len(asked):
+                asked.append(side)
+    outputs = list(executor(model, asked, x, timestep, model_options))
+    own = outputs[: len(conds)]
     moved = [i for i, cond in enumerate(conds) if cond is not None and plan.prompts.half_of(cond) != "unconditional"]
-    for (_, contrast, amount), plus, minus in zip(active, further[::2], further[1::2], strict=True):
-        change = plan.changed(contrast, amount, plus - minus)
+    for (_, contrast, amount), plus, minus in zip(active, places[::2], places[1::2], strict=True):
+        change = plan.changed(contrast, amount, outputs[plus] - outputs[minus])
         for i in moved:
             own[i] = own[i] + change
         plan.acted.add(contrast)
     return plan.rest_held(timestep, own)
+
+
+def place_of(side: Entries, asked: list[Entries | None]) -> int:
+    """Where a prompt stands among those that a call asks for; their number if it is not there, or was divided by an area of another."""
+    names = [[entry.get("uuid") for entry in cond or ()] for cond in asked]
+    name = [entry["uuid"] for entry in side]
+    return names.index(name) if len(name) == 1 and name in names else len(asked)
 
 
 def size_of(x: Tensor) -> tuple[int, int]:

@@ -61,9 +61,9 @@ class MakeSlider(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="Where it acts. prediction: on what the model foresees, for every model, at two more calls a step; keeps "
-                    "most of the picture. cross-attention: in every layer that reads the prompt, for the UNets of SD 1.x, SD 2.x and SDXL; "
-                    "faster, and keeps less. auto: prediction.",
+                    tooltip="Where it acts. prediction: on what the model foresees, for every model, at one or two more calls a step; "
+                    "keeps most of the picture. cross-attention: in every layer that reads the prompt, for the UNets of SD 1.x, SD 2.x "
+                    "and SDXL; faster, and keeps less. auto: prediction.",
                 ),
                 io.Float.Input(
                     "start_percent",

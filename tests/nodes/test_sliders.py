@@ -107,6 +107,62 @@ def test_a_focus_looks_at_the_whole_run_so_far(demo, run, sampler_of):
     assert not torch.equal(whole[-1], late[-1])
 
 
+def rows_of(world, sampler_of, model, **changes):
+    """How many rows of latents the network is given in two steps at cfg 3, and what is drawn."""
+    from comfy.patcher_extension import WrappersMP
+
+    counted, model = [], model.clone()
+
+    def count(executor, x, *args, **kwargs):
+        counted.append(len(x))
+        return executor(x, *args, **kwargs)
+
+    model.add_wrapper(WrappersMP.DIFFUSION_MODEL, count)
+    found = world.sample(sampler_of("euler"), steps=2, cfg=3.0, model=model, **changes)
+    return sum(counted), found
+
+
+@pytest.mark.parametrize("world", ["demo", "SDXL", "Flux", "WAN21_T2V"], indirect=True)
+def test_a_prompt_that_is_the_run_s_own_is_not_asked_again(world, run, sampler_of, monkeypatch):
+    """Two rows of the guidance, and one for each side that is another prompt; the picture is the same."""
+    from pack.host import contrasts
+
+    model = slid(run, world, wanted="a portrait, blue hair", focus=0.6, hold_rest=False)
+    found = {words: rows_of(world, sampler_of, model, prompt=words) for words in ("a portrait", "a portrait, blue hair", "a portrait, old")}
+    assert {words: rows for words, (rows, _) in found.items()} == {"a portrait": 6, "a portrait, blue hair": 6, "a portrait, old": 8}
+    monkeypatch.setattr(contrasts, "the_same", lambda conds, prompt: None)
+    for words in ("a portrait", "a portrait, blue hair"):
+        rows, expected = rows_of(world, sampler_of, model, prompt=words)
+        assert rows == 8
+        torch.testing.assert_close(found[words][1], expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_sliders_that_share_a_prompt_ask_it_once(demo, run, sampler_of):
+    first = slid(run, demo)
+    both = slid(run, demo, wanted="a portrait, hat", model=first)
+    assert rows_of(demo, sampler_of, both, prompt="a portrait, old")[0] == 2 * (2 + 3)
+    assert rows_of(demo, sampler_of, both, prompt="a portrait")[0] == 2 * (2 + 2)
+
+
+def test_a_prompt_for_a_part_of_the_run_or_of_the_picture_is_asked_again(demo, run, sampler_of, monkeypatch):
+    """The slider's own prompt is for all of it; so is what it compares."""
+    from nodes import ConditioningSetArea, ConditioningSetTimestepRange
+    from pack.host import contrasts
+
+    model, prompt, encode = slid(run, demo), demo.encode("a portrait"), demo.encode
+    for own in (
+        ConditioningSetTimestepRange().set_range(prompt, 0.0, 1.0)[0],
+        ConditioningSetArea().append(prompt, 128, 128, 0, 0, 1.0)[0],
+    ):
+        with monkeypatch.context() as patches:
+            patches.setattr(demo, "encode", lambda words, own=own: own if words == "a portrait" else encode(words))
+            rows, found = rows_of(demo, sampler_of, model, prompt="a portrait")
+            patches.setattr(contrasts, "the_same", lambda conds, prompt: None)
+            asked, expected = rows_of(demo, sampler_of, model, prompt="a portrait")
+        assert rows == asked >= 8
+        assert torch.equal(found, expected)
+
+
 def test_at_strength_1_a_run_under_the_words_without_is_one_under_the_wanted_words(demo, run, sampler_of):
     """Guidance multiplies the contrast as it does the words."""
     model = slid(run, demo, 1.0, place="prediction")
