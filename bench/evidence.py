@@ -189,7 +189,7 @@ class Reader:
 
 def costs(data: Data) -> None:
     """How long each way takes to prepare and to draw, beside drawing the same pictures plainly, into the data."""
-    bench, name, first = Bench(data.instrument), "smile", FIRST_SEED - CHUNK
+    bench, name, first = Bench(data.instrument, shares=False), "smile", FIRST_SEED - CHUNK
     bench.count = size(4, 1)
 
     def seconds(work: Callable[[], object]) -> float:

@@ -38,20 +38,9 @@ class Bench(ways.Bench):
     """The ways on one instrument, on the seeds that settings are chosen on."""
 
     def __init__(self, instrument: str):
-        from pack.host.unedited import UneditedRun, sharing
-
         super().__init__(instrument)
         self.targets, self.count = TARGETS, SEEDS
         self.before = self.read(self.base(TUNED_ON))
-        self.sharing = sharing(self.model, UneditedRun())  # one for all sliders
-
-    def slid(self, name: str, place: str, strength: float, start: float, end: float, focus: float, hold: bool) -> Tensor:
-        from pack.core.hspace.injection import Window
-        from pack.host.contrasts import Contrast, with_contrast
-
-        plus, minus = self.encode(self.prompt(name)), self.encode(SOURCE)
-        edit = Contrast(plus, minus, place, strength, Window(start, end), None, focus, hold)
-        return self.draw(TUNED_ON, model=with_contrast(self.sharing if hold else self.model, edit))
 
     @cache  # noqa: B019 (a bench's object lives as long as the process)
     def mean_contrast(self, name: str) -> dict[tuple[int, int], Tensor]:
@@ -69,7 +58,8 @@ class Bench(ways.Bench):
 
 
 def contrast(place: str, start: float, end: float = 1.0, focus: float = 0.0, hold: bool = False) -> Callable[[Bench, str, float], Tensor]:
-    return lambda bench, name, strength: bench.slid(name, place, strength, start, end, focus, hold)
+    way = ways.contrast(place, focus, start, end, hold)
+    return lambda bench, name, strength: way(bench, name, strength, TUNED_ON)
 
 
 def spreading(least: float) -> Callable[[Bench, str, float], Tensor]:
@@ -81,7 +71,7 @@ def spreading(least: float) -> Callable[[Bench, str, float], Tensor]:
         usual = contrasts.focus_weights
         contrasts.focus_weights = partial(usual, spread=least / 0.6)
         try:
-            return bench.slid(name, "prediction", strength, 0.1, 1.0, 0.6, True)
+            return contrast("prediction", 0.1, 1.0, 0.6, True)(bench, name, strength)
         finally:
             contrasts.focus_weights = usual
 

@@ -33,14 +33,15 @@ SCHEDULERS = {"portrait": "normal", "portrait-dit": "simple"}
 class Bench(Stage):
     """The ways on one instrument, on a chunk of seeds at a time.
 
-    count: how many seeds a chunk has.
+    count: how many seeds a chunk has. shares: whether the run without an edit is made once for all edits of a chunk that need it, which
+    changes no picture.
     """
 
-    def __init__(self, instrument: str):
+    def __init__(self, instrument: str, shares: bool = True):
         from comfy.samplers import sampler_object
 
         super().__init__(TARGETS, instrument)
-        self.instrument, self.euler, self.count = instrument, sampler_object("euler"), CHUNK
+        self.instrument, self.euler, self.count, self.shares = instrument, sampler_object("euler"), CHUNK, shares
         self.sigmas = self.schedule()
         self.levels = self.model.get_model_object("model_sampling")
 
@@ -97,6 +98,16 @@ class Bench(Stage):
     def base(self, first: int) -> Tensor:
         return self.run(first)[1]
 
+    def model_for(self, first: int) -> Any:
+        """The model for an edit that needs the run without it, on the chunk of seeds from first up."""
+        return self._sharing(first, self.count) if self.shares else self.model
+
+    @lru_cache(maxsize=1)  # noqa: B019 (a bench's object lives as long as the process)
+    def _sharing(self, first: int, count: int) -> Any:
+        from pack.host.unedited import UneditedRun, sharing
+
+        return sharing(self.model, UneditedRun())
+
     @cache  # noqa: B019 (a bench's object lives as long as the process)
     def attribute(self, name: str):
         return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=size(16, 1))
@@ -130,15 +141,15 @@ def avi(paired: bool = True) -> Callable[..., Tensor]:
     return way
 
 
-def contrast(place: str, focus: float = 0.0, start: float = 0.3, hold: bool = False) -> Callable[..., Tensor]:
-    """The contrast of the two prompts, live, from a part of the run on; hold: the rest stays that of the unedited run."""
+def contrast(place: str, focus: float = 0.0, start: float = 0.3, end: float = 1.0, hold: bool = False) -> Callable[..., Tensor]:
+    """The contrast of the two prompts, live, in a part of the run; hold: the rest stays that of the unedited run."""
 
     def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
         from pack.core.hspace.injection import Window
         from pack.host.contrasts import Contrast, with_contrast
 
-        edit = Contrast(bench.encode(bench.prompt(name)), bench.encode(SOURCE), place, strength, Window(start, 1.0), None, focus, hold)
-        return bench.draw(first, model=with_contrast(bench.model, edit))
+        edit = Contrast(bench.encode(bench.prompt(name)), bench.encode(SOURCE), place, strength, Window(start, end), None, focus, hold)
+        return bench.draw(first, model=with_contrast(bench.model_for(first) if hold else bench.model, edit))
 
     return way
 
