@@ -304,14 +304,16 @@ def of_instrument(folder: Path, instrument: str, data: dict[str, dict]) -> dict[
         f"{TITLES[instrument]}: the frontier": FRONTIER.format(widest=outcomes.widest(), count=outcomes.count)
         + f"\n\n![success against preservation](evidence_{instrument}.png)\n\n"
         + "\n".join(frontier_rows(outcomes)),
-        f"{short}: does it slide?": SLIDING.format(dials=dials(ways)) + "\n\n" + "\n".join(slide_rows(data, ways)),
+        f"{short}: does it slide?": SLIDING.format(dials=dials(data, ways)) + "\n\n" + "\n".join(slide_rows(data, ways)),
         f"{short}: which attributes": f"Success, each way at its setting nearest to {EQUAL:.0%}.\n\n" + "\n".join(attribute_rows(outcomes)),
         f"{short}: what it costs": COST + "\n\n" + "\n".join(cost_rows(data, ways)),
     }
 
 
-def dials(ways: dict[str, Way]) -> str:
-    return ", ".join(f"{title} {way.dial:g}" for title, way in ways.items() if way.dial is not None)
+def dials(data: dict[str, dict], ways: dict[str, Way]) -> str:
+    """What strength 1 is in each way that was drawn at strengths."""
+    drawn = {key.split("|")[1] for key in data if key.startswith("slide|")}
+    return ", ".join(f"{title} {way.dial:g}" for title, way in ways.items() if way.dial is not None and title in drawn)
 
 
 ELSEWHERE: dict[str, tuple[str, Callable[[], str]]] = {  # sections from the pages of other benches, where there are some
