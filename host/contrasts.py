@@ -108,6 +108,8 @@ class ContrastPlan:
         self.windows, self.prompts = RunWindows(sigmas, levels), RunPrompts(latent)
         self.asked, self.acted = set[Contrast](), set[Contrast]()
         self.roles: dict[tuple[int, str], str] = {}  # by contrast and side, under which name the guider has its prompt
+        self.own = set[str]()  # the names of those that are the run's own prompt
+        self.prepared: dict[str, Any] = {}  # the run's own prompt, as the host has prepared it
         self.inputs: dict[torch.device, Tensor] = {}  # what the cross-attention at work on a device was given
         self.part = 0  # which of the calls for one noise level is at work: there is one for each context window
         self.sizes: dict[tuple[Contrast, int], Tensor] = {}  # how large a contrast was so far in each cell of a part, summed over the run
@@ -135,6 +137,28 @@ class ContrastPlan:
         """The two prompts of a contrast, as the host has prepared them for this run."""
         conds = self.guider.conds
         return conds[self.roles[number, "plus"]], conds[self.roles[number, "minus"]]
+
+    def note_prepared(self) -> None:
+        """Remember how the host has prepared the run's own prompt, if a contrast compares it."""
+        own = own_of(self.guider.conds)
+        if self.own and len(own) == 1:
+            self.prepared = contents(own)
+
+    def place_of(self, number: int, side: str, asked: list[Entries | None]) -> int:
+        """Where a side stands among the prompts that a call asks for; their number if it is not there.
+
+        The run's own prompt stands for a side that is the same as long as it is as it was prepared: other nodes may have cut, divided
+        or exchanged it meanwhile.
+        """
+        role = self.roles[number, side]
+        for i, cond in enumerate(asked):
+            if cond is self.guider.conds[role]:
+                return i
+            if cond and role in self.own and len(cond) == 1:
+                found = contents(cond)
+                if found.keys() == self.prepared.keys() and all(found[key] is value for key, value in self.prepared.items()):
+                    return i
+        return len(asked)
 
     @property
     def is_unedited(self) -> bool:
@@ -200,11 +224,13 @@ def plan_run(
     known: list[tuple[Conditioning, str]] = []
     for number, contrast in enumerate(contrasts):
         for side, prompt in (("plus", contrast.plus), ("minus", contrast.minus)):
-            role = next((name for one, name in known if equal(one, prompt)), None) or the_same(guider.conds, prompt)
+            role = next((name for one, name in known if equal(one, prompt)), None)
             if role is None:
                 role = f"{KEY}_{number}_{side}"
                 guider.conds[role] = beside(guider.conds, prompt)
-            known.append((prompt, role))
+                known.append((prompt, role))
+                if the_same(own_of(guider.conds), prompt):
+                    plan.own.add(role)
             plan.roles[number, side] = role
     try:
         result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -226,6 +252,8 @@ def beside_unedited(
     """SAMPLER_SAMPLE wrapper: where a contrast holds the rest of the picture, the run is made without contrasts first."""
     options = extra_args["model_options"]["transformer_options"]
     plan = options.get(CONTRAST_PLAN)
+    if plan is not None:
+        plan.note_prepared()
     if plan is None or not plan.needs_unedited():
         return executor(guider, sigmas, extra_args, callback, *args, **kwargs)
     sampler = executor.class_obj
@@ -235,20 +263,25 @@ def beside_unedited(
     return run_twice(lambda told: executor(guider, sigmas, dict(extra_args), told, *args, **kwargs), plan.unedited, callback)
 
 
-def own_of(conds: dict[str, Entries]) -> tuple[str, Entries]:
-    """The run's own prompt: the positive one, and its name."""
-    role = "positive" if conds.get("positive") else next(iter(conds))
-    return role, conds[role]
+def own_of(conds: dict[str, Entries]) -> Entries:
+    """The run's own prompt: the positive one."""
+    return conds.get("positive") or next(iter(conds.values()))
 
 
-def the_same(conds: dict[str, Entries], prompt: Conditioning) -> str | None:
-    """The name of the run's own prompt, if a prompt beside it would ask the model for the very same."""
-    role, own = own_of(conds)
+def contents(prompt: Entries) -> dict[str, Any]:
+    """All that a prompt of one part asks the model for, by name."""
+    (entry,) = prompt
+    rest = {key: value for key, value in entry.items() if key not in ("uuid", "model_conds")}
+    return rest | {f"model_conds.{key}": value for key, value in entry.get("model_conds", {}).items()}
+
+
+def the_same(own: Entries, prompt: Conditioning) -> bool:
+    """Whether a prompt beside the run's own would ask the model for the very same."""
     if len(own) != 1 or len(prompt) != 1 or any(key in own[0] for key in OF_ITS_OWN if key != "uuid"):
-        return None
+        return False
     embedding, extras = prompt[0]
     alike = all(key in own[0] and equal(own[0][key], value) for key, value in extras.items())
-    return role if alike and equal(own[0].get("cross_attn"), embedding) else None
+    return alike and equal(own[0].get("cross_attn"), embedding)
 
 
 def equal(one: object, other: object) -> bool:
@@ -264,7 +297,7 @@ def equal(one: object, other: object) -> bool:
 
 def beside(conds: dict[str, Entries], prompt: Conditioning) -> Entries:
     """A prompt under all that the run's own prompt comes with: ControlNets, references, guidance; for the whole picture, in all steps."""
-    own = next(iter(own_of(conds)[1]), {})
+    own = next(iter(own_of(conds)), {})
     shared = {key: value for key, value in own.items() if key not in OF_ITS_OWN}
     return [{**shared, **extras, "cross_attn": embedding, "uuid": uuid.uuid4()} for embedding, extras in prompt]
 
@@ -305,10 +338,10 @@ def add_to_predictions(
         return plan.rest_held(timestep, executor(model, conds, x, timestep, model_options))
     asked, places = list(conds), []
     for number, _, _ in active:
-        for side in plan.sides(number):
-            places.append(place_of(side, asked))
+        for side, prompt in zip(("plus", "minus"), plan.sides(number), strict=True):
+            places.append(plan.place_of(number, side, asked))
             if places[-1] == len(asked):
-                asked.append(side)
+                asked.append(prompt)
     outputs = list(executor(model, asked, x, timestep, model_options))
     own = outputs[: len(conds)]
     moved = [i for i, cond in enumerate(conds) if cond is not None and plan.prompts.half_of(cond) != "unconditional"]
@@ -318,13 +351,6 @@ def add_to_predictions(
             own[i] = own[i] + change
         plan.acted.add(contrast)
     return plan.rest_held(timestep, own)
-
-
-def place_of(side: Entries, asked: list[Entries | None]) -> int:
-    """Where a prompt stands among those that a call asks for; their number if it is not there, or was divided by an area of another."""
-    names = [[entry.get("uuid") for entry in cond or ()] for cond in asked]
-    name = [entry["uuid"] for entry in side]
-    return names.index(name) if len(name) == 1 and name in names else len(asked)
 
 
 def size_of(x: Tensor) -> tuple[int, int]:

@@ -137,6 +137,27 @@ def test_a_prompt_that_is_the_run_s_own_is_not_asked_again(world, run, sampler_o
         torch.testing.assert_close(found[words][1], expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
 
 
+def test_a_prompt_that_another_node_exchanges_in_the_run_is_asked_beside_it(demo, run, sampler_of):
+    """The slider compares what it was given, and not what took the place of the run's own prompt."""
+    from comfy.patcher_extension import WrappersMP
+
+    other, model = demo.encode("a portrait, old")[0][0], slid(run, demo).clone()
+
+    def exchange(executor, network, conds, *args):
+        swapped = [[{**cond[0], "model_conds": {**cond[0]["model_conds"]}}] for cond in conds]
+        for cond, entry in zip(conds, swapped):
+            if len(conds) == 2 and cond is conds[0]:
+                kind = type(cond[0]["model_conds"]["c_crossattn"])
+                entry[0]["model_conds"]["c_crossattn"] = kind(other.to(cond[0]["model_conds"]["c_crossattn"].cond))
+        return executor(network, swapped, *args)
+
+    model.wrappers[WrappersMP.CALC_COND_BATCH] = {"other": [exchange], **model.wrappers[WrappersMP.CALC_COND_BATCH]}
+    rows, found = rows_of(demo, sampler_of, model, prompt="a portrait")
+    assert rows == 8
+    expected = rows_of(demo, sampler_of, slid(run, demo), prompt="a portrait, old")[1]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
+
+
 def test_sliders_that_share_a_prompt_ask_it_once(demo, run, sampler_of):
     first = slid(run, demo)
     both = slid(run, demo, wanted="a portrait, hat", model=first)
