@@ -187,8 +187,8 @@ class Reader:
         self.data.keep(new)
 
 
-def costs(data: Data) -> None:
-    """How long each way takes to prepare and to draw, beside drawing the same pictures plainly, into the data."""
+def costs(data: Data, parts: list[str]) -> None:
+    """How long each way whose name has one of the parts takes to prepare and to draw, beside drawing the same pictures plainly."""
     bench, name, first = Bench(data.instrument, shares=False), "smile", FIRST_SEED - CHUNK
     bench.count = size(4, 1)
 
@@ -206,7 +206,7 @@ def costs(data: Data) -> None:
     }
     found = {}
     for title, way in ways_of(data.instrument).items():
-        if title not in SHARED and way.settings:
+        if title not in SHARED and way.settings and any(part in title for part in parts):
             learning = seconds(prepare[title]) if title in prepare else 0.0
             way.draw(bench, name, way.settings[0], first)
             rounds = [
@@ -398,7 +398,7 @@ def main() -> None:
     if not options.report:
         with torch.inference_mode():
             if options.cost:
-                costs(data)
+                costs(data, options.ways.split(","))
             elif not options.judge:
                 measure(data, options.seeds, options.minutes, options.ways.split(","))
             if not options.cost and not options.draw:
