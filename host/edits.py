@@ -24,6 +24,7 @@ from .denoisers import NoiseLevels
 from .model_calls import Part, RunPrompts, naming_prompts, told
 from .options import ASKED, EDITED_PASS, EDITING, EDITS, PARTS, PLAN, SIGMA_DOWN, TOLD, sigma_of
 from .other_patches import why_not_reached
+from .pixel_model import is_unconditional
 from .progress import tell_once
 from .samplers import name_of, traits_of
 from .types import Sampler, WrapperExecutor
@@ -295,6 +296,8 @@ def check_edit(edit: HEdit, guider: CFGGuider, sampler: Sampler, sigmas: list[fl
             "sigmas: they go up (FlipSigmas makes them so), but the asymmetric form takes steps down. Turn asymmetric off, or sample from "
             "high to low."
         )
+    if edit.branch == "unconditional" and is_unconditional(guider.model_patcher):
+        raise ValueError("branch: this model is unconditional, and is asked once for both halves. Choose conditional or both.")
     if edit.branch == "unconditional" and type(guider).predict_noise is CFGGuider.predict_noise and guider.cfg == 1.0:
         raise ValueError(
             "branch: at cfg 1 the host skips the unconditional half, so nothing would be edited. Choose conditional or both, or raise cfg."

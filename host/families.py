@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..core.hspace.direction import Family, check_same_family
 from .compiled import uncompiled
+from .pixel_model import PixelDiffusion, is_unconditional
 
 # By the classes that a node puts in a model's place, the most particular ones first. LCM's is one of EPS.
 PREDICTIONS = (
@@ -38,14 +39,26 @@ def unet_of(model: ModelPatcher) -> UNetModel:
 
 
 def family_name(model: ModelPatcher) -> str:
-    """The model's family by the class of its configuration in the host."""
-    return type(model.model.model_config).__name__
+    """The model's family by the class of its configuration in the host; of a pixel-space one, its checkpoint, too."""
+    config = model.model.model_config
+    return config.family if isinstance(config, PixelDiffusion) else type(config).__name__
 
 
 def family_of(model: ModelPatcher) -> Family:
     """What a direction must have been found on to fit this model, by the prediction type that is in force."""
     unet = unet_of(model)
-    return Family(family_name(model), prediction_in_force(model), unet.model_channels * unet.channel_mult[-1])
+    return Family(family_name(model), prediction_in_force(model), int(unet.model_channels * unet.channel_mult[-1]))
+
+
+def guidance(model: ModelPatcher, cfg: float) -> float:
+    """The cfg of a run: 1, and so no second half of the prediction, for a model on which prompts have no effect."""
+    return 1.0 if is_unconditional(model) else cfg
+
+
+def check_reads_prompts(model: ModelPatcher, names: str, instead: str) -> None:
+    """Raise ValueError for a model on which prompts have no effect. names: the inputs; instead: what to do."""
+    if is_unconditional(model):
+        raise ValueError(f"{names}: this pixel-space model is unconditional: prompts have no effect on it. {instead}")
 
 
 def prediction_in_force(model: ModelPatcher) -> str:

@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 
-from .families import unet_of
+from .families import guidance, unet_of
 from .progress import Bar
 from .samplers import SamplerFunction, sampler_of, with_function
 from .seeds import noise_of, seeds_from
@@ -56,7 +56,7 @@ def guided(model: ModelPatcher, prompts: dict[str, Conditioning], cfg: float = 1
     """The host's guidance. prompts: CONDITIONING by role, "positive" and others."""
     guider = CFGGuider(model)
     guider.inner_set_conds(prompts)
-    guider.set_cfg(cfg)
+    guider.set_cfg(guidance(model, cfg))
     return guider
 
 

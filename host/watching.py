@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .compiled import seen_by_patches
+from .families import guidance
 from .model_calls import check_undivided, told, undivided
 from .options import PROBING
 from .other_patches import options_of, step_skipped
@@ -96,6 +97,7 @@ class WatchedGuider(comfy.samplers.CFGGuider):
         *,
         looked_at: bool = True,
     ) -> None:
+        cfg = guidance(model, cfg)
         names = {NEGATIVE: "negative", TARGET: "target", SOURCE: "source" if "target" in prompts else "positive"}
         places = (SOURCE, *([TARGET] if "target" in prompts else []), *([NEGATIVE] if cfg != 1.0 else [])) if looked_at else ()
         self.watch = Watch({place: names[place] for place in places})

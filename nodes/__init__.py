@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .. import demo
 from ..host.folders import register_folders
-from . import avi, calibration, directions, files, pictures, sampling, schedule, sliders, strip, svd, train_direction, trajectories
+from . import avi, calibration, directions, files, pictures, pixel, sampling, schedule, sliders, strip, svd, train_direction, trajectories
 
 
 class SemanticLatents(ComfyExtension):
@@ -19,5 +19,19 @@ class SemanticLatents(ComfyExtension):
             raise
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        rooms = (sliders, calibration, strip, svd, sampling, directions, train_direction, schedule, avi, files, trajectories, pictures)
+        rooms = (
+            sliders,
+            calibration,
+            strip,
+            pixel,
+            svd,
+            sampling,
+            directions,
+            train_direction,
+            schedule,
+            avi,
+            files,
+            trajectories,
+            pictures,
+        )
         return [node for room in rooms for node in room.NODES]

@@ -10,6 +10,7 @@ from ..core.avi.integration import LossWeights
 from ..core.pictures.sheet import labelled_grid
 from ..host.attributes import Learner, OnlyTarget, Use, with_uses
 from ..host.carried import with_use
+from ..host.families import check_reads_prompts
 from ..host.pairs import Steps, kind_of
 from ..host.progress import Bar
 from ..host.provenance import HIDDEN, prompt_notes
@@ -155,6 +156,7 @@ class TrainAttribute(io.ComfyNode):
         residual: bool,
         steps: int,
     ) -> io.NodeOutput:
+        check_reads_prompts(model, "source, target", "Attributes are learned from two prompts; on this model use directions.")
         weights = LossWeights(target_weight, source_weight, target_values_weight, source_values_weight)
         recipe = Recipe(percent, ahead, branch, source_rank, target_rank, weights, residual)
         inner, whole, numbers = exposing_function(sampler), len(sigmas) - 1, seeds_from(seed, seeds)

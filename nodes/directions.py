@@ -16,7 +16,7 @@ from ..core.hspace.trained import AnyDirection, Form, in_form, mixed
 from ..core.latent import nearly_equal
 from ..core.pictures.figures import explained_variance_figure, singular_values_figure
 from ..host.edits import Branch, HEdit, with_edit
-from ..host.families import check_fits, family_of
+from ..host.families import check_fits, check_reads_prompts, family_of
 from ..host.jacobians import Method, sensitive_directions
 from ..host.provenance import HIDDEN, prompt_notes
 from ..host.runs import checked_latent
@@ -91,6 +91,7 @@ class DirectionFromPrompts(io.ComfyNode):
         seed: int,
     ) -> io.NodeOutput:
         check_whole(source=source, target=target, negative=negative)
+        check_reads_prompts(model, "source, target", "Use Discover Directions, or Train Direction with objective CLIP directional.")
         prompts, family, means = {"positive": source, "negative": negative, "target": target}, family_of(model), Means()
         runs = watched_runs(model, prompts, cfg, checked_latent(model, latent), steps=steps, seed=seed, count=images, batch=batch_size)
         moves = False

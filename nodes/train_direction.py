@@ -19,7 +19,7 @@ from ..core.hspace.training import Training, difference
 from ..core.pictures.sheet import labelled_grid
 from ..host.carried import check_carries_none
 from ..host.edits import HEdit, check_no_asymmetric_edit, with_edit
-from ..host.families import check_fits, family_of
+from ..host.families import check_fits, check_reads_prompts, family_of
 from ..host.inversion import inverted
 from ..host.progress import Bar
 from ..host.provenance import HIDDEN, prompt_notes
@@ -166,6 +166,8 @@ class TrainDirection(io.ComfyNode):
         family = family_of(model)
         check_no_asymmetric_edit(model, "through which no direction is trained")
         check_carries_none(model, "through which no direction is trained")
+        if objective == MATCHING:
+            check_reads_prompts(model, "objective", "Choose CLIP directional, which needs none.")
         resumed = check_resumed(resume, model)
         scorer = Scorer(clip_vision, clip, source_text, target_text)
         goal = goal_of(objective, keep_weight, target, scorer, vae, model)

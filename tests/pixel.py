@@ -164,7 +164,7 @@ class Reference(nn.Module):
         if not there:
             return
         self.group_norm(f"{name}.{self.names['norm']}", c)
-        for part, size in ((("qkv", 3), ("proj", 1)) if "qkv" in self.names else (("q", 1), ("k", 1), ("v", 1), ("proj", 1))):
+        for part, size in (("qkv", 3), ("proj", 1)) if "qkv" in self.names else (("q", 1), ("k", 1), ("v", 1), ("proj", 1)):
             full = f"{name}.{self.names[part]}"
             if self.layout == "DDPM":
                 self.conv(full, c, c, 1)
@@ -230,7 +230,7 @@ class Reference(nn.Module):
         return h + (skip(x) if skip else x)
 
     def run_attention(self, name, x):
-        get, n, (b, c, height, width) = self.modules_by_name, self.names, x.shape
+        get, n, (b, c) = self.modules_by_name, self.names, x.shape[:2]
         heads = self.heads(c)
         d, rows = c // heads, get[f"{name}.{n['norm']}"](x).reshape(b, c, -1)
         if "qkv" in n:

@@ -104,9 +104,11 @@ def default_reading(configuration: Configuration, layout: Layout) -> Reading:
         return Reading(1, None, "by kind", "linear", 1000, "DDPM")
     shape = configuration.width, configuration.multipliers, len(configuration.levels[0].encoder)
     if configuration.resamples:
-        imagenet_64, imagenet_128 = shape == (192, (1, 2, 3, 4), 3), shape == (256, (1, 1, 2, 3, 4), 2)
-        heads, order, schedule = (4, None) if imagenet_128 else (None, 64), *(("by kind", "cosine") if imagenet_64 else ("by head", "linear"))
-        return Reading(*heads, order, schedule, 1000, "guided diffusion")
+        if shape == (256, (1, 1, 2, 3, 4), 2):
+            return Reading(4, None, "by head", "linear", 1000, "guided diffusion")
+        if shape == (192, (1, 2, 3, 4), 3):
+            return Reading(None, 64, "by kind", "cosine", 1000, "guided diffusion")
+        return Reading(None, 64, "by head", "linear", 1000, "guided diffusion")
     if configuration.scale_shift:
         return Reading(4, None, "by head", "cosine", 4000, "guided diffusion")
     return Reading(1, None, "by head", "linear", 1000, "guided diffusion")
@@ -200,7 +202,9 @@ def _decoder(heads: set[str]) -> list[list[int]]:
             runs.append([])
         number += 1
     if not runs[0] or not runs[-1]:
-        raise ValueError("it lacks the decoder of a UNet (output_blocks, or what its layout calls them), or has a part of it; a classifier has none")
+        raise ValueError(
+            "it lacks the decoder of a UNet (output_blocks, or what its layout calls them), or has a part of it; a classifier has none"
+        )
     return runs
 
 

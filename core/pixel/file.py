@@ -175,7 +175,9 @@ def _checkpoint(path: Path, layout: Layout, configuration: Configuration, tensor
     weights = {key: _joined(key, [tensors[part] for part in parts]) for key, parts in layout.parts.items() if parts[0] in tensors}
     for key in ("out.2.weight", "out.2.bias"):
         weights[key] = weights[key][:3]
-    return Checkpoint(layout, configuration, {key: value.to(dtype if dtype != torch.float64 else torch.float32) for key, value in weights.items()})
+    return Checkpoint(
+        layout, configuration, {key: value.to(dtype if dtype != torch.float64 else torch.float32) for key, value in weights.items()}
+    )
 
 
 def _joined(key: str, parts: list[Tensor]) -> Tensor:

@@ -89,7 +89,8 @@ def layout_of(shapes: Shapes) -> Layout:
     if len(names) != 1:
         some = ", ".join(list(shapes)[:3]) or "none"
         raise ValueError(
-            f"its tensors ({some}, ...) are those of no pixel-space UNet that is known here: it has to have one of {', '.join(MARKS.values())}"
+            f"its tensors ({some}, ...) are those of no pixel-space UNet that is known here: one of {', '.join(MARKS.values())} has to be "
+            "among them"
         )
     (name,) = names
     if name == "guided diffusion":

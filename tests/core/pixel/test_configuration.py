@@ -32,7 +32,9 @@ def test_public_checkpoints_are_known_by_their_shapes(name):
     assert [level.decoder for level in found.levels] == [(i in settings["attention"],) * (blocks + 1) for i in levels]
     assert found.middle_attention
     options = found.scale_shift, found.resamples, found.outputs, found.classes
-    assert options == tuple(settings.get(key, other) for key, other in dict(scale_shift=False, resamples=False, outputs=3, classes=None).items())
+    assert options == tuple(
+        settings.get(key, other) for key, other in dict(scale_shift=False, resamples=False, outputs=3, classes=None).items()
+    )
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
