@@ -80,6 +80,26 @@ class Pages(Studio):
         whole = self.node("SliderStrip", strengths="-1 to 1 in 5", scorer_text=f"{SOURCE}, big smile", **drawn)[0][0]
         return as_picture(as_image(whole).resize((880, 880 * whole.shape[0] // whole.shape[1]), Image.Resampling.LANCZOS))
 
+    def load_pixel_model(self):
+        """The text of info for narrow networks of random weights, in the layout of guided diffusion."""
+        import folder_paths
+        from safetensors.torch import save_file
+
+        from pack.core.pixel.configuration import Configuration, Level, expected_shapes
+
+        kinds = {"narrow_P2": (True, 6, None), "narrow_iDDPM": (False, 6, None), "narrow_ADM_of_10_classes": (True, 3, 10)}
+        levels = tuple(Level(64 * m, (m == 2,), (m == 2, m == 2)) for m in (1, 2))
+        with tempfile.TemporaryDirectory() as folder:
+            folder_paths.add_model_folder_path("diffusion_models", folder)
+            generator, texts = torch.Generator().manual_seed(0), []
+            for name, (resamples, outputs, classes) in kinds.items():
+                shapes = dict(expected_shapes(Configuration(64, 64, levels, True, True, resamples, outputs, classes)))
+                weights = {key: 0.1 * torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+                save_file(weights, Path(folder) / f"{name}.safetensors")
+                texts.append(self.node("LoadPixelModel", file=f"{name}.safetensors")[3])
+            folder_paths.folder_names_and_paths["diffusion_models"][0].remove(folder)
+        return torch.cat([written(text, 480) for text in texts])
+
     def decompose(self):
         return self.node("Decompose", samples=self.latent("red"))[1][0]
 

@@ -1,5 +1,7 @@
 """What every node is tried with, and what is seen of it."""
 
+import functools
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -207,6 +209,27 @@ def nothing(here, x):
     return {}
 
 
+@functools.cache
+def pixel_file():
+    """The name of a small checkpoint of DDPM's layout, of random weights, where the host lists it."""
+    import folder_paths
+    from safetensors.torch import save_file
+
+    from pack.tests.pixel import Reference, filled
+
+    folder = tempfile.mkdtemp()
+    folder_paths.add_model_folder_path("diffusion_models", folder)
+    network = filled(Reference(layout="DDPM", width=32, multipliers=(1, 2), blocks=1, attention=(1,)))
+    save_file(network.state_dict(), f"{folder}/small_ddpm.safetensors")
+    return "small_ddpm.safetensors"
+
+
+def predicted_in_pixels(here, outputs, x):
+    """What a loaded network predicts, and what its prompt and its info are."""
+    noise = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return outputs[0].model.diffusion_model(noise, torch.tensor([500.0])), outputs[2][0][0], outputs[3]
+
+
 def always(**settings):
     return lambda here, x: settings
 
@@ -359,6 +382,7 @@ ROWS = {
         lambda here, x: here.attributes[0].parts[0][0].stored.S,
         nothing,
     ),
+    "LoadPixelModel": Row(lambda here, x: dict(file=pixel_file()), predicted_in_pixels, other=dict(conventions="guided diffusion")),
     "LoadAttribute": Row(
         always(file="portrait_attribute_sunglasses.safetensors"),
         parts_of_attribute,

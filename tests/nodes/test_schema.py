@@ -12,6 +12,7 @@ IDS = {
     "ApplySlider",
     "CalibrateSlider",
     "SliderStrip",
+    "LoadPixelModel",
     "Decompose",
     "Compose",
     "RescaleSingularValues",
@@ -45,8 +46,9 @@ IDS = {
     "StrengthRange",
     "Grid",
 }
-# Of contrasts of two prompts and trained directions, which show nothing on the demo models; examples promise what shows.
-NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "CombineDirections", "LoadDirection"}
+# Of contrasts of two prompts and trained directions, which show nothing on the demo models, and of checkpoints that do not come with the
+# pack; examples promise what shows.
+NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "CombineDirections", "LoadDirection", "LoadPixelModel"}
 PARTS = (  # of a help page, in this order
     "**What you will see.** ",
     "![",
