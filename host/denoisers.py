@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.sampling.steering import Denoiser, WrappedDenoiser
 from ..core.sampling.steps import at_or_below
+from .families import check_reads_prompts
 from .types import CFGGuider, Conditioning
 
 INNER = "inner_model"  # by this name the host's own denoiser holds the guider, and packs' wrappers what they wrap
@@ -133,11 +134,13 @@ class PromptedDenoiser(WrappedDenoiser):
 def under_prompt(model: Denoiser, target: Conditioning, x: Tensor, denoise_mask: Tensor | None) -> Denoiser:
     """The denoiser of a run with another positive prompt; ControlNets of the run's own prompt stay in force.
 
-    Raises ValueError for a guider without a positive prompt, and for a target that brings models of its own.
+    Raises ValueError for a guider without a positive prompt, for a target that brings models of its own, and for a model on which prompts
+    have no effect.
     """
     if isinstance(model, WrappedDenoiser):
         return model.on(under_prompt(model._denoiser, target, x, denoise_mask))
     guider = guider_of(model)
+    check_reads_prompts(guider.model_patcher, "target", "Leave target empty.")
     return PromptedDenoiser(model, guider, prompts_with(guider, target, x, found_in(model, "latent_image"), denoise_mask))
 
 

@@ -98,8 +98,14 @@ class PixelUNet(UNetModel):
         transformer_options: dict[str, Any] = {},
         **kwargs: Any,
     ) -> Tensor:
-        """The host's pass through the blocks, at the checkpoint's time steps."""
+        """The host's pass through the blocks, at the checkpoint's time steps. Raises ValueError for a size that it cannot halve."""
         assert timesteps is not None
+        least = 2 ** (len(self.configuration.levels) - 1)
+        if x.shape[-2] % least or x.shape[-1] % least:
+            raise ValueError(
+                f"latent_image: got pictures of {x.shape[-2]} x {x.shape[-1]}; both sides have to be multiples of {least}, by which this "
+                "network makes them smaller."
+            )
         timesteps = timesteps + 1 - 1000 / self.reading.steps
         if self.reading.conventions == "DDPM":
             patches, own = transformer_options.get("patches", {}), ddpm_embedding(timesteps, self.model_channels).to(x.dtype)

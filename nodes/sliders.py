@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.hspace.injection import Window
-from ..host.families import family_name
+from ..host.families import check_reads_prompts, family_name
 from ..host.sliders import WordSlider
 from ..host.types import CLIP, ModelPatcher
 from ..host.words import prompt, prompt_beside
@@ -129,6 +129,7 @@ class MakeSlider(io.ComfyNode):
         hold_rest: bool = True,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        check_reads_prompts(model, "model", "Find a direction with Discover Directions, or train one with Train Direction.")
         window = Window(start_percent, end_percent)
         minus = prompt(clip, without)
         plus = prompt_beside(minus, clip, without, wanted, "wanted")

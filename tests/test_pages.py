@@ -17,6 +17,7 @@ REFUSERS = (
     "core/avi/file.py",
     "core/hspace/file.py",
     "core/hspace/published.py",
+    "core/pixel/file.py",
     "host/folders.py",
     "host/slider_files.py",
 )

@@ -130,7 +130,7 @@ def configuration_of(layout: Layout, shapes: Shapes) -> Configuration:
     other = [f"{layout.in_file(key)} is {found[key]}, not {shape}" for key, shape in expected.items() if found[key] != shape]
     if other:
         raise ValueError(f"its tensors do not fit each other: {named(other)}")
-    uneven = [key for key, shape in expected.items() if key.endswith(".in_layers.0.weight") and shape[0] % GROUPS]
+    uneven = [key for key, shape in expected.items() if key.endswith(("in_layers.0.weight", "out_layers.0.weight")) and shape[0] % GROUPS]
     if uneven:
         raise ValueError(f"its {layout.in_file(uneven[0])} has {expected[uneven[0]][0]} channels, which are no multiple of {GROUPS}")
     return configuration

@@ -78,8 +78,11 @@ def _from_pickle(path: Path) -> Checkpoint:
 
 def check_archive(path: Path) -> None:
     """Raise ValueError for a file of torch.save that grows when it is unpacked."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        raise ValueError(f"file: {path.name} cannot be read as a checkpoint ({type(error).__name__}: {str(error)[:150]}).") from error
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > path.stat().st_size:
         raise ValueError(f"file: {path.name} is packed, or larger than it looks.")
     if any(entry.filename.endswith(".pkl") and entry.file_size > LONGEST_PICKLE for entry in entries):

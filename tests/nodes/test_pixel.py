@@ -29,6 +29,8 @@ class Pixel(World):
     def __init__(self, run, folder, name, seed=0, **changes):
         settings, self.schedule, self.steps = {**NETWORKS, **NARROW}[name]
         self.reference = filled(Reference(**settings), seed)
+        if self.reference.labelled:
+            self.reference.label_emb.weight *= 10  # classes that differ
         file = f"{name}_{seed}.safetensors"
         save_file(self.reference.state_dict(), folder / file)
         label = 3 if self.reference.labelled else 0
@@ -361,11 +363,55 @@ def test_what_needs_prompts_says_so(pixel, run, sampler_of, pack_nodes):
     given = {**_defaults(pack_nodes, "TrainAttribute"), **prompts, "model": world.model, "vae": world.vae, "latent": world.empty()}
     with pytest.raises(ValueError, match="source, target: this pixel-space model is unconditional"):
         run("TrainAttribute", **given, sampler=sampler_of("euler"), sigmas=world.sigmas(3))
+    with pytest.raises(ValueError, match="model: this pixel-space model is unconditional.*Discover Directions"):
+        run("MakeSlider", model=world.model, clip=None, strength=1.0, without="a", wanted="b")
     direction = run("DiscoverDirections", model=world.model, positive=world.prompt, negative=world.prompt, latent=world.empty(),
                     method="PCA", count=1, percent=0.5, iterations=2, **RUN)[0][0]  # fmt: skip
     edit = dict(strength=1.0, start_percent=0.0, end_percent=0.8, ramp=0.0, branch="unconditional", asymmetric=False, keep_norm=False)
     with pytest.raises(ValueError, match="branch: this model is unconditional"):
         world.draw(model=run("ApplyDirection", model=world.model, direction=direction, **edit)[0])
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_pictures_computed_in_half_precision_are_nearly_the_same(pixel, dtype, monkeypatch):
+    import comfy.model_management
+
+    plain = {name: pixel(name).draw() for name in ("DDPM", "ADM")}
+    monkeypatch.setattr(comfy.model_management, "unet_manual_cast", lambda *args: None)
+    for name in plain:
+        world = pixel(name, weight_dtype=dtype, heads="auto")
+        assert world.model.model.get_dtype_inference() == {"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+        assert relative(world.draw(), plain[name]) < (0.02 if dtype == "fp16" else 0.15)
+
+
+def test_labels_are_prompts_to_nodes_that_need_two(pixel, run, sampler_of, pack_nodes):
+    """Direction From Prompts, prompt matching and attributes, from one class to another."""
+    from pack.tests.training import SETTINGS
+
+    one, other = pixel("ADM"), pixel("ADM", label=1)
+    prompts = dict(source=one.prompt, target=other.prompt, negative=one.prompt)
+    (direction,) = run("DirectionFromPrompts", model=one.model, latent=one.empty(), **prompts, **RUN)
+    assert direction.norm > 0
+    given = {**SETTINGS, **prompts, "model": one.model, "vae": one.vae, "latent": one.empty()}
+    trained, *_ = run("TrainDirection", **{key: [value] for key, value in given.items()})
+    assert trained.family == direction.family
+    settings = {**_defaults(pack_nodes, "TrainAttribute"), **prompts, "model": one.model, "vae": one.vae, "latent": one.empty()}
+    settings |= {"seeds": 1, "percent": 0.4, "branch": 0.0}
+    attribute = run("TrainAttribute", **settings, sampler=sampler_of("euler"), sigmas=one.sigmas(6))[0]
+    edited = run("ApplyAttributeToModel", model=one.model, attribute=attribute, strength=1.0, budget=0.0, target=other.prompt)[0]
+    assert relative(one.draw(model=edited), one.draw()) > 1e-3
+    world = pixel("DDPM")
+    aimless = run("ApplyAttributeToModel", model=world.model, attribute=attribute, strength=1.0, budget=0.0, target=world.prompt)[0]
+    with pytest.raises(ValueError, match="target: this pixel-space model is unconditional.*Leave target empty"):
+        world.draw(model=aimless)
+    stored = run("ApplyAttributeToModel", model=world.model, attribute=attribute, strength=1.0, budget=0.0)[0]
+    assert relative(world.draw(model=stored), world.draw()) > 1e-3
+
+
+def test_sizes_that_cannot_be_halved_are_refused(pixel):
+    with pytest.raises(ValueError, match=r"latent_image: got pictures of 18 x 18; both sides have to be multiples of 4"):
+        pixel("ADM").draw(latent=pixel("ADM").empty(size=18))
+    assert pixel("ADM").draw(latent=pixel("ADM").empty(size=20, width=12)).shape == (1, 3, 20, 12)
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])

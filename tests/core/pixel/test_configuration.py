@@ -101,6 +101,13 @@ def test_what_is_no_pixel_network_is_named():
         read({**shapes, "input_blocks.0.0.weight": (32, 6, 3, 3)})
 
 
+def test_channels_that_group_norms_cannot_divide_are_named():
+    whole = shapes_of(layout="guided diffusion", width=64, multipliers=(1, 1), blocks=1)  # of 48 a reference cannot be made
+    shapes = {key: tuple(48 * (side // 64) if side % 64 == 0 else side for side in shape) for key, shape in whole.items()}
+    with pytest.raises(ValueError, match=r"input_blocks\.1\.0\.in_layers\.0\.weight has 48 channels, which are no multiple of 32"):
+        read(shapes)
+
+
 def test_heads_that_do_not_divide_the_channels_are_refused():
     layout, found = read(shapes_of(**EACH[0]))
     from dataclasses import replace

@@ -3,6 +3,7 @@
 import collections
 import os
 import pickle
+import random
 import zipfile
 
 import pytest
@@ -158,6 +159,27 @@ def test_files_that_claim_more_than_they_hold_are_refused(tmp_path):
         load_checkpoint(saved(tmp_path / "wide.pt", wide))
     with pytest.raises(ValueError, match=r"claims tensors that are larger"):  # of a network that would fit itself
         load_checkpoint(saved(tmp_path / "virtual.pt", {key: torch.ones(1).expand(value.shape) for key, value in weights().items()}))
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
+def test_a_file_with_changed_bytes_is_read_or_refused_by_its_name(tmp_path, kind):
+    """In the description of the tensors, where most of the damage lies: at both ends of the file."""
+    path = tmp_path / ("net.safetensors" if kind == "safetensors" else "net.pt")
+    if kind == "safetensors":
+        save_file(weights(), path)
+    else:
+        saved(path, weights(), _use_new_zipfile_serialization=kind == "zip")
+    good, dice = path.read_bytes(), random.Random(5)
+    for _ in range(80):
+        data = bytearray(good)
+        for _ in range(dice.choice((1, 4, 32))):
+            data[dice.choice((dice.randrange(9000), -1 - dice.randrange(9000)))] = dice.randrange(256)
+        path.write_bytes(data)
+        try:
+            load_checkpoint(path)
+        except ValueError as error:
+            assert str(error).startswith(f"file: {path.name}")
+            assert len(str(error)) <= 600
 
 
 def test_lists_in_each_other_do_not_take_for_ever(tmp_path):
