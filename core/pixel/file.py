@@ -69,11 +69,12 @@ def _from_pickle(path: Path) -> Checkpoint:
     is_archive = zipfile.is_zipfile(path)
     if is_archive:
         check_archive(path)
-    described = weights_in(_unpickled(path, mmap=False, device="meta", largest=path.stat().st_size))
+    described = weights_in(_unpickled(path, mmap=False, device="meta"))
     other = [key for key, value in described.items() if value.dtype not in TYPES.values()]
     layout, configuration = _known(path, {key: tuple(value.shape) for key, value in described.items()}, other)
-    weights = weights_in(_unpickled(path, mmap=is_archive, device="cpu", largest=None))
-    return _checkpoint(path, layout, configuration, weights)
+    if sum(value.numel() * value.element_size() for value in described.values()) > path.stat().st_size:
+        raise ValueError(f"file: {path.name} claims tensors that are larger than the file.")
+    return _checkpoint(path, layout, configuration, weights_in(_unpickled(path, mmap=is_archive, device="cpu")))
 
 
 def check_archive(path: Path) -> None:
@@ -89,10 +90,10 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"file: {path.name} has a pickle that is longer than any network's.")
 
 
-def _unpickled(path: Path, *, mmap: bool, device: str, largest: int | None) -> Any:
-    """What torch.load makes of a file without running code in it. Raises ValueError, too, for storages of more bytes than largest."""
+def _unpickled(path: Path, *, mmap: bool, device: str) -> Any:
+    """What torch.load makes of a file without running code in it; on the device meta without the tensors' values."""
     try:
-        value = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         asked = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0] or "it is none of torch.save"
         raise ValueError(
@@ -101,28 +102,6 @@ def _unpickled(path: Path, *, mmap: bool, device: str, largest: int | None) -> A
         ) from error
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         raise ValueError(f"file: {path.name} cannot be read as a checkpoint ({type(error).__name__}: {str(error)[:150]}).") from error
-    if largest is not None and sum(sizes_in(value)) > largest:
-        raise ValueError(f"file: {path.name} claims tensors that are larger than the file.")
-    return value
-
-
-def sizes_in(value: Any) -> Iterable[int]:
-    """The bytes of each storage, and of each tensor that claims more than its storage has, in mappings and lists."""
-    seen, waiting = set[int](), [value]
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if isinstance(one, Tensor):
-            storage = one.untyped_storage()
-            known, key = storage.nbytes(), storage._cdata
-            yield max(0 if key in seen else known, one.numel() * one.element_size() - known)
-            seen.add(key)
-        elif isinstance(one, Mapping):
-            waiting += one.values()
-        elif isinstance(one, (list, tuple)):
-            waiting += one
 
 
 def weights_in(value: Any) -> dict[str, Tensor]:
@@ -130,23 +109,25 @@ def weights_in(value: Any) -> dict[str, Tensor]:
 
     Of several the average over the run is taken (`ema`), and of a list the last. Raises ValueError where there are none.
     """
-    found = _weights_in(value, DEEPEST)
+    found = _weights_in(value, DEEPEST, set())
     if found is None:
         keys = [str(key) for key in value] if isinstance(value, Mapping) else [type(value).__name__]
         raise ValueError(f"it holds no network's weights where they are looked for ({named(keys)})")
     return {name: found[key] for name, key in stripped(found).items()}
 
 
-def _weights_in(value: Any, depth: int) -> dict[str, Tensor] | None:
-    if depth == 0:
+def _weights_in(value: Any, depth: int, seen: set[int]) -> dict[str, Tensor] | None:
+    """The first mapping of tensors alone. seen: what was looked into before, by its id, as lists may hold each other many times."""
+    if depth == 0 or id(value) in seen:
         return None
+    seen.add(id(value))
     if isinstance(value, Mapping):
         if value and all(isinstance(key, str) and isinstance(part, Tensor) for key, part in value.items()):
             return dict(value)
         inner = [value[key] for key in NESTED if key in value]
     else:
         inner = list(reversed(value)) if isinstance(value, (list, tuple)) else []
-    return next((found for one in inner if (found := _weights_in(one, depth - 1))), None)
+    return next((found for one in inner if (found := _weights_in(one, depth - 1, seen))), None)
 
 
 def stripped(keys: Iterable[str]) -> dict[str, str]:

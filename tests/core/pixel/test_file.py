@@ -42,6 +42,7 @@ WRAPPED = {
     "twice wrapped": lambda w: {f"module.model.{key}": value for key, value in w.items()},
     "a state_dict": lambda w: {"state_dict": w, "epoch": 3},
     "an average": lambda w: {"model": weights(seed=1), "ema": w, "step": 7},
+    "the same twice": lambda w: {"model": w, "ema": w},
     "DDIM's list": lambda w: [
         {f"module.{key}": value for key, value in weights(seed=1).items()},
         {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]},
@@ -185,6 +186,6 @@ def test_a_file_with_changed_bytes_is_read_or_refused_by_its_name(tmp_path, kind
 def test_lists_in_each_other_do_not_take_for_ever(tmp_path):
     nest = [torch.ones(1)]
     for _ in range(60):
-        nest = [nest] * 10
+        nest = [nest] * 3000
     with pytest.raises(ValueError, match=r"file: nest\.pt"):
         load_checkpoint(saved(tmp_path / "nest.pt", collections.OrderedDict(model=nest)))
