@@ -350,6 +350,47 @@ def test_trajectories_are_looked_at(pixel, run, sampler_of, pack_nodes):
         assert any(isinstance(one, torch.Tensor) and torch.isfinite(one).all() for one in outputs)
 
 
+def test_single_triplets_of_pictures_are_explored(pixel, run, sampler_of, pack_nodes):
+    world = pixel("DDPM")
+    given = {**_defaults(pack_nodes, "ExploreSingularVectors"), **world.wired(sampler_of("euler"), steps=4)}
+    given |= {"vae": world.vae, "triplets": "1", "gains": "0.5"}
+    names = {i.id for i in pack_nodes["SemanticLatents_ExploreSingularVectors"].define_schema().inputs}
+    latents = run("ExploreSingularVectors", **{key: value for key, value in given.items() if key in names})[0]["samples"]
+    assert torch.isfinite(latents).all()
+    plain = node("custom_sampler.SamplerCustomAdvanced", **world.wired(sampler_of("euler"), steps=4))["samples"]
+    assert relative(latents[-1:], plain) > 1e-3
+
+
+def test_a_strip_shows_a_direction(pixel, run, pack_nodes):
+    from pack.core.hspace.direction import Direction
+    from pack.host.families import family_of
+    from pack.host.sliders import DirectionSlider
+
+    world = pixel("DDPM")
+    slider = DirectionSlider("random", Direction(random(8, 1, 64, 4, 4), (1.0,), family_of(world.model), "random"))
+    given = {
+        **_defaults(pack_nodes, "SliderStrip"),
+        "model": world.model,
+        "slider": slider,
+        "vae": world.vae,
+        "latent": world.empty(size=32),
+    }
+    strip = run("SliderStrip", **{**given, "positive": world.prompt, "negative": world.prompt, "strengths": "-1, 0, 1", "steps": 3})[0]
+    assert torch.isfinite(strip).all()
+
+
+def test_guidance_by_three_prompts_costs_one(pixel):
+    world = pixel("DDPM")
+    model, rows = counted(world.model)
+    prompts = dict(cond1=world.prompt, cond2=world.prompt, negative=world.prompt)
+    guider = node("custom_sampler.DualCFGGuider", model=model, cfg_conds=4.0, cfg_cond2_negative=3.0, style="regular", **prompts)
+    wired = world.wired(node("custom_sampler.KSamplerSelect", sampler_name="euler"), steps=3)
+    drawn = node("custom_sampler.SamplerCustomAdvanced", **{**wired, "guider": guider})["samples"]
+    assert rows == [1, 1, 1]
+    plain = node("custom_sampler.SamplerCustomAdvanced", **wired)["samples"]
+    torch.testing.assert_close(drawn, plain)
+
+
 def _defaults(pack_nodes, name):
     schema = pack_nodes[f"SemanticLatents_{name}"].define_schema()
     return {i.id: i.default for i in schema.inputs if getattr(i, "default", None) is not None and not i.optional}
