@@ -349,6 +349,9 @@ def page(folder: Path, cache: Path) -> str:
     for title, (page, text) in ELSEWHERE.items():
         if (DOCS / page).exists():
             sections[title] = text()
+            other = page.replace(".md", "-dit.md")
+            if (DOCS / other).exists():
+                sections[title] += f"\n\nThe same on the transformer: [{other}]({other})."
     intro = (
         f"Written by `make bench-evidence`. Two models that are built like a user's ([model card](../demo/MODEL_CARD.md)), euler, {STEPS} "
         f"steps, cfg {CFG:g}, {computed_in(outcomes)}, prompt `{SOURCE}`; {len(TARGETS)} attributes on held-out seeds from {FIRST_SEED} "
