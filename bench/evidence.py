@@ -380,7 +380,8 @@ SLIDING = (
 )
 COST = (
     "One CPU thread beside other work; each way was timed between two plain drawings of as many pictures. Learning is done once. A "
-    "prompt switched on the way costs one run."
+    "prompt switched on the way costs one run. The pictures' prompt is what the contrasts take for the words without, which is then not "
+    "asked again; another prompt costs them a call of the model a step more."
 )
 
 
