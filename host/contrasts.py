@@ -33,6 +33,7 @@ from .samplers import chooses_steps
 from .types import Conditioning, Sampler, WrapperExecutor
 from .unedited import OTHER_STEPS, Callback, Foreseen, UneditedRun, run_twice
 from .windows import RunWindows
+from .words import equal
 
 Place = Literal["cross-attention", "prediction"]
 Entries = list[dict[str, Any]]  # a prompt's parts as a guider has them
@@ -282,17 +283,6 @@ def the_same(own: Entries, prompt: Conditioning) -> bool:
     embedding, extras = prompt[0]
     alike = all(key in own[0] and equal(own[0][key], value) for key, value in extras.items())
     return alike and equal(own[0].get("cross_attn"), embedding)
-
-
-def equal(one: object, other: object) -> bool:
-    """Whether two values of a prompt are the same, bit for bit."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return one is other or (isinstance(one, str | int | float) and one == other)
 
 
 def beside(conds: dict[str, Entries], prompt: Conditioning) -> Entries:

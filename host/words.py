@@ -26,13 +26,16 @@ def prompt_beside(minus: Conditioning, clip: CLIP, without: str, wanted: str, na
 
 def same_conditioning(first: Conditioning, second: Conditioning) -> bool:
     """Whether two prompts are the same to the model."""
+    one, other = ([(embedding, extras.get("pooled_output")) for embedding, extras in prompt] for prompt in (first, second))
+    return equal(one, other)
 
-    def equal(one: Tensor | None, other: Tensor | None) -> bool:
-        if one is None or other is None:
-            return one is other
-        return one.shape == other.shape and torch.equal(one, other)
 
-    return len(first) == len(second) and all(
-        equal(one, other) and equal(extras.get("pooled_output"), others.get("pooled_output"))
-        for (one, extras), (other, others) in zip(first, second, strict=True)
-    )
+def equal(one: object, other: object) -> bool:
+    """Whether two values of a prompt are the same, bit for bit."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one is other or (isinstance(one, str | int | float) and one == other)
