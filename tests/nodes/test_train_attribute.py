@@ -63,7 +63,7 @@ def test_the_positive_prompt_s_control_is_used_in_both_runs(demo, run, sampler_o
         pass
 
     guider = type(
-        "Guider", (), {"conds": {"positive": [{"control": Control()}], "negative": []}, "inner_model": None, "model_patcher": None}
+        "Guider", (), {"conds": {"positive": [{"control": Control()}], "negative": []}, "inner_model": None, "model_patcher": demo.model}
     )()
     model = type("Model", (), {"inner_model": guider})()
     monkeypatch.setattr(denoisers.comfy.samplers, "process_conds", lambda model, x, prompts, device, **more: prompts)
