@@ -199,7 +199,9 @@ class Way:
 
 
 WAYS: dict[str, Way] = {
-    "prediction contrast, rest held": Way(contrast("prediction", 0.6, 0.1, hold=True), "strength", fewer((0.25, 0.5, 0.75, 1.0)), dial=1.0),
+    "prediction contrast, rest held": Way(
+        contrast("prediction", 0.6, 0.1, hold=True), "strength", fewer((0.125, 0.25, 0.5, 1.0)), dial=1.0
+    ),
     "prediction contrast, rest held, calibrated": Way(calibrated_slider, "strength", (), dial=1.0),
     "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0, 2.0)), dial=1.0),
     "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5))),

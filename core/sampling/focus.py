@@ -8,6 +8,9 @@ from torch import Tensor
 
 from ..latent import append_dims
 
+SPREAD = 1 / 3  # of the focus
+FAINT = 2.0  # times the median size: so much is found everywhere, as from much noise, and joins nothing
+
 
 def size_of_change(change: Tensor) -> Tensor:
     """How large a change (b, c, ..., h, w) is in each cell: (b, 1, ..., h, w), mean over channels, smoothed over 3 x 3 cells."""
@@ -18,11 +21,12 @@ def size_of_change(change: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(cells, (1, 1, 1, 1), mode="replicate"), 3, 1).reshape(size.shape)
 
 
-def focus_weights(sizes: Tensor, focus: float, spread: float = 1.0) -> Tensor:
-    """Weights (b, 1, ..., h, w) in 0..1: where a change is large; and, if it spreads, around there as long as it is not small.
+def focus_weights(sizes: Tensor, focus: float, spread: float = SPREAD) -> Tensor:
+    """Weights (b, 1, ..., h, w) in 0..1: where a change is large, and around there as long as it is not small.
 
     1 where a picture's size is at least `focus` of its largest, down to 0 at half of that; and 1, smoothed over 3 x 3 cells, wherever it
-    is at least `spread` of that size and all cells on a way to such a place are, too (hysteresis, as the edges of Canny 1986).
+    is at least `spread` of that size, and twice the picture's median, and all cells on a way to such a place are, too (hysteresis, as the
+    edges of Canny 1986; the median is ours).
     focus: 0..1; 0 weighs all alike. spread: 0..1; 1 does not spread. Where nothing changes the weights are 1.
     """
     if focus == 0:
@@ -30,7 +34,10 @@ def focus_weights(sizes: Tensor, focus: float, spread: float = 1.0) -> Tensor:
     largest = append_dims(sizes.flatten(1).amax(1), sizes.ndim)
     share = torch.where(largest > 0, sizes / largest.clamp(min=torch.finfo(sizes.dtype).tiny), 1.0)
     weights = ((2 * share - focus) / focus).clamp(0, 1)
-    return weights if spread == 1 else torch.maximum(weights, joined(share >= focus, share >= spread * focus))
+    if spread == 1:
+        return weights
+    faint = FAINT * append_dims(share.flatten(1).median(1).values, share.ndim)
+    return torch.maximum(weights, joined(share >= focus, (share >= spread * focus) & (share >= faint)))
 
 
 def joined(begun: Tensor, allowed: Tensor) -> Tensor:

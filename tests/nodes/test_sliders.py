@@ -84,7 +84,7 @@ def test_auto_is_the_prediction(world, run, sampler_of):
 
 @pytest.mark.parametrize("world", ["demo", "SD3", "WAN21_T2V"], indirect=True)
 def test_a_focus_leaves_alone_where_the_words_change_little(world, run, sampler_of):
-    """The contrast by hand: whole from 0.7 of its largest size up, nothing below 0.35."""
+    """The contrast by hand, weighed by its size and by what is joined to where it is large."""
     from pack.core.sampling.focus import focus_weights, size_of_change
 
     own = world.model.get_model_object("latent_format").process_in  # the contrast is taken in the model's own units
