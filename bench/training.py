@@ -29,7 +29,7 @@ TRAINED_ON, TUNED_ON = 600_000, 500_000
 TARGETS = {"glasses": "sunglasses", "smile": 0.7}
 STRENGTHS, IMAGES, EPOCHS = fewer((1.0, 2.0, 4.0)), size(8, 2), size(3, 1)
 RISE = 0.1  # of success, from the unedited pictures, that counts as an effect
-PROMPTS, MATCHING, DIRECTIONAL = "from two prompts", "prompt matching", "CLIP directional"
+PROMPTS, MATCHING, DIRECTIONAL, PAPER = "from two prompts", "prompt matching", "CLIP directional", "the paper's form"
 WINDOWS, BOOSTS = size((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0), (0.5, 1.0)), fewer((0.5, 0.6, 0.7, 0.8, 0.9))
 LOOKED_AT = dict(images=size(4, 2), steps=size(16, 4))  # by Editing Schedule
 DRAWN = size(300, 4)  # faces that distances are measured to
@@ -37,20 +37,36 @@ DRAWN = size(300, 4)  # faces that distances are measured to
 
 @dataclass(frozen=True)
 class Way:
-    """A way to a direction: from two prompts, or an objective and its learning rate."""
+    """A way to a direction: from two prompts, or an objective, its learning rate, and whether in the paper's form with this weight of
+    the L1 term (0 for ours, point by point)."""
 
     objective: str
     rate: float = 0.0
+    papers: float = 0.0
 
     def __str__(self) -> str:
-        return self.objective + (f", learning rate {self.rate:g}" if self.rate else "")
+        form = f", the paper's form, keep_weight {self.papers:g}" if self.papers else ""
+        return self.objective + (f", learning rate {self.rate:g}" if self.rate else "") + form
+
+    @property
+    def inputs(self) -> dict[str, object]:
+        """Those of Train Direction."""
+        form = dict(form=PAPER, keep_weight=self.papers) if self.papers else {}
+        return dict(objective=self.objective, learning_rate=self.rate, **form)
 
 
 WAYS = {
-    "glasses": (Way(PROMPTS), Way(MATCHING, 2e-3), Way(MATCHING, 5e-4), Way(DIRECTIONAL, 3e-3)),
+    "glasses": (
+        Way(PROMPTS),
+        Way(MATCHING, 2e-3),
+        Way(MATCHING, 5e-4),
+        Way(MATCHING, 2e-3, 0.03),
+        Way(DIRECTIONAL, 3e-3),
+        Way(DIRECTIONAL, 3e-3, 0.03),
+    ),
     "smile": (Way(PROMPTS), Way(MATCHING, 5e-4)),
 }
-WAYS = size(WAYS, {"glasses": (Way(PROMPTS), Way(MATCHING, 2e-3), Way(DIRECTIONAL, 3e-3))})
+WAYS = size(WAYS, {"glasses": (Way(PROMPTS), Way(MATCHING, 2e-3), Way(DIRECTIONAL, 3e-3, 0.03))})
 
 
 class Bench(Stage):
@@ -79,16 +95,16 @@ class Bench(Stage):
                     if way.objective == DIRECTIONAL
                     else {}
                 )
-                given = dict(objective=way.objective, learning_rate=way.rate, images=IMAGES, epochs=EPOCHS, steps=STEPS, seed=TRAINED_ON)
+                given = dict(images=IMAGES, epochs=EPOCHS, steps=STEPS, seed=TRAINED_ON, **way.inputs)
                 direction, losses, _ = self.train_direction(name, **given, **scored)
                 self.losses[name, way] = losses["loss"]
             self._found[name, way] = direction
         return self._found[name, way]
 
-    def edited(self, direction, strength: float):
+    def edited(self, direction, strength: float, asymmetric: bool = False):
         from pack.nodes.directions import ApplyDirection
 
-        return ApplyDirection.execute(self.model, direction, strength, 0.0, END, 0.0, "both", False, False).args[0]
+        return ApplyDirection.execute(self.model, direction, strength, 0.0, END, 0.0, "both", asymmetric, False).args[0]
 
     def slid(self, name: str, end: float):
         """The model with Make Slider for an attribute, at strength 1, up to a part of the run."""
@@ -138,7 +154,7 @@ def against(bench: Bench) -> list[str]:
         prompted = bench.draw(bench.model, prompt=bench.prompt(name))
         unedited = bench.point(bench.base, name)[0]
         for way in tqdm(ways, name):
-            drawn = [bench.draw(bench.edited(bench.found(name, way), s)) for s in STRENGTHS]
+            drawn = [bench.draw(bench.edited(bench.found(name, way), s, way.papers > 0)) for s in STRENGTHS]
             points = [bench.point(pictures, name) for pictures in drawn]
             cells = " | ".join(map(cell, (*points, bench.point(prompted, name))))
             rows.append(f"| {name}: {TARGETS[name]} | {way} | {unedited:.0%} | {cells} |")
@@ -146,7 +162,7 @@ def against(bench: Bench) -> list[str]:
             most = max(most, rise)
             if rise > RISE:
                 acting.append(f"{name}, {way}")
-            labels = ["unedited", *(f"{way.objective} {s:g}" for s in STRENGTHS), "the prompt"]
+            labels = ["unedited", *(f"{way.objective}{', the paper' if way.papers else ''} {s:g}" for s in STRENGTHS), "the prompt"]
             blocks.append(([[pictures[0] for pictures in (bench.base, *drawn, prompted)]], labels))
     save_sheet(blocks, bench.folder / "training.jpg")
     if acting:

@@ -51,8 +51,34 @@ class PictureDecoder:
         return self.vae.process_output(decoded.clone())  # it works in place
 
 
-def text_embedding(clip: CLIP, text: str) -> Tensor:
-    """The text tower's pooled embedding (e,)."""
+PHRASINGS = (
+    "{}",
+    "a photo of {}",
+    "a picture of {}",
+    "a close photo of {}",
+    "a clear photo of {}",
+    "a blurred photo of {}",
+    "a dark photo of {}",
+    "a bright photo of {}",
+    "a black and white photo of {}",
+    "a small photo of {}",
+    "a good picture of {}",
+    "a poor picture of {}",
+    "a drawing of {}",
+    "a painting of {}",
+    "a sketch of {}",
+    "a cartoon of {}",
+    "a sculpture of {}",
+    "a rendering of {}",
+    "one picture of many of {}",
+    "this is {}",
+)
+
+
+def text_embedding(clip: CLIP, text: str, *, phrasings: bool = False) -> Tensor:
+    """The text tower's pooled embedding (e,); or the mean of those of many phrasings, each of length 1 (Radford et al. 2021, 3.1.4)."""
+    if phrasings:
+        return torch.stack([F.normalize(text_embedding(clip, phrasing.format(text)), dim=0) for phrasing in PHRASINGS]).mean(0)
     pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)[1]
     if pooled is None:
         raise ValueError(

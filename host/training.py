@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
@@ -18,8 +18,9 @@ from comfy.samplers import KSAMPLER
 from torch import Tensor
 
 from ..core.hspace.discovery import Means
+from ..core.hspace.injection import matched_scale
 from ..core.hspace.training import Training, change_loss, directional_loss, matching_loss, reach_loss
-from ..core.sampling.ddim import euler_step
+from ..core.sampling.ddim import asymmetric_step, euler_step
 from ..core.sampling.steering import Callback
 from .compiled import seen_by_patches
 from .copies import copies
@@ -96,14 +97,30 @@ class NetworkOnModel:
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """Denoised latents (b, c, h, w) of one step that an objective looks at.
+
+    edited: with h shifted. plain: without, at the same x. target: the same under the target prompt, if the objective needs it.
+    kept: what the picture is to stay like. source: of which the scorer compares the edited one.
+    """
+
+    edited: Tensor
+    plain: Tensor
+    target: Tensor | None
+    kept: Tensor
+    source: Tensor
+
+
+@dataclass(frozen=True)
 class Matching:
     """The objective that needs no scorer: predict under the source prompt what the model predicts under the target prompt."""
 
     keep_weight: float
-    needs_target = True
+    needs_target, needs_source = True, False
 
-    def __call__(self, edited: Tensor, plain: Tensor, target: Tensor) -> Tensor:
-        return matching_loss(edited, target, plain) + self.keep_weight * change_loss(edited, plain)
+    def __call__(self, seen: Foreseen) -> Tensor:
+        assert seen.target is not None  # asked for by needs_target
+        return matching_loss(seen.edited, seen.target, seen.plain) + self.keep_weight * change_loss(seen.edited, seen.kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,20 +131,24 @@ class Directional:
     score: Callable[[Tensor], Tensor]
     change: Tensor
     likeness: float
-    needs_target = False
+    needs_target, needs_source = False, True
 
-    def __call__(self, edited: Tensor, plain: Tensor) -> Tensor:
+    def __call__(self, seen: Foreseen) -> Tensor:
         with torch.no_grad():
-            before = self.score(plain)
-        after, change = self.score(edited), self.change.to(before)
+            before = self.score(seen.source)
+        after, change = self.score(seen.edited), self.change.to(before)
         moves = directional_loss(before, after, change) + REACH * reach_loss(before, after, change)
-        return moves + self.keep_weight * self.likeness * change_loss(edited, plain)
+        return moves + self.keep_weight * self.likeness * change_loss(seen.edited, seen.kept)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingRuns:
     """What all runs of a training share: the model with what is trained on it, prompts, guidance, steps, and the noise level below which
-    nothing is shifted."""
+    nothing is shifted.
+
+    as_in_paper: the edited run goes along the asymmetric process, and is compared with the unedited run on its own path (Kwon et al. 2023);
+    else along the symmetric one, and is compared with what the model foresees without the shift at the same x (ours).
+    """
 
     model: ModelPatcher
     trained: NetworkOnModel
@@ -135,11 +156,29 @@ class TrainingRuns:
     cfg: float
     sigmas: Tensor
     lowest: float
+    as_in_paper: bool = False
 
     @property
     def steps(self) -> int:
         """Steps of a run that shift h."""
         return int((self.sigmas[:-1] >= self.lowest * (1 - 1e-6)).sum())
+
+    @property
+    def unit(self) -> float:
+        """The strength in Apply Direction, in this form and in as many steps, that shifts h as the network does in training."""
+        if not self.as_in_paper:
+            return 1.0
+        return 1 / matched_scale(self.sigmas.tolist(), [float(i < self.steps) for i in range(len(self.sigmas) - 1)])
+
+    def kept_steps(self, objective: Matching | Directional) -> int:
+        """Steps of the unedited run that is kept beside each edited one; 0 if none is."""
+        if not self.as_in_paper:
+            return 0
+        return len(self.sigmas) - 1 if objective.needs_source else self.steps
+
+    def onward(self, x: Tensor, edited: Tensor, plain: Tensor, sigma: float, after: float) -> Tensor:
+        """The next x (b, c, h, w) of an edited run."""
+        return asymmetric_step(x, edited, plain, sigma, after) if self.as_in_paper else euler_step(x, edited, sigma, after)
 
     def run(self, sampler: KSAMPLER | SamplerFunction, noise: Tensor, model: ModelPatcher | None = None) -> Tensor:
         """A run under the host's guider with these prompts, from noise (b, c, h, w) of unit variance."""
@@ -147,13 +186,18 @@ class TrainingRuns:
 
 
 @dataclass(eq=False)
-class EditedRun:
-    """A sampler function that goes along the edited process for as long as it shifts h."""
+class Path:
+    """A sampler function that goes along a process of its own, step by step."""
 
     runs: TrainingRuns
     tick: Callable[[], None]
 
     __name__ = "follow_direction"
+
+    @property
+    def count(self) -> int:
+        """How many steps it goes."""
+        return self.runs.steps
 
     def __call__(
         self,
@@ -164,16 +208,20 @@ class EditedRun:
         callback: Callback | None = None,
         disable: bool | None = None,
     ) -> Tensor:
-        guider, options, steps = model.inner_model, extra_args["model_options"], self.runs.steps
-        check_in_force(guider, sigmas[:steps].tolist())
+        guider, options = model.inner_model, extra_args["model_options"]
+        check_in_force(guider, sigmas[: self.runs.steps].tolist())
         freeze_controls(guider.conds)
         with torch.inference_mode(False), torch.no_grad():
             x, levels = x.clone(), sigmas.clone()
-            for sigma, after in zip(levels[:steps], levels[1:]):
-                edited = self.step(guider, options, x, sigma * x.new_ones(len(x)))
-                x = euler_step(x, edited, float(sigma), float(after))
+            for i, (sigma, after) in enumerate(zip(levels[: self.count], levels[1:])):
+                foreseen, plain = self.step(i, guider, options, x, sigma * x.new_ones(len(x)))
+                x = self.runs.onward(x, foreseen, plain, float(sigma), float(after))
                 self.tick()
         return x
+
+    def step(self, i: int, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The prediction that the run goes on with, and the one without a shift (which only the asymmetric process looks at)."""
+        raise NotImplementedError
 
     def edited(self, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
         """The prediction with h shifted; ValueError if the model is not called for it."""
@@ -183,50 +231,76 @@ class EditedRun:
             raise step_skipped(options)
         return edited
 
-    def step(self, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
-        """The prediction that the run goes on with."""
-        raise NotImplementedError
+
+@dataclass(eq=False)
+class UneditedPath(Path):
+    """The unedited run of so many steps, and what is foreseen on it: at those in which training shifts h, and at the last one."""
+
+    steps: int
+    foreseen: list[Tensor] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return self.steps
+
+    def step(self, i: int, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        plain = prediction(guider, options, x, sigma, "positive", shifted=False)
+        if i < self.runs.steps or i == self.count - 1:
+            self.foreseen.append(plain.cpu())
+        return plain, plain
 
 
 @dataclass(eq=False)
-class Trainer(EditedRun):
+class Trainer(Path):
     """One update of the network at each step; x is detached between them. begin makes the training once the size of h is known."""
 
     objective: Matching | Directional
     begin: Callable[[float, torch.device], Training]
     training: Training | None = None
-    last: tuple[Tensor, Tensor] | None = None  # predictions of the last step, plain and edited
+    unedited: UneditedPath | None = None  # of this run, in the paper's form
+    last: tuple[Tensor, Tensor] | None = None  # predictions of the last step, unedited and edited
 
-    def step(self, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+    def step(self, i: int, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         names = ["positive", "target"] if self.objective.needs_target else ["positive"]
         plain, *target = (prediction(guider, options, x, sigma, name, shifted=False) for name in names)
+        kept, source = (self.unedited.foreseen[at].to(plain) for at in (i, -1)) if self.unedited else (plain, plain)
         if self.training is None:
             self.training = self.begin(self.runs.trained.size, x.device)
             self.runs.trained.network = self.training.network
         with torch.enable_grad():
             edited = self.edited(guider, options, x, sigma)
-            self.training.update(self.objective(edited, plain, *target), edited)
-        self.last = plain, edited.detach()
-        return self.last[1]
+            loss = self.objective(Foreseen(edited, plain, target[0] if target else None, kept, source))
+            self.training.update(loss, edited)
+        self.last = kept, edited.detach()
+        return edited.detach(), plain
 
 
 @dataclass(eq=False)
-class Averaging(EditedRun):
+class Averaging(Path):
     """The means of the network's shifts over pictures and both halves of the guidance, for each noise level."""
 
     means: Means
 
-    def step(self, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> Tensor:
+    def step(self, i: int, guider: CFGGuider, options: dict[str, Any], x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         edited = self.edited(guider, options, x, sigma)
         self.means.add(float(sigma[0]), torch.cat(self.runs.trained.shifts).cpu())
-        return edited
+        plain = prediction(guider, options, x, sigma, "positive", shifted=False) if self.runs.as_in_paper else edited
+        return edited, plain
 
 
 def trained(trainer: Trainer, batches: Sequence[Tensor], epochs: int, show: Callable[[tuple[Tensor, Tensor]], None]) -> Training:
-    """The training after so many passes over batches (b, c, h, w) of noise; show gets each batch's last predictions, plain and edited."""
+    """The training after so many passes over batches (b, c, h, w) of noise; show gets each batch's last predictions, unedited and edited.
+
+    In the paper's form each batch's unedited run is made once, and what it foresees is kept on the CPU.
+    """
+    paths = dict[int, UneditedPath]()
     with in_training():
         for _ in range(epochs):
-            for batch in batches:
+            for i, batch in enumerate(batches):
+                if trainer.runs.as_in_paper and i not in paths:
+                    paths[i] = UneditedPath(trainer.runs, trainer.tick, trainer.runs.kept_steps(trainer.objective))
+                    trainer.runs.run(paths[i], batch)
+                trainer.unedited = paths.get(i)
                 trainer.runs.run(trainer, batch)
                 assert trainer.last is not None  # every run has a step
                 show(trainer.last)

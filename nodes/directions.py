@@ -378,7 +378,10 @@ class CombineDirections(io.ComfyNode):
                     "what the first leaves alone. With first_weight 0: the second, cleaned of the first.",
                 ),
                 io.Boolean.Input(
-                    "keep_size", default=False, tooltip="Divides by the square root of 2, so that a mix is about as strong as each alone."
+                    "keep_size",
+                    default=False,
+                    tooltip="Divides by the square root of the number of directions, so that a mix is about as strong as each alone; in a "
+                    "chain, where it is on in each, all weigh alike.",
                 ),
                 io.Boolean.Input(
                     "average_over_time", default=False, tooltip="Uses one and the same change at every noise level, the mean over all."

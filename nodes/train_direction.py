@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +32,7 @@ from .base import CATEGORY, DIRECTION, checked, one_value_each, seed_input
 
 SHOWN = 4  # pictures in a preview
 MATCHING, DIRECTIONAL = "prompt matching", "CLIP directional"
+POINTWISE, PAPER = "point by point", "the paper's form"
 
 
 class TrainDirection(io.ComfyNode):
@@ -127,6 +127,24 @@ class TrainDirection(io.ComfyNode):
                     tooltip="Given pictures as the training set, from VAE Encode: two or more, of one size. They are inverted first.",
                 ),
                 DIRECTION.Input("resume", optional=True, tooltip="A trained direction to go on with, from Load Direction."),
+                io.Combo.Input(
+                    "form",
+                    options=[POINTWISE, PAPER],
+                    default=POINTWISE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the edited run is compared with. point by point: the model's own prediction at the same point, in the "
+                    "symmetric process. the paper's form: the unedited run on its own path, in the asymmetric process; turn asymmetric on "
+                    "in Apply Direction then.",
+                ),
+                io.Boolean.Input(
+                    "phrasings",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="CLIP directional: takes the mean of each text in many phrasings (a photo of ..., a drawing of ...), as is "
+                    "usual with real CLIP models. Off for Load Demo Scorer, which does not know these words.",
+                ),
             ],
             outputs=[
                 DIRECTION.Output("direction", tooltip="For Apply Direction, Combine Directions and Save Direction."),
@@ -162,6 +180,8 @@ class TrainDirection(io.ComfyNode):
         clip: CLIP | None = None,
         pictures: Sequence[Latent] = (),
         resume: AnyDirection | None = None,
+        form: str = POINTWISE,
+        phrasings: bool = False,
     ) -> io.NodeOutput:
         family = family_of(model)
         check_no_asymmetric_edit(model, "through which no direction is trained")
@@ -169,7 +189,7 @@ class TrainDirection(io.ComfyNode):
         if objective == MATCHING:
             check_reads_prompts(model, "objective", "Choose CLIP directional, which needs none.")
         resumed = check_resumed(resume, model)
-        scorer = Scorer(clip_vision, clip, source_text, target_text)
+        scorer = Scorer(clip_vision, clip, source_text, target_text, phrasings)
         goal = goal_of(objective, keep_weight, target, scorer, vae, model)
         sigmas = schedule(model, steps)
         for check in (check_whole, check_weights):
@@ -177,40 +197,46 @@ class TrainDirection(io.ComfyNode):
         prompts = {"positive": source, "negative": negative, **({"target": target} if goal.needs_target and target is not None else {})}
         lowest = model.get_model_object("model_sampling").percent_to_sigma(end_percent)
         network = NetworkOnModel()
-        runs = TrainingRuns(network.on(model), network, prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])))
+        runs = TrainingRuns(network.on(model), network, prompts, cfg, sigmas, min(float(lowest), float(sigmas[0])), form == PAPER)
         noise = inverted(model, source, pictures, sigmas) if pictures else noise_for(model, latent, images, seed)
         check_set(noise)
         batches = noise.split(batch_size)
         updates = epochs * runs.steps * len(batches)
-        bar = Bar(updates + updates // epochs + 2)
-        begin = Beginning(family.channels, seed, learning_rate, updates, resumed)
+        kept = runs.kept_steps(goal) * len(batches)
+        bar = Bar(kept + updates + updates // epochs + 2)
+        begin = Beginning(family.channels, seed, learning_rate, updates, resumed, 1 / runs.unit)
         training = trained(Trainer(runs, bar.tick, goal, begin), batches, epochs, lambda latents: show(bar, model, vae, latents))
         about = dict(
             objective=objective, images=str(len(noise)), steps=str(steps), seed=str(seed), updates=str(updates + begin.updates_before)
         )
-        notes = {**prompt_notes(cls, "source", "target"), **about, "end_percent": f"{end_percent:g}"}
+        notes = {**prompt_notes(cls, "source", "target"), **about, "end_percent": f"{end_percent:g}", "form": form}
         if objective == DIRECTIONAL:
             notes |= {"source": source_text, "target": target_text}
-        means = Direction(*averaged(runs, training.average, batches, bar.tick), family, "training", notes)
-        direction = TrainedDirection(training.average.cpu(), means)
+        shifts, levels = averaged(runs, training.average, batches, bar.tick)
+        means = Direction(runs.unit * shifts, levels, family, "training", notes)
+        direction = TrainedDirection(training.average.cpu().times(runs.unit), means)
         picture = bar.end(before_and_after(runs, model, vae, direction, noise[:SHOWN], end_percent, bar))
         return io.NodeOutput(direction, {"loss": training.losses}, picture, ui=ui.PreviewImage(picture, cls=cls))
 
 
 @dataclass(frozen=True, eq=False)
 class Beginning:
-    """How a training begins, once the size of h is known: with a fresh network, or with that of a direction to go on with."""
+    """How a training begins, once the size of h is known: with a fresh network, or with that of a direction to go on with.
+
+    strength: of Apply Direction, at which that one shifts h as the network of this training does.
+    """
 
     channels: int
     seed: int
     learning_rate: float
     updates: int
     resume: TrainedDirection | None
+    strength: float
 
     def __call__(self, size: float, device: torch.device) -> Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(*seeds_from(self.seed, 1))
-            network = copy.deepcopy(self.resume.network) if self.resume else ImplicitNetwork(self.channels, size)
+            network = self.resume.network.times(self.strength) if self.resume else ImplicitNetwork(self.channels, size)
         return Training(network.to(device), self.learning_rate, self.updates)
 
     @property
@@ -245,6 +271,11 @@ class Scorer:
     clip: CLIP | None
     source_text: str
     target_text: str
+    phrasings: bool
+
+    def texts(self) -> list[Tensor]:
+        """The embeddings (e,) of the two texts."""
+        return [text_embedding(self.clip, text, phrasings=self.phrasings).clone() for text in (self.source_text, self.target_text)]
 
     def check(self) -> None:
         """Raise ValueError that names the tower that is missing."""
@@ -271,7 +302,7 @@ def directional(keep_weight: float, scorer: Scorer, vae: VAE, model: ModelPatche
     scorer.check()
     process_out = model.get_model_object("latent_format").process_out
     with torch.inference_mode(False), torch.no_grad():
-        texts = [text_embedding(scorer.clip, text).clone() for text in (scorer.source_text, scorer.target_text)]
+        texts = scorer.texts()
         images, decoder = ImageScorer(scorer.clip_vision), PictureDecoder(vae)
         check_pair(images.embed(torch.zeros(1, 3, 64, 64)), texts[0])
         change = difference(*texts)
@@ -285,7 +316,7 @@ def before_and_after(
     runs: TrainingRuns, model: ModelPatcher, vae: VAE, direction: AnyDirection, noise: Tensor, end: float, bar: Bar
 ) -> Tensor:
     """A sheet of whole runs without and with the direction."""
-    edited = with_edit(model, HEdit(direction, 1.0, Window(0.0, end), "both", False, False, None))
+    edited = with_edit(model, HEdit(direction, 1.0, Window(0.0, end), "both", runs.as_in_paper, False, None))
     rows = []
     for patched in (model, edited):
         rows.append(vae.decode(runs.run(euler(), noise, patched)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+MIXED = "mixed"  # in the notes of a mix that kept its size: of how many directions
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ def combine(
     """Weighted sum of directions, sum_i c_i dh_i, on the noise levels of all.
 
     orthogonalise: take from each what it shares with those before it (Gram-Schmidt, level by level), so that the later
-    ones do not move what the earlier ones move. keep_size: divide by sqrt(N), as Kwon et al. 2023 do (section 5.4).
+    ones do not move what the earlier ones move. keep_size: divide by sqrt(N), as Kwon et al. 2023 do (section 5.4);
+    of directions that are such mixes, N counts the parts, and all parts weigh alike.
     Raises ValueError if there is none, if the numbers differ, or if families differ.
     """
     if not directions or len(directions) != len(weights):
@@ -123,10 +126,22 @@ def combine(
     stack = [d.resampled(levels).resized(first.size).shifts for d in directions]
     if orthogonalise:
         stack = less_projections(stack)
-    total = weighted_sum(weights, stack)
-    scale = len(directions) ** -0.5 if keep_size else 1.0
+    counts = [parts_of(d.notes) for d in directions]
+    total = weighted_sum(kept_size(weights, counts) if keep_size else weights, stack)
     parts = " + ".join(f"{weight:g} x {d.notes.get('target', d.method)}" for weight, d in zip(weights, directions, strict=True))
-    return Direction(scale * total, tuple(levels), first.family, "combination", {"parts": parts})
+    notes = {"parts": parts} | ({MIXED: str(sum(counts))} if keep_size else {})
+    return Direction(total, tuple(levels), first.family, "combination", notes)
+
+
+def parts_of(notes: Mapping[str, str]) -> int:
+    """How many directions a mix that kept its size is of, by its notes; 1 for any other direction."""
+    count = notes.get(MIXED, "1")
+    return int(count) if count.isdecimal() and 1 <= int(count) <= 10_000 else 1
+
+
+def kept_size(weights: Sequence[float], counts: Sequence[int]) -> list[float]:
+    """Weights of directions that are mixes of so many parts, which were divided by sqrt(n): all parts alike, over sqrt(N)."""
+    return [weight * (count / sum(counts)) ** 0.5 for weight, count in zip(weights, counts, strict=True)]
 
 
 def weighted_sum(weights: Sequence[float], stack: Sequence[Tensor]) -> Tensor:

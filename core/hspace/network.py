@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -37,6 +38,14 @@ class ImplicitNetwork(nn.Module):
         """One that has shapes but no values yet: nothing is allocated, nothing drawn from the random state."""
         with torch.device("meta"):
             return cls(channels).requires_grad_(False)
+
+    def times(self, factor: float) -> ImplicitNetwork:
+        """One whose shifts are so many times as large; this one stays as it is."""
+        scaled = copy.deepcopy(self)
+        with torch.no_grad():
+            for part in scaled.leave.parameters():
+                part.mul_(factor)
+        return scaled
 
     def forward(self, h: Tensor, sigma: float) -> Tensor:
         """Shifts (b, c, h, w) of h: (b, c, h, w), float32."""

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from .direction import Direction, Family, check_same_family, combine, less_projections, weighted_sum
+from .direction import Direction, Family, check_same_family, combine, kept_size, less_projections, parts_of, weighted_sum
 from .network import ImplicitNetwork
 
 Form = Literal["full", "mean", "global"]
@@ -92,8 +92,8 @@ class MixedDirection:
         shifts = [part.shift(h, sigma).expand(h.shape).to(h.device, torch.float32) for part in self.parts]
         if self.orthogonalise:
             shifts = less_projections(shifts)
-        total = weighted_sum(self.weights, shifts)
-        return total / len(self.parts) ** 0.5 if self.keep_size else total
+        counts = [parts_of(part.notes) for part in self.parts]
+        return weighted_sum(kept_size(self.weights, counts) if self.keep_size else self.weights, shifts)
 
     def mean(self) -> Direction:
         return combine([part.mean() for part in self.parts], self.weights, orthogonalise=self.orthogonalise, keep_size=self.keep_size)

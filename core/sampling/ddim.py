@@ -15,7 +15,12 @@ Denoiser = Callable[..., Tensor]
 
 def euler_step(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
     """x' = D + sigma' (x - D) / sigma, a step of DDIM with eta 0 in the frame x = x0 + sigma eps."""
-    return denoised + sigma_next * (x - denoised) / sigma
+    return asymmetric_step(x, denoised, denoised, sigma, sigma_next)
+
+
+def asymmetric_step(x: Tensor, edited: Tensor, plain: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """x' = D~ + sigma' (x - D) / sigma: the foreseen picture is the edited one, the noise the unedited one's (Kwon et al. 2023, eq. 2)."""
+    return edited + sigma_next * (x - plain) / sigma
 
 
 def ddim_levels(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:

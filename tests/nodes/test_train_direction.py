@@ -8,6 +8,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from pack.core.hspace.trained import TrainedDirection
+from pack.nodes.train_direction import PAPER
 from pack.tests.training import SETTINGS, edited
 
 
@@ -51,6 +52,70 @@ def test_training_lowers_the_loss_on_every_family(world, train):
 def test_the_first_loss_is_that_of_no_edit(demo, train):
     """Prompt matching is a share of the way to the target: all of it is left before the first update."""
     assert train(demo, epochs=1)[1]["loss"][0] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"steps": 5}])
+def test_the_paper_s_form_learns_too(demo, train, changes):
+    direction, curve, _ = train(demo, epochs=6, form=PAPER, **changes)
+    losses = curve["loss"]
+    assert losses[0] == pytest.approx(1.0, abs=1e-5)
+    assert sum(losses[-2:]) < 0.98 * sum(losses[:2])
+    assert direction.notes["form"] == PAPER
+
+
+@pytest.mark.parametrize("objective", ["prompt matching", "CLIP directional"])
+def test_the_paper_s_form_compares_with_the_unedited_run_on_its_own_path(demo, train, scored, sampler_of, monkeypatch, objective):
+    """With what a plain run of euler foresees at each step; and the scorer with the picture that it ends at."""
+    from comfy_extras.nodes_custom_sampler import BasicScheduler
+
+    from pack.host import training
+    from pack.host.runs import noise_for
+
+    seen = []
+    for kind in (training.Matching, training.Directional):
+        call = kind.__call__
+        monkeypatch.setattr(kind, "__call__", lambda self, given, call=call: seen.append(given) or call(self, given))
+    given = scored if objective == "CLIP directional" else {}
+    # a network that shifts h from the start, so that the edited run leaves the unedited one
+    first = train(demo, epochs=4, learning_rate=1e-2)[0]
+    seen.clear()
+    train(demo, epochs=1, form=PAPER, end_percent=0.8, resume=first, **given)
+    sigmas, own = BasicScheduler.execute(demo.model, "normal", SETTINGS["steps"], 1.0).args[0], []
+    guider = training.guided(demo.model, {"positive": demo.encode("a portrait"), "negative": demo.encode("")}, SETTINGS["cfg"])
+    noise = noise_for(demo.model, demo.empty(), SETTINGS["images"], SETTINGS["seed"])
+    training.run(guider, noise, sampler_of("euler"), sigmas, callback=lambda step, x0, x, total: own.append(x0.clone()))
+    assert 2 <= len(seen) < len(own)
+    for step, (given, unedited) in enumerate(zip(seen, own)):
+        torch.testing.assert_close(given.kept, unedited, rtol=0, atol=1e-4)
+        assert torch.equal(given.kept, given.plain) == (step == 0)
+        if objective == "CLIP directional":
+            torch.testing.assert_close(given.source, own[-1], rtol=0, atol=1e-4)
+
+
+def test_apply_direction_goes_on_as_the_paper_s_form_trained(demo, train, run, sampler_of, monkeypatch):
+    """Asymmetric, at strength 1, in as many steps: the same latents as on the training's own path."""
+    from pack.host import training
+
+    ends, follow = [], training.Averaging.__call__
+    monkeypatch.setattr(training.Averaging, "__call__", lambda self, *args, **more: ends.append(follow(self, *args, **more)) or ends[-1])
+    direction = train(demo, epochs=4, form=PAPER, end_percent=1.0, learning_rate=1e-2)[0]
+    settings = dict(steps=SETTINGS["steps"], end_percent=1.0, asymmetric=True, latent=demo.empty(), seed=SETTINGS["seed"])
+    found, base = (edited(demo, run, sampler_of, direction, strength, **settings) for strength in (1.0, 0.0))
+    own = demo.model.get_model_object("latent_format").process_out(ends[0][:1])
+    change = float((own - base).abs().max())
+    assert change > 1e-3
+    torch.testing.assert_close(found, own, rtol=0, atol=0.01 * change)
+
+
+def test_a_text_in_many_phrasings_is_their_mean(demo, train, scored, scorer):
+    from pack.host.scorer import PHRASINGS, text_embedding
+
+    many = text_embedding(scorer["clip"], "a portrait", phrasings=True)
+    each = [text_embedding(scorer["clip"], text.format("a portrait")) for text in PHRASINGS]
+    torch.testing.assert_close(many, torch.stack([one / one.norm() for one in each]).mean(0))
+    assert not torch.equal(many, text_embedding(scorer["clip"], "a portrait"))
+    plain, phrased = (train(demo, epochs=1, phrasings=on, **scored)[1]["loss"] for on in (False, True))
+    assert plain != phrased
 
 
 def test_other_nodes_patches_are_told_the_levels_of_the_run(demo, train):

@@ -95,3 +95,17 @@ def test_norm_guard_keeps_the_size_of_h():
 def test_window_weights():
     window = Window(0.2, 0.8, 0.1)
     assert [round(window.weight(p), 6) for p in (0.1, 0.2, 0.25, 0.5, 0.75, 0.8, 0.9)] == [0, 0, 0.5, 1, 0.5, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "first, last, power, expected", [(1e-4, 0.02, 1, (6.14, 5.66, 5.25)), (0.00085, 0.012, 2, (9.81, 9.43, 9.10))], ids=["DDPM", "SD"]
+)
+def test_the_paper_s_coefficient_1_in_this_unit(first, last, power, expected):
+    """Trained in 40 steps and edited down to half of the time steps; the help page of Apply Direction tells these."""
+    betas = torch.linspace(first ** (1 / power), last ** (1 / power), 1000, dtype=torch.float64) ** power
+    kept = torch.cumprod(1 - betas, 0)
+    levels = ((1 - kept) / kept).sqrt()
+    for steps, strength in zip((20, 40, 1000), expected):
+        times = torch.linspace(999, 0, steps, dtype=torch.float64).ceil().long()
+        scale = matched_scale([*levels[times].tolist(), 0.0], [float(t >= 500) for t in times])
+        assert 40 / steps / scale == pytest.approx(strength, abs=0.06)

@@ -27,6 +27,21 @@ def test_a_mix_is_the_weighted_sum_of_its_parts_shifts():
     torch.testing.assert_close(mixed([mixed([one, two], [0.5, -2.0]), one], [2.0, 1.0]).shift(h, 3.0), 2 * expected + one.shift(h, 3.0))
 
 
+@pytest.mark.parametrize("parts", [(trained(1), table(2), trained(3)), (table(1), table(2), table(3))])
+def test_three_in_a_chain_that_keeps_its_size_weigh_alike(parts):
+    """Their sum over the root of 3, however they are chained; a link that does not keep its size counts as one."""
+    one, two, three = parts
+    h, keep = some_h(2, 6, 4, 4), dict(keep_size=True)
+    expected = sum(part.shift(h, 3.0) for part in parts) / math.sqrt(3)
+    for chained in (
+        mixed([mixed([one, two], [1, 1], **keep), three], [1, 1], **keep),
+        mixed([one, mixed([two, three], [1, 1], **keep)], [1, 1], **keep),
+    ):
+        torch.testing.assert_close(chained.shift(h, 3.0), expected.expand(chained.shift(h, 3.0).shape))
+    summed = mixed([mixed([one, two], [1, 1]), three], [1, 1], **keep)
+    torch.testing.assert_close(summed.shift(h, 3.0), (expected * math.sqrt(3 / 2)).expand(summed.shift(h, 3.0).shape))
+
+
 @pytest.mark.parametrize("first", [trained(1), table(1)])
 def test_orthogonalised_the_second_part_shares_nothing_with_the_first_in_any_picture(first):
     h = some_h()
