@@ -7,6 +7,7 @@ the host's own. A run's plan is made when sampling starts and dropped when it en
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,7 +97,7 @@ def shift_h(args: dict[str, Any]) -> dict[str, Tensor]:
         raise ValueError(NO_GUIDER)
     plan = options[PLAN]
     parts = plan.prompts.parts_named(options)
-    return {"h": plan.apply(args["h"], sigma_of(options), parts, edited_pass=options.get(EDITED_PASS, False))}
+    return {"h": plan.apply(args["h"], args.get("emb"), sigma_of(options), parts, edited_pass=options.get(EDITED_PASS, False))}
 
 
 def run_unet(
@@ -173,16 +174,23 @@ class RunPlan:
         below = [level for level in self.sigmas if level < sigma * (1 - 1e-5)]
         return asymmetric_gain(sigma, down if down is not None else max(below, default=0.0))
 
-    def apply(self, h: Tensor, sigma: float, parts: list[Part], *, edited_pass: bool) -> Tensor:
-        """h: (parts * b, c, h, w) with the shifts of this noise level; the asymmetric ones only in the edited pass."""
+    def apply(self, h: Tensor, emb: Tensor | None, sigma: float, parts: list[Part], *, edited_pass: bool) -> Tensor:
+        """h: (parts * b, c, h, w) with the shifts of this noise level; the asymmetric ones only in the edited pass.
+
+        emb: the time embedding that the middle block got, (parts * b or 1, e), if it got one.
+        """
         originals = h.chunk(len(parts))
+        if emb is None or not any(edit.direction.embedded for edit in self.edits):
+            embedded: Sequence[Tensor | None] = [None] * len(parts)
+        else:
+            embedded = emb.expand(len(h), -1).chunk(len(parts))
         results = list(originals)
         for edit, direction, strength in zip(self.edits, self._directions_on(h.device), self.strengths, strict=True):
             amount = strength * self.windows.weight(edit.window, sigma)
             if not amount or (edit.asymmetric and not edited_pass):
                 continue
             for i in (i for i, part in enumerate(parts) if edit.acts_on(part)):
-                shift = amount * direction.shift(originals[i], sigma)
+                shift = amount * direction.shift(originals[i], sigma, embedded[i])
                 results[i] = shifted(results[i], shift, edit.mask_on(h, parts[i]), keep_norm=edit.keep_norm)
                 self.witness.acted.add(edit)
         return torch.cat(results)

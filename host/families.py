@@ -9,6 +9,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 
 from ..core.hspace.direction import Family, check_same_family
+from ..core.hspace.trained import AnyDirection
 from .compiled import uncompiled
 from .pixel_model import PixelDiffusion, is_unconditional
 
@@ -69,11 +70,22 @@ def prediction_in_force(model: ModelPatcher) -> str:
     return next((name for name, *classes in PREDICTIONS if all(isinstance(in_force, c) for c in classes)), checkpoint)
 
 
-def check_fits(model: ModelPatcher, found_on: Family, name: str) -> None:
-    """Raise ValueError for a direction of another family; name: its input.
+def check_fits(model: ModelPatcher, direction: AnyDirection, name: str) -> None:
+    """Raise ValueError for a direction of another family, or one that looks at another time embedding; name: its input.
 
     Directions saved by earlier versions say what the checkpoint predicts, whatever was in force: that fits, too.
     """
-    family = family_of(model)
-    if found_on != replace(family, prediction=model.model.model_type.name):
+    family, found_on = family_of(model), direction.family
+    if not found_on.fits(replace(family, prediction=model.model.model_type.name)):
         check_same_family(family, found_on, name)
+    width = embedded_width(model)
+    if direction.embedded not in (None, width):
+        raise ValueError(
+            f"{name}: it looks at a time embedding of {direction.embedded} channels, and that of this model has {width}. Connect the "
+            "pixel-space checkpoint that it was made for."
+        )
+
+
+def embedded_width(model: ModelPatcher) -> int:
+    """Channels of the time embedding, which are four times the model's own in the host's UNets."""
+    return 4 * int(unet_of(model).model_channels)

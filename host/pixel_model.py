@@ -16,6 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ..core.hspace.direction import PIXEL
 from ..core.pixel.configuration import Reading
 from ..core.pixel.file import Checkpoint
 from ..core.pixel.schedule import noise_levels
@@ -54,7 +55,7 @@ class PixelDiffusion(comfy.supported_models_base.BASE):
             "out_channels": 3,
         }
         super().__init__({**shown, "configuration": configuration, "reading": reading})
-        self.family = f"Pixel {checkpoint.identity}"
+        self.family = f"{PIXEL} {checkpoint.identity}"
         # for nodes that make a sampling of their own; the checkpoint's own levels are those of noise_levels
         self.sampling_settings = {
             "beta_schedule": "sqrt_linear" if reading.schedule == "linear" else "cosine",

@@ -98,7 +98,7 @@ class DirectionSlider:
     direction: AnyDirection
 
     def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None, name: str = "slider") -> ModelPatcher:
-        check_fits(model, self.direction.family, name)
+        check_fits(model, self.direction, name)
         edit = HEdit(self.direction, strength, Window(0.0, 0.8), "both", asymmetric=False, keep_norm=False, mask=mask)
         return model if is_off(strength, mask) else with_edit(model, edit)
 

@@ -338,7 +338,7 @@ class ApplyDirection(io.ComfyNode):
         mask: Tensor | None = None,
         form: Form = "full",
     ) -> io.NodeOutput:
-        check_fits(model, direction.family, "direction")
+        check_fits(model, direction, "direction")
         edit = HEdit(in_form(direction, form), strength, Window(start_percent, end_percent, ramp), branch, asymmetric, keep_norm, mask)
         return io.NodeOutput(model if strength == 0 else with_edit(model, edit))
 

@@ -259,7 +259,7 @@ def check_resumed(resume: AnyDirection | None, model: ModelPatcher) -> TrainedDi
         raise ValueError(
             f"resume: this direction ({resume.method}) has no network to go on with; connect one of Train Direction, loaded or fresh."
         )
-    check_fits(model, resume.family, "resume")
+    check_fits(model, resume, "resume")
     return resume
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MIXED = "mixed"  # in the notes of a mix that kept its size: of how many directions
+PIXEL = "Pixel"  # the family of all pixel-space checkpoints; that of one of them goes on with its identity
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,19 @@ class Family:
     channels: int
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.prediction}, {self.channels} channels)"
+        name = f"{PIXEL}, whichever checkpoint" if self.name == PIXEL else self.name
+        return f"{name} ({self.prediction}, {self.channels} channels)"
+
+    def fits(self, other: Family) -> bool:
+        """Whether they are the same, where a pixel-space family that names no checkpoint is that of each of them."""
+        names = {self.name, other.name}
+        same = len(names) == 1 or (PIXEL in names and self.is_pixel and other.is_pixel)
+        return same and (self.prediction, self.channels) == (other.prediction, other.channels)
+
+    @property
+    def is_pixel(self) -> bool:
+        """Whether it is that of pixel-space checkpoints."""
+        return self.name.partition(" ")[0] == PIXEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +96,12 @@ class Direction:
         """The same direction for an h of another height and width."""
         return self if size == self.size else replace(self, shifts=resize(self.shifts, size))
 
-    def shift(self, h: Tensor, sigma: float) -> Tensor:
+    @property
+    def embedded(self) -> int | None:
+        """None: it looks at no time embedding."""
+        return None
+
+    def shift(self, h: Tensor, sigma: float, emb: Tensor | None = None) -> Tensor:
         """The shift (1, c, h, w) of any h: (b, c, h, w) at a noise level, in its size and on its device."""
         height, width = h.shape[-2:]
         return self.resampled([sigma]).resized((height, width)).shifts.to(h.device)
@@ -118,9 +136,7 @@ def combine(
     """
     if not directions or len(directions) != len(weights):
         raise ValueError(f"weights: got {len(weights)} for {len(directions)} directions; give one weight for each.")
-    first = directions[0]
-    for other in directions[1:]:
-        check_same_family(first.family, other.family, "directions")
+    first, family = directions[0], common_family([d.family for d in directions])
     several = [d for d in directions if len(d.sigmas) > 1]
     levels = sorted({s for d in several or directions[:1] for s in d.sigmas}, reverse=True)
     stack = [d.resampled(levels).resized(first.size).shifts for d in directions]
@@ -128,9 +144,15 @@ def combine(
         stack = less_projections(stack)
     counts = [parts_of(d.notes) for d in directions]
     total = weighted_sum(kept_size(weights, counts) if keep_size else weights, stack)
-    parts = " + ".join(f"{weight:g} x {d.notes.get('target', d.method)}" for weight, d in zip(weights, directions, strict=True))
-    notes = {"parts": parts} | ({MIXED: str(sum(counts))} if keep_size else {})
-    return Direction(total, tuple(levels), first.family, "combination", notes)
+    notes = mix_notes([d.notes for d in directions], [d.method for d in directions], weights, keep_size=keep_size)
+    return Direction(total, tuple(levels), family, "combination", notes)
+
+
+def mix_notes(notes: Sequence[Mapping[str, str]], methods: Sequence[str], weights: Sequence[float], *, keep_size: bool) -> dict[str, str]:
+    """What a mix is of, in words, and if it keeps its size of how many, from the notes and methods of its parts."""
+    names = [own.get("target", method) for own, method in zip(notes, methods, strict=True)]
+    parts = " + ".join(f"{weight:g} x {name}" for weight, name in zip(weights, names, strict=True))
+    return {"parts": parts} | ({MIXED: str(sum(map(parts_of, notes)))} if keep_size else {})
 
 
 def parts_of(notes: Mapping[str, str]) -> int:
@@ -164,8 +186,20 @@ def less_projections(stack: list[Tensor]) -> list[Tensor]:
 
 def check_same_family(expected: Family, got: Family, name: str) -> None:
     """Raise ValueError that names both families if a direction of one is used with the other."""
-    if expected != got:
+    if not expected.fits(got):
         raise ValueError(
             f"{name}: found on {got}, but needed here for {expected}. The inner spaces of different model families have "
             "nothing in common; find the direction again on this model, or load one that was."
         )
+
+
+def common_family(families: Sequence[Family]) -> Family:
+    """The family of directions that are used together: that of the one checkpoint that some of them name, if any does.
+
+    Raises ValueError that names two which differ.
+    """
+    common = families[0]
+    for other in families[1:]:
+        check_same_family(common, other, "directions")
+        common = other if common.name == PIXEL else common
+    return common

@@ -1,16 +1,17 @@
-"""Directions that look at h, and mixes with them (Kwon et al. 2023)."""
+"""Directions that look at h, or at h and the time embedding, and mixes with them (Kwon et al. 2023)."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from .direction import Direction, Family, check_same_family, combine, kept_size, less_projections, parts_of, weighted_sum
+from .delta_block import DeltaBlock
+from .direction import Direction, Family, combine, common_family, kept_size, less_projections, mix_notes, parts_of, weighted_sum
 from .network import ImplicitNetwork
 
 Form = Literal["full", "mean", "global"]
@@ -28,11 +29,18 @@ class AnyDirection(Protocol):
     @property
     def notes(self) -> dict[str, str]: ...
 
-    def shift(self, h: Tensor, sigma: float) -> Tensor:
-        """The shift (b or 1, c, h, w) of h: (b, c, h, w) at a noise level."""
+    @property
+    def embedded(self) -> int | None:
+        """Channels of the UNet's time embedding, if it looks at that; else None."""
+
+    def shift(self, h: Tensor, sigma: float, emb: Tensor | None = None) -> Tensor:
+        """The shift (b or 1, c, h, w) of h: (b, c, h, w) at a noise level.
+
+        emb: the UNet's time embedding (b or 1, e). Raises ValueError if it looks at that, and none is given or one of another width.
+        """
 
     def mean(self) -> Direction:
-        """The mean shift over pictures for each noise level (Kwon et al. 2023, dh_mean)."""
+        """The mean shift over pictures for each noise level (Kwon et al. 2023, dh_mean). Raises ValueError if it has none."""
 
     def on(self, device: torch.device) -> AnyDirection:
         """The same with its weights on a device."""
@@ -57,7 +65,11 @@ class TrainedDirection:
     def notes(self) -> dict[str, str]:
         return self.means.notes
 
-    def shift(self, h: Tensor, sigma: float) -> Tensor:
+    @property
+    def embedded(self) -> int | None:
+        return None
+
+    def shift(self, h: Tensor, sigma: float, emb: Tensor | None = None) -> Tensor:
         return self.network(h, sigma)
 
     def mean(self) -> Direction:
@@ -65,6 +77,39 @@ class TrainedDirection:
 
     def on(self, device: torch.device) -> TrainedDirection:
         return TrainedDirection(copy.deepcopy(self.network).to(device), self.means)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockDirection:
+    """A block that looks at each h and at the UNet's time embedding, of which no mean over pictures is known."""
+
+    block: DeltaBlock
+    family: Family
+    method: str
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def embedded(self) -> int | None:
+        return self.block.embedded
+
+    def shift(self, h: Tensor, sigma: float, emb: Tensor | None = None) -> Tensor:
+        width = None if emb is None else emb.shape[-1]
+        if emb is None or width != self.embedded:
+            raise ValueError(
+                f"direction: it looks at a time embedding of {self.embedded} channels, and this model's middle block gets "
+                f"{'none' if width is None else f'one of {width}'}. Connect the pixel-space checkpoint that it was made for."
+            )
+        shift: Tensor = self.block(h, emb)
+        return shift
+
+    def mean(self) -> Direction:
+        raise ValueError(
+            "form, average_over_time: this direction is a block of Asyrp's authors, or has one in it, of which no mean over pictures is "
+            "known. Choose form full, and turn average_over_time off."
+        )
+
+    def on(self, device: torch.device) -> BlockDirection:
+        return replace(self, block=copy.deepcopy(self.block).to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +126,21 @@ class MixedDirection:
     def __post_init__(self) -> None:
         if not self.parts or len(self.parts) != len(self.weights):
             raise ValueError(f"weights: got {len(self.weights)} for {len(self.parts)} directions; give one weight for each.")
-        for other in self.parts[1:]:
-            check_same_family(self.family, other.family, "directions")
+        common_family([part.family for part in self.parts])
+        widths = {part.embedded for part in self.parts} - {None}
+        if len(widths) > 1:
+            raise ValueError(f"directions: they look at time embeddings of different widths ({', '.join(map(str, widths))}).")
 
     @property
     def family(self) -> Family:
-        return self.parts[0].family
+        return common_family([part.family for part in self.parts])
 
-    def shift(self, h: Tensor, sigma: float) -> Tensor:
-        shifts = [part.shift(h, sigma).expand(h.shape).to(h.device, torch.float32) for part in self.parts]
+    @property
+    def embedded(self) -> int | None:
+        return next((part.embedded for part in self.parts if part.embedded is not None), None)
+
+    def shift(self, h: Tensor, sigma: float, emb: Tensor | None = None) -> Tensor:
+        shifts = [part.shift(h, sigma, emb).expand(h.shape).to(h.device, torch.float32) for part in self.parts]
         if self.orthogonalise:
             shifts = less_projections(shifts)
         counts = [parts_of(part.notes) for part in self.parts]
@@ -110,7 +161,10 @@ def mixed(
     if len(plain) == len(directions):
         return combine(plain, weights, orthogonalise=orthogonalise, keep_size=keep_size)
     result = MixedDirection(tuple(directions), tuple(weights), orthogonalise, keep_size)
-    return MixedDirection(result.parts, result.weights, orthogonalise, keep_size, result.mean().notes)
+    if result.embedded is None:
+        result.mean()  # raises for values that are finite one by one and not in a sum
+    described = [direction.notes for direction in directions], [direction.method for direction in directions]
+    return replace(result, notes=mix_notes(*described, weights, keep_size=keep_size))
 
 
 def in_form(direction: AnyDirection, form: Form) -> AnyDirection:

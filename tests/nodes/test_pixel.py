@@ -286,10 +286,10 @@ def test_a_direction_belongs_to_its_checkpoint(pixel, run, folder, tmp_path):
     tensors, metadata = direction_tensors(direction)
     save(tensors, tmp_path / "d.safetensors", metadata)
     loaded = load_direction(tmp_path / "d.safetensors")
-    check_fits(one.model, loaded.family, "direction")
-    check_fits(pixel("DDPM", weight_dtype="fp16").model, loaded.family, "direction")
+    check_fits(one.model, loaded, "direction")
+    check_fits(pixel("DDPM", weight_dtype="fp16").model, loaded, "direction")
     with pytest.raises(ValueError, match=r"direction: found on Pixel \w{12} \(EPS, 64 channels\), but needed here for Pixel \w{12}"):
-        check_fits(other.model, loaded.family, "direction")
+        check_fits(other.model, loaded, "direction")
 
 
 def test_training_needs_no_prompt_with_clips_objective(pixel, run, scorer):
