@@ -17,6 +17,7 @@ REFUSERS = (
     "core/avi/file.py",
     "core/hspace/file.py",
     "core/hspace/published.py",
+    "core/hspace/released.py",
     "core/pixel/file.py",
     "host/folders.py",
     "host/slider_files.py",
@@ -56,13 +57,16 @@ def test_the_names_on_the_way_of_the_data_are_in_the_code():
 
 
 def directions():
-    """A table, and a mix of it with a network."""
+    """A table, a mix of it with a network, and a mix of that with a block."""
+    from pack.core.hspace.delta_block import DeltaBlock
     from pack.core.hspace.direction import Direction, Family
     from pack.core.hspace.network import ImplicitNetwork
-    from pack.core.hspace.trained import TrainedDirection, mixed
+    from pack.core.hspace.trained import BlockDirection, TrainedDirection, mixed
 
-    table = Direction(torch.ones(2, 6, 4, 4), (10.0, 1.0), Family("SD15", "EPS", 6), "PCA", {})
-    return table, mixed([TrainedDirection(ImplicitNetwork(6), table), table], [1.0, 1.0])
+    table = Direction(torch.ones(2, 32, 4, 4), (10.0, 1.0), Family("Pixel", "EPS", 32), "PCA", {})
+    trained = TrainedDirection(ImplicitNetwork(32), table)
+    block = BlockDirection(DeltaBlock("ADM", 32, 64), table.family, "published")
+    return table, mixed([trained, table], [1.0, 1.0]), mixed([trained, block], [1.0, 1.0])
 
 
 def attribute():

@@ -6,10 +6,10 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..files import (
     LARGEST,
@@ -25,17 +25,19 @@ from ..files import (
     read_checked,
     require,
 )
+from .delta_block import BlockForm, DeltaBlock
 from .direction import Direction, Family
-from .network import ImplicitNetwork
-from .trained import AnyDirection, MixedDirection, TrainedDirection
+from .network import GROUPS, ImplicitNetwork
+from .trained import AnyDirection, BlockDirection, MixedDirection, TrainedDirection
 
-DIRECTION = Format("semantic_latents.direction", "direction", 2)
+DIRECTION = Format("semantic_latents.direction", "direction", 3)
 PARTS, DEPTH = 64, 16  # of one mix
 
 
 def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a direction's file. Version 2 has networks in it; one without is of version 1.
+    """The tensors and the metadata of a direction's file, of the lowest version that can hold it.
 
+    Version 1 holds shifts alone, version 2 networks too, version 3 blocks that look at the time embedding.
     Raises ValueError for a mix of too many parts.
     """
     family = direction.family
@@ -45,7 +47,7 @@ def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[
         "prediction": family.prediction,
         "channels": str(family.channels),
         "method": direction.method,
-        "norm": f"{direction.mean().norm:.6g}",
+        **({"norm": f"{direction.mean().norm:.6g}"} if direction.embedded is None else {}),
         "notes": json.dumps(direction.notes),
     }
     if isinstance(direction, Direction):
@@ -56,7 +58,7 @@ def direction_tensors(direction: AnyDirection) -> tuple[dict[str, Tensor], dict[
         _tree_of(tree)
     except ValueError as error:
         raise ValueError(f"direction: {error}; save its parts one by one, and mix them after loading.") from error
-    return tensors, {**metadata, "version": "2", "tree": json.dumps(tree)}
+    return tensors, {**metadata, "version": "2" if direction.embedded is None else "3", "tree": json.dumps(tree)}
 
 
 def _table(direction: Direction, prefix: str = "") -> dict[str, Tensor]:
@@ -76,14 +78,24 @@ def _described(direction: AnyDirection, tensors: dict[str, Tensor]) -> dict[str,
             "keep_size": direction.keep_size,
             "notes": direction.notes,
         }
-    number = sum(key.endswith(".shifts") for key in tensors)
+    number = len({key.partition(".")[0] for key in tensors})
+    about = {"number": number, "method": direction.method, "notes": direction.notes}
+    if isinstance(direction, BlockDirection):
+        tensors |= _weights(direction.block, f"{number}.block.")
+        return {**about, "block": direction.block.form}
     tensors |= _table(direction.mean(), f"{number}.")
     if isinstance(direction, TrainedDirection):
-        tensors |= {
-            f"{number}.network.{key}": value.float().cpu().clone().contiguous() for key, value in direction.network.state_dict().items()
-        }
-    trained = isinstance(direction, TrainedDirection)
-    return {"number": number, "trained": trained, "method": direction.method, "notes": direction.notes}
+        tensors |= _weights(direction.network, f"{number}.network.")
+    return {**about, "trained": isinstance(direction, TrainedDirection)}
+
+
+def _weights(network: nn.Module, prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{key}": value.float().cpu().clone().contiguous() for key, value in network.state_dict().items()}
+
+
+def _without(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose keys begin with prefix, by the rest of the keys, as copies in float32."""
+    return {key.removeprefix(prefix): value.float().clone() for key, value in tensors.items() if key.startswith(prefix)}
 
 
 @names_damage
@@ -95,15 +107,24 @@ def load_direction(path: Path) -> AnyDirection:
     """
     (family, tree), tensors = read_checked(path, DIRECTION, _parsed)
     direction = tree.direction(tensors, family)
-    direction.mean()  # values that are finite one by one may not be in a sum
+    _check_sums(direction)
     return direction
 
 
-def _parsed(metadata: dict[str, str], shapes: Shapes) -> tuple[Family, _Leaf | _Mix]:
+def _check_sums(direction: AnyDirection) -> None:
+    """Raise ValueError for a mix of tables that are finite one by one and not in a sum."""
+    if direction.embedded is None:
+        direction.mean()
+    elif isinstance(direction, MixedDirection):
+        for part in direction.parts:
+            _check_sums(part)
+
+
+def _parsed(metadata: dict[str, str], shapes: Shapes) -> tuple[Family, _Leaf | _Block | _Mix]:
     """What a file's metadata describe. Raises ValueError if they are garbled, or if the file has other tensors."""
     require(metadata, "family", "prediction", "method")
     family, notes = Family(metadata["family"], metadata["prediction"], channels_in(metadata)), notes_in(metadata)
-    tree: _Leaf | _Mix
+    tree: _Leaf | _Block | _Mix
     if metadata["version"] == "1":
         tree = _Leaf("", False, metadata["method"], notes)
     else:
@@ -115,15 +136,16 @@ def _parsed(metadata: dict[str, str], shapes: Shapes) -> tuple[Family, _Leaf | _
     return family, tree
 
 
-def _check_tensors(leaves: list[_Leaf], shapes: Shapes, channels: int) -> None:
+def _check_tensors(leaves: list[_Leaf | _Block], shapes: Shapes, channels: int) -> None:
     """Raise ValueError unless the shapes of a file's tensors are those of these leaves, and no others."""
     if len({leaf.prefix for leaf in leaves}) < len(leaves):
         raise ValueError("its metadata name a part twice")
     fit = all(leaf.fits(shapes, channels) for leaf in leaves)
     if not fit or {key for leaf in leaves for key in leaf.keys(channels)} != set(shapes):
         raise ValueError(f"its tensors have shapes {shapes}, which no direction has")
-    tables = [shapes[f"{leaf.prefix}shifts"] for leaf in leaves]  # a mix is looked at on the levels of all, at the largest size
-    if sum(table[0] for table in tables) * max(math.prod(table[1:]) for table in tables) > LARGEST:
+    tables = [shapes[key] for leaf in leaves if (key := f"{leaf.prefix}shifts") in shapes]
+    # a mix is looked at on the levels of all, at the largest size
+    if sum(table[0] for table in tables) * max((math.prod(table[1:]) for table in tables), default=0) > LARGEST:
         raise ValueError("its parts make a larger mix than any direction is")
 
 
@@ -144,7 +166,7 @@ class _Leaf:
             raise ValueError(f"part {number} has garbled notes")
         return cls(f"{number}.", trained, method, notes)
 
-    def leaves(self) -> list[_Leaf]:
+    def leaves(self) -> list[_Leaf | _Block]:
         """Itself."""
         return [self]
 
@@ -169,24 +191,61 @@ class _Leaf:
         table = Direction(tensors[f"{self.prefix}shifts"].float(), levels, family, self.method, self.notes)
         if not self.trained:
             return table
-        network, prefix = ImplicitNetwork.empty(family.channels), f"{self.prefix}network."
-        network.load_state_dict(
-            {key.removeprefix(prefix): value.float().clone() for key, value in tensors.items() if key.startswith(prefix)}, assign=True
-        )
+        network = ImplicitNetwork.empty(family.channels)
+        network.load_state_dict(_without(f"{self.prefix}network.", tensors), assign=True)
         return TrainedDirection(network.requires_grad_(False), table)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block in a file, by the prefix of its tensors."""
+
+    prefix: str
+    form: BlockForm
+    method: str
+    notes: dict[str, str]
+
+    @classmethod
+    def of(cls, entry: object) -> _Block:
+        """Raises ValueError for anything else than what `_described` writes."""
+        number, form, method, notes = entry_of(entry, number=int, block=str, method=str, notes=dict)
+        if form not in get_args(BlockForm) or not are_notes(notes):
+            raise ValueError(f"part {number} has garbled notes, or a block of no known form")
+        return cls(f"{number}.", cast(BlockForm, form), method, notes)
+
+    def leaves(self) -> list[_Leaf | _Block]:
+        """Itself."""
+        return [self]
+
+    def keys(self, channels: int) -> set[str]:
+        """The keys of all its tensors."""
+        return {f"{self.prefix}block.{key}" for key in DeltaBlock.empty(self.form, GROUPS, 1).state_dict()}
+
+    def fits(self, shapes: Shapes, channels: int) -> bool:
+        """Whether a file with tensors of these shapes has all of this block's."""
+        prefix = f"{self.prefix}block."
+        time = shapes.get(f"{prefix}time.weight", ())
+        if len(time) != 2 or min(time) < 1 or time[0] != channels or channels % GROUPS:
+            return False
+        block = DeltaBlock.empty(self.form, channels, time[1]).state_dict()
+        return all(shapes.get(f"{prefix}{key}") == tuple(value.shape) for key, value in block.items())
+
+    def direction(self, tensors: dict[str, Tensor], family: Family) -> BlockDirection:
+        """The direction of its tensors."""
+        return BlockDirection(DeltaBlock.of(self.form, _without(f"{self.prefix}block.", tensors)), family, self.method, self.notes)
 
 
 @dataclass(frozen=True)
 class _Mix:
     """A mixed direction in a file."""
 
-    parts: tuple[_Leaf | _Mix, ...]
+    parts: tuple[_Leaf | _Block | _Mix, ...]
     weights: tuple[float, ...]
     orthogonalise: bool
     keep_size: bool
     notes: dict[str, str]
 
-    def leaves(self) -> list[_Leaf]:
+    def leaves(self) -> list[_Leaf | _Block]:
         """The directions that it is mixed of, in order, those of the mixes in it too."""
         return [leaf for part in self.parts for leaf in part.leaves()]
 
@@ -196,10 +255,11 @@ class _Mix:
         return MixedDirection(parts, self.weights, self.orthogonalise, self.keep_size, self.notes)
 
 
-def _tree_of(entry: object, depth: int = 0) -> _Leaf | _Mix:
+def _tree_of(entry: object, depth: int = 0) -> _Leaf | _Block | _Mix:
     """What an entry of the metadata's tree describes, at this depth in other mixes. Raises ValueError if it is garbled."""
     if not isinstance(entry, dict) or "parts" not in entry:
-        return _Leaf.of(entry)
+        is_block = isinstance(entry, dict) and "block" in entry and "trained" not in entry
+        return _Block.of(entry) if is_block else _Leaf.of(entry)
     parts, weights, orthogonalise, keep_size, notes = entry_of(
         entry, parts=list, weights=list, orthogonalise=bool, keep_size=bool, notes=dict
     )

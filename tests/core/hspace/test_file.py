@@ -12,7 +12,9 @@ from torch import nn
 from pack.core.hspace.direction import Direction, Family
 from pack.core.hspace.file import DEPTH, PARTS, _parsed, direction_tensors, load_direction
 from pack.core.hspace.network import ImplicitNetwork
+from pack.core.hspace.released import block_in, released_direction
 from pack.core.hspace.trained import TrainedDirection, mixed
+from pack.tests.released import CHANNELS, EMBEDDED, weights
 
 FAMILY = Family("SD15", "EPS", 6)
 
@@ -266,3 +268,102 @@ def test_a_fault_of_the_program_is_not_reported_as_the_file_s(tmp_path, monkeypa
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="file: x.safetensors cannot be read"):
         load_direction(tmp_path / "x.safetensors")
+
+
+# --- blocks that look at the time embedding: version 3
+
+
+def block(form, seed=0):
+    return released_direction(*block_in(weights(form, seed=seed)), "smiling_LC_CelebA_HQ_t999_ninv40")
+
+
+def wide_table(scale=1.0):
+    generator = torch.Generator().manual_seed(3)
+    shifts = scale * torch.randn(2, CHANNELS, 4, 4, generator=generator)
+    return Direction(shifts, (9.0, 1.0), Family("Pixel 0123456789ab", "EPS", CHANNELS), "PCA", {})
+
+
+def wide_trained():
+    return TrainedDirection(ImplicitNetwork(CHANNELS).requires_grad_(False), wide_table())
+
+
+def nested_blocks():
+    inner = mixed([wide_trained(), block("ADM", 1), wide_table()], [0.1, 2.0, 1.0], orthogonalise=True)
+    return mixed([block("DDPM"), inner, block("DDPM", 2)], [1 / 3, -0.5, 1.0], keep_size=True)
+
+
+BLOCKS = {"DDPM": lambda: block("DDPM"), "ADM": lambda: block("ADM"), "nested": nested_blocks}
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_direction_with_blocks_loads_back_bit_for_bit(tmp_path, kind):
+    direction = BLOCKS[kind]()
+    tensors, metadata = direction_tensors(direction)
+    back = loaded(tmp_path, tensors, metadata)
+    h, emb = (torch.randn(shape, generator=torch.Generator().manual_seed(4)) for shape in ((2, CHANNELS, 5, 3), (2, EMBEDDED)))
+    for sigma in (20.0, 2.0, 0.01):
+        assert torch.equal(back.shift(h, sigma, emb), direction.shift(h, sigma, emb))
+    assert (back.family, back.method, back.notes, back.embedded) == (direction.family, direction.method, direction.notes, EMBEDDED)
+    assert type(back) is type(direction)
+    assert metadata["version"] == "3"
+    again, same = direction_tensors(back)
+    assert same == metadata
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[key], tensors[key]) for key in tensors)
+
+
+def in_tree(**changes):
+    return lambda tensors, metadata: metadata.update(tree=json.dumps({**json.loads(metadata["tree"]), **changes}))
+
+
+def reshaped(key, change):
+    return lambda tensors, metadata: tensors.update({f"0.block.{key}": change(tensors[f"0.block.{key}"]).contiguous()})
+
+
+BLOCK_DAMAGE = {
+    "no known form": (in_tree(block="LDM"), "part 0 has garbled notes, or a block of no known form"),
+    "a form that is no text": (in_tree(block=1), "block is missing or no str"),
+    "notes": (in_tree(notes={"a": 1}), "part 0 has garbled notes"),
+    "the other form": (in_tree(block="ADM"), "which no direction has"),
+    "a network in its place": (in_tree(trained=True), "which no direction has"),
+    "one tensor more": (lambda tensors, metadata: tensors.update(more=torch.ones(1)), "which no direction has"),
+    "one tensor less": (lambda tensors, metadata: tensors.pop("0.block.norm.bias"), "which no direction has"),
+    "another width inside": (reshaped("enter.weight", lambda value: value[:, :32]), "which no direction has"),
+    "another width of h": (lambda tensors, metadata: metadata.update(channels="32"), "which no direction has"),
+    "channels without 32 groups": (lambda tensors, metadata: metadata.update(channels="65"), "which no direction has"),
+    "no map of time": (reshaped("time.weight", lambda value: value[:, :0]), "which no direction has"),
+    "NaN": (reshaped("time.bias", lambda value: value * float("nan")), "0.block.time.bias contain NaN or Inf"),
+}
+
+
+@pytest.mark.parametrize("kind", BLOCK_DAMAGE)
+def test_a_damaged_block_is_refused(tmp_path, kind):
+    tensors, metadata = direction_tensors(block("DDPM"))
+    damage, message = BLOCK_DAMAGE[kind]
+    damage(tensors, metadata)
+    with pytest.raises(ValueError, match=f"file: x.safetensors is damaged: .*{message}"):
+        loaded(tmp_path, tensors, metadata)
+
+
+def test_a_mix_of_blocks_of_two_widths_is_refused(tmp_path):
+    tensors, metadata = direction_tensors(mixed([block("DDPM"), block("ADM")], [1.0, 1.0]))
+    tensors["1.block.time.weight"] = tensors["1.block.time.weight"][:, :64].contiguous()
+    with pytest.raises(ValueError, match="file: x.safetensors .*time embeddings of different widths"):
+        loaded(tmp_path, tensors, metadata)
+
+
+def test_tables_beside_a_block_whose_sum_is_not_finite_are_refused(tmp_path):
+    tensors, metadata = direction_tensors(mixed([block("DDPM"), mixed([wide_trained(), wide_table()], [1.0, 1.0])], [1.0, 1.0]))
+    metadata["tree"] = metadata["tree"].replace(
+        '"weights": [1.0, 1.0], "orthogonalise": false', '"weights": [1e38, 1e38], "orthogonalise": false'
+    )
+    tensors["1.shifts"] *= 100
+    with pytest.raises(ValueError, match="file: x.safetensors .*NaN or Inf"):
+        loaded(tmp_path, tensors, metadata)
+
+
+def test_a_part_of_an_earlier_version_may_say_block(tmp_path):
+    """An unknown key was passed over there, and still is."""
+    tensors, metadata = direction_tensors(trained(1))
+    tree = {**json.loads(metadata["tree"]), "block": "ADM"}
+    assert_same(loaded(tmp_path, tensors, {**metadata, "tree": json.dumps(tree)}), trained(1))
