@@ -316,7 +316,8 @@ class ApplyDirection(io.ComfyNode):
                     default="full",
                     optional=True,
                     tooltip="Trained directions: full looks at each picture; mean is the "
-                    "same for all pictures at a noise level; global is the same at all noise levels, too, for any direction.",
+                    "same for all pictures at a noise level; global is the same at all noise levels, too, for any direction. "
+                    "Asyrp's blocks have full alone.",
                 ),
             ],
             outputs=[io.Model.Output("model", tooltip="The patched model, for any sampler node; the model that came in is unchanged.")],

@@ -67,13 +67,15 @@ class LoadDirection(io.ComfyNode):
             node_id="SemanticLatents_LoadDirection",
             display_name="Load Direction",
             category=CATEGORY,
-            description="Loads a direction that was saved, or one of the h-space vectors published for SD 1.4 (InterpretDiffusion).",
-            search_aliases=["h-space", "import direction", "load slider", "interpretdiffusion", "safetensors"],
+            description="Loads a direction that was saved, one of the h-space vectors published for SD 1.4 (InterpretDiffusion), or a "
+            "block that Asyrp's authors released for pixel-space models.",
+            search_aliases=["h-space", "import direction", "load slider", "interpretdiffusion", "asyrp", "delta block", "safetensors"],
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=file_names(),
-                    tooltip="A file in models/semantic_latents or output/semantic_latents.",
+                    tooltip="A file in models/semantic_latents or output/semantic_latents: of Save Direction, InterpretDiffusion's "
+                    "unet.pth, or one of Asyrp's blocks (.pth).",
                 ),
                 io.Combo.Input(
                     "concept",
@@ -84,7 +86,9 @@ class LoadDirection(io.ComfyNode):
             ],
             outputs=[
                 DIRECTION.Output(
-                    "direction", tooltip="For Apply Direction or Combine Directions, on the model family that it was found on."
+                    "direction",
+                    tooltip="For Apply Direction or Combine Directions, on the model family that it was found on; Asyrp's blocks act on "
+                    "pixel-space models of their channels.",
                 )
             ],
         )

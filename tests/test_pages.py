@@ -145,7 +145,7 @@ def test_the_page_has_the_limits_of_files():
     assert f"a list of 1 to {DIRECTIONS} leaves or mixes; mixes lie at most {DEPTH} deep" in FORMATS
     assert f"a list of 1 to {PARTS} attributes" in FORMATS
     assert f"a list of 1 to {SLIDERS} parts" in FORMATS
-    assert all(f"`{name}`" in section(FORMATS, "## Published vectors") for name in (PUBLISHED, *PUBLISHED_CONCEPTS))
+    assert all(f"`{name}`" in section(FORMATS, "## Published vectors and blocks") for name in (PUBLISHED, *PUBLISHED_CONCEPTS))
 
 
 def messages(path):
