@@ -12,10 +12,11 @@ import zlib
 import torch
 
 from pack.tests.campaigns.fuzz import pickle_damage, tensor_damage
-from pack.tests.campaigns.fuzz.files import ATTRIBUTES, MATRIX, pth, saved, whole
+from pack.tests.campaigns.fuzz.files import ATTRIBUTES, MATRIX, PICKLED, pth, saved, whole
 from pack.tests.campaigns.fuzz.pickle_damage import Call, packed, unpacked, with_pickle, with_two_directories
 from pack.tests.campaigns.fuzz.safetensors_parts import DTYPES, FORMATS, IN_JSON, Parts, written
 from pack.tests.campaigns.fuzz.tensor_damage import repeated
+from pack.tests.released import file_of, weights
 
 
 def png(width, height):
@@ -167,6 +168,23 @@ KNOWN = {
     ),
     "a sparse matrix": ("published", lambda blob: pth({MATRIX: torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (81920, 8))})),
     "a matrix without values": ("published", lambda blob: pth({MATRIX: torch.empty(81920, 8, device="meta")})),
+    "a block of views": (
+        "released block",
+        lambda blob: pth(file_of({key: torch.ones(1).expand([4096] * value.ndim) for key, value in weights("DDPM").items()})),
+    ),
+    "a block that repeats a number": (
+        "released block",
+        lambda blob: pth(
+            file_of({key: torch.ones(1).expand([4096 if n > 1 else 1 for n in value.shape]) for key, value in weights("DDPM").items()})
+        ),
+    ),
+    "NaN in a block": ("released block", lambda blob: pth(file_of({**weights("DDPM"), "conv1.bias": torch.full((64,), math.nan)}))),
+    "code beside a block": ("released block", lambda blob: pth(file_of(weights("DDPM"), more=Call(bytearray, 2**30)))),
+    "a block of a billion channels": ("block", on_parts(lambda parts: parts.metadata.update(channels="999999968"))),
+    "a billion channels of the embedding": (
+        "block",
+        on_parts(lambda parts: parts.tensors.update({"0.block.time.weight": ("F32", [32, 2**30], b"")})),
+    ),
     "NaN in the vectors": ("published", lambda blob: pth({MATRIX: torch.full((81920, 8), math.nan)})),
 }
 
@@ -183,8 +201,8 @@ class Case:
         """One drawn at random, the same for the same number."""
         rng = random.Random(number)
         torch.manual_seed(number)
-        base = rng.choices(list(whole()), [3, 2, 1, 3, 4, 3, 3, 4, 1, 4, 5])[0]
-        damage = PICKLES if base == "published" else TENSOR_FILES if base in {*ATTRIBUTES, "slider"} else DIRECTIONS
+        base = rng.choices(list(whole()), [3, 2, 1, 3, 4, 3, 3, 4, 1, 4, 5, 3, 3, 5])[0]
+        damage = PICKLES if base in PICKLED else TENSOR_FILES if base in {*ATTRIBUTES, "slider"} else DIRECTIONS
         kind = list(damage)[number % len(damage)]
         return cls(f"case{number}", base, kind, damage[kind](rng, whole()[base]))
 

@@ -2,6 +2,7 @@
 
 import functools
 import io
+from dataclasses import replace
 
 import torch
 from safetensors.torch import save as saved
@@ -14,11 +15,14 @@ from pack.core.hspace.file import direction_tensors, load_direction
 from pack.core.hspace.injection import Window
 from pack.core.hspace.network import ImplicitNetwork
 from pack.core.hspace.published import load_published
+from pack.core.hspace.released import block_in, released_direction
 from pack.core.hspace.trained import TrainedDirection, mixed
 from pack.core.slider_file import KeptSlider, load_slider, slider_tensors
 from pack.core.svd.decomposition import decompose
+from pack.tests.released import file_of, weights
 
 MATRIX = "controlnet.fc1.weight"
+PICKLED = {"published", "released block"}
 ATTRIBUTES = {"attribute", "attribute with network", "mix of attributes", "large attribute"}
 
 
@@ -63,7 +67,7 @@ def slider():
 
 
 def suffix_of(base):
-    return ".pth" if base == "published" else ".safetensors"
+    return ".pth" if base in PICKLED else ".safetensors"
 
 
 @functools.cache
@@ -72,6 +76,7 @@ def whole():
     torch.manual_seed(0)
     mix = mixed([trained(6, 2), mixed([table(6, 3), trained(6, 1)], [0.1, 2.0], orthogonalise=True)], [1.0, -0.5], keep_size=True)
     directions = {"table": table(6, 3), "one level": table(4, 1), "large table": table(512, 8, 16), "trained": trained(32, 3), "mixed": mix}
+    block = replace(released_direction(*block_in(weights("ADM", 32, 16)), "x"), family=trained(32, 2).family)
     plain, learned = attribute(8, False), attribute(16, True)
     attributes = {
         "attribute": [(plain, 1.0)],
@@ -84,6 +89,9 @@ def whole():
         **{name: saved(*attribute_tensors(Mixture(tuple(value)))) for name, value in attributes.items()},
         "slider": saved(*slider_tensors(slider())),
         "published": pth({MATRIX: torch.randn(81920, 8)}),
+        "block": saved(*direction_tensors(block)),
+        "mix with a block": saved(*direction_tensors(mixed([block, trained(32, 2)], [1.0, -0.5]))),
+        "released block": pth(file_of(weights("DDPM", 32, 16))),
     }
 
 

@@ -34,7 +34,9 @@ def used(thing):
         return [*slider_tensors(thing)[0].values()]
     if not hasattr(thing, "kind"):
         h = torch.randn(2, thing.family.channels, 3, 5, generator=generator)
-        return [*(thing.on(torch.device("cpu")).shift(h, sigma).expand(h.shape) for sigma in (30.0, 7.0, 0.01)), thing.mean().shifts]
+        emb = thing.embedded and torch.randn(2, thing.embedded, generator=generator)
+        means = [] if thing.embedded else [thing.mean().shifts]
+        return [*(thing.on(torch.device("cpu")).shift(h, sigma, emb).expand(h.shape) for sigma in (30.0, 7.0, 0.01)), *means]
     assert described(thing)
     results = []
     for part, _ in thing.parts:
