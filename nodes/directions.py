@@ -277,7 +277,7 @@ class ApplyDirection(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="Where it ends; the last part of a run draws detail only.",
+                    tooltip="Where it ends, the paper's t_edit, which Editing Schedule measures; the last part of a run draws detail only.",
                 ),
                 io.Float.Input(
                     "ramp",

@@ -120,7 +120,8 @@ class DDIMSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="From this part of the run on, every step takes fresh noise (eta 1): 0.8 is a good start, 1 turns it off.",
+                    tooltip="From this part of the run on, the paper's t_boost, every step takes fresh noise (eta 1): 0.8 is a good "
+                    "start, 1 turns it off.",
                 ),
             ],
             outputs=[

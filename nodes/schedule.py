@@ -32,8 +32,8 @@ class EditingSchedule(io.ComfyNode):
             node_id="SemanticLatents_EditingSchedule",
             display_name="Editing Schedule",
             category=CATEGORY,
-            description="Measures on a few pictures until when an edit has to act, and from when on fresh noise only "
-            "sharpens, and draws both curves.",
+            description="Measures on a few pictures until when an edit has to act (editing strength, t_edit), and from when on fresh "
+            "noise only sharpens (quality deficiency, t_boost), and draws both curves.",
             search_aliases=["asyrp", "t_edit", "t_boost", "quality boosting", "editing strength", "h-space"],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x, SDXL or Portrait, without edits."),
@@ -67,7 +67,7 @@ class EditingSchedule(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.001,
-                    tooltip="The edit acts for as long as the foreseen picture is this far "
+                    tooltip="Sets t_edit, by editing strength: the edit acts for as long as the foreseen picture is this far "
                     "from the finished one. Lower edits longer; 0 for this pack's own.",
                 ),
                 io.Float.Input(
@@ -76,7 +76,7 @@ class EditingSchedule(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.001,
-                    tooltip="Fresh noise from where the noisy picture is nearer than this "
+                    tooltip="Sets t_boost, by quality deficiency: fresh noise from where the noisy picture is nearer than this "
                     "to the finished one. Lower boosts less; 0 for this pack's own.",
                 ),
                 io.String.Input("source_text", default="a portrait", tooltip="With clip: what the pictures show."),
