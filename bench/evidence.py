@@ -321,6 +321,7 @@ ELSEWHERE: dict[str, tuple[str, Callable[[], str]]] = {  # sections from the pag
     "Second property: triplets carry attributes": ("properties.md", encoded),
     "Third property: mobility in order": ("properties.md", mobility),
     "What each term of AVI's loss buys": ("attributes.md", lambda: section("attributes.md", "What each term of the loss buys")),
+    "Shifting the noise against shifting h": ("spaces.md", lambda: section("spaces.md", "What cancels")),
     "Inversion": ("hspace.md", lambda: section("hspace.md", "Inversion")),
     "Quality boosting": ("training.md", lambda: section("training.md", "Quality boosting")),
 }
