@@ -23,7 +23,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, fewer, parsed, size
 from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Point, Stage, cell, mean, precision, save_sheet, start_host, write_report
-from ways import SCHEDULERS
+from ways import ALL_TERMS, PAPERS, SCHEDULERS
 
 LEARNED_ON, TUNED_ON, STEPS, CFG = 600_000, 500_000, size(12, 4), 3.0
 TARGETS = {"glasses": "sunglasses", "smile": 0.7, "beard": 0.75, "background": "green"}
@@ -31,8 +31,6 @@ FEW = fewer(("glasses", "beard"))  # where every attribute would take too long
 STRENGTHS = {"paired": fewer((0.5, 1.0, 1.5)), "stored": fewer((1.0, 1.5, 2.0))}
 SEEDS = size(8, 1)  # that a stored attribute is learned on
 TUNED = size(6, 1)  # seeds on which inputs are compared
-ALL_TERMS = {"target_weight": 1.0, "source_weight": 0.25, "target_values_weight": 0.1, "source_values_weight": 0.1}
-PAPERS = ALL_TERMS | {"branch": 0.0, "ahead": 0.1, "residual": False}
 CLEAR = 0.1, 0.03  # differences of success and of what is kept that are told
 CLEARLY = f"Clearly better (success more by {CLEAR[0]:.0%} or others kept by {CLEAR[1]:.0%}, and neither less):"
 

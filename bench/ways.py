@@ -29,6 +29,10 @@ STRENGTHS = fewer((-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0), 2)
 CACHE = ROOT / "bench/.cache"
 SCHEDULERS = {"portrait": "normal", "portrait-dit": "simple"}
 
+# AVI as the paper has it: all four terms of the loss, both runs from the same noise, the target's code further denoised, no residual.
+ALL_TERMS = {"target_weight": 1.0, "source_weight": 0.25, "target_values_weight": 0.1, "source_values_weight": 0.1}
+PAPERS = ALL_TERMS | {"branch": 0.0, "ahead": 0.1, "residual": False}
+
 
 class Bench(Stage):
     """The ways on one instrument, on a chunk of seeds at a time.
@@ -109,8 +113,10 @@ class Bench(Stage):
         return sharing(self.model, UneditedRun())
 
     @cache  # noqa: B019 (a bench's object lives as long as the process)
-    def attribute(self, name: str):
-        return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=size(16, 1))
+    def attribute(self, name: str, papers: bool = False):
+        """Learned as Train Attribute starts, or in the paper's form."""
+        form = dict(solver="MLP", steps=size(200, 2), **PAPERS) if papers else {}
+        return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=size(8 if papers else 16, 1), **form)
 
     @cache  # noqa: B019 (a bench's object lives as long as the process)
     def calibrated(self, name: str):
@@ -131,12 +137,12 @@ class Bench(Stage):
 # Ways: each draws the pictures of a chunk of seeds from first up, for an attribute, at a setting.
 
 
-def avi(paired: bool = True) -> Callable[..., Tensor]:
+def avi(paired: bool = True, papers: bool = False) -> Callable[..., Tensor]:
     def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
         from pack.nodes.avi import ApplyAttribute
 
         target = bench.encode(bench.prompt(name)) if paired else None
-        return bench.draw(first, sampler=ApplyAttribute.execute(bench.euler, bench.attribute(name), strength, 0.0, target).args[0])
+        return bench.draw(first, sampler=ApplyAttribute.execute(bench.euler, bench.attribute(name, papers), strength, 0.0, target).args[0])
 
     return way
 
@@ -208,6 +214,7 @@ WAYS: dict[str, Way] = {
     "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, unet=True),
     "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 2.0, 3.0)), dial=2.0),
     "AVI, paired": Way(avi(), "strength", fewer((0.75, 1.0))),
+    "AVI, the paper's form": Way(avi(papers=True), "strength", fewer((1.0, 1.5))),
     "the target prompt": Way(target_prompt),
     "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.45, 0.35, 0.25))),
     "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.6, 0.85)), dial=1.0),
