@@ -188,8 +188,8 @@ def cancelling(bench: Bench, path: Path) -> list[str]:
         "noise, two deviations of the first principal component in h. A cell: how far the finished latents move (root mean square) / the "
         "share of attributes kept. In one step a symmetric shift of the noise cancels but for 1 - sigma'/sigma (theorem 1), the "
         f"less the more steps there are. Over a whole run: from {STEPS[0]} to {STEPS[-1]} steps the finished latents "
-        f"move {grows['noise, symmetric']:.2f} times as far by the shift of the noise, {grows['h, symmetric']:.2f} times by that of h; where "
-        f"both are asymmetric, {grows['noise, asymmetric']:.2f} and {grows['h, asymmetric']:.2f} times.",
+        f"move {grows['noise, symmetric']:.2f} times as far by the shift of the noise, {grows['h, symmetric']:.2f} times by that of h; "
+        f"where both are asymmetric, {grows['noise, asymmetric']:.2f} and {grows['h, asymmetric']:.2f} times.",
         "",
         *rows,
         "",
