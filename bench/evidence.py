@@ -293,8 +293,9 @@ def mobility() -> str:
 
 
 def of_instrument(folder: Path, instrument: str, data: dict[str, dict]) -> dict[str, str]:
-    """The sections of one instrument, by title; its figure goes to the folder."""
-    ways = ways_of(instrument)
+    """The sections of one instrument, by title; its figure goes to the folder. Ways of which nothing is judged yet are left out."""
+    judged = {key.removeprefix("slide|").split("|")[0] for key in data}
+    ways = {title: way for title, way in ways_of(instrument).items() if title in judged}
     outcomes = Outcomes(data, ways)
     if not outcomes.firsts:
         return {}
@@ -357,8 +358,9 @@ def page(folder: Path, cache: Path) -> str:
         f"Written by `make bench-evidence`. Two models that are built like a user's ([model card](../demo/MODEL_CARD.md)), euler, {STEPS} "
         f"steps, cfg {CFG:g}, {computed_in(outcomes)}, prompt `{SOURCE}`; {len(TARGETS)} attributes on held-out seeds from {FIRST_SEED} "
         f"up. Attributes are learned on seeds from {LEARNED_ON} up. The windows and the focus of the contrasts (from 0.3 on at 0.7; with "
-        "the rest held, which is Make Slider as it starts, from 0.1 on at 0.6) were chosen on six seeds from 500000 up; settings were "
-        "written down before anything was drawn on the held-out seeds, but for strength 2 of the focused contrast, added when the "
+        "the rest held, which is Make Slider as it starts, from 0.1 on at 0.6) were chosen on six seeds from 500000 up, how far it may "
+        "spread on four of them; settings were written down before anything was drawn on the held-out seeds, but for strength 2 of the "
+        "focused contrast, added when the "
         "transformer had not reached 80 % at 1. Sections after those of the two models come from the pages of "
         "other benches, with their own seeds. What was measured on the 32-pixel model of version 0.1: [history](history.md)."
     )

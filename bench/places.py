@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +64,16 @@ def contrast(place: str, start: float, end: float = 1.0, focus: float = 0.0, hol
 
 def spreading(least: float) -> Callable[[Bench, str, float], Tensor]:
     """The rest held outside of a focus of 0.6 that spreads to what is joined to it and at least so large a share of the largest."""
+    drawn = ways.contrast("prediction", 0.6, 0.1, 1.0, True, spreads=True)
 
     def way(bench: Bench, name: str, strength: float) -> Tensor:
         from pack.host import contrasts
 
-        usual = contrasts.focus_weights
-        contrasts.focus_weights = partial(usual, spread=least / 0.6)
+        usual, contrasts.SPREAD = contrasts.SPREAD, least / 0.6
         try:
-            return contrast("prediction", 0.1, 1.0, 0.6, True)(bench, name, strength)
+            return drawn(bench, name, strength, TUNED_ON)
         finally:
-            contrasts.focus_weights = usual
+            contrasts.SPREAD = usual
 
     return way
 
@@ -159,8 +159,8 @@ MORE, ONE = fewer((1.0, 2.0)), (1.0,)
 def ways_of(instrument: str) -> dict[str, Way]:
     """What is tried, the most wanted first."""
     found = {"prediction, rest held, from 0.1 on, focus 0.6": Way(contrast("prediction", 0.1, 1.0, 0.6, True))}
-    found["the same, focus 0.6 that spreads to 0.3 alone, not to 0.2"] = Way(spreading(0.3))
-    found["the same, focus 0.6 that does not spread"] = Way(spreading(0.6))
+    for least in (0.2, 0.3):
+        found[f"the same, focus 0.6 that spreads to {least:g}"] = Way(spreading(least))
     if instrument == "portrait-dit":
         found["joint attention, all blocks, from 0.3 on"] = Way(in_joint_attention(range(ALL), 0.3), MORE)
         for start in (0.1, 0.3):

@@ -56,15 +56,7 @@ class Way:
 
 
 WAYS = {
-    "glasses": (
-        Way(PROMPTS),
-        Way(MATCHING, 2e-3),
-        Way(MATCHING, 5e-4),
-        Way(MATCHING, 2e-3, 0.03),
-        Way(DIRECTIONAL, 3e-3),
-        Way(DIRECTIONAL, 3e-3, 0.03),
-    ),
-    "smile": (Way(PROMPTS), Way(MATCHING, 5e-4)),
+    "glasses": (Way(PROMPTS), Way(MATCHING, 2e-3), Way(MATCHING, 2e-3, 0.03), Way(DIRECTIONAL, 3e-3), Way(DIRECTIONAL, 3e-3, 0.03)),
 }
 WAYS = size(WAYS, {"glasses": (Way(PROMPTS), Way(MATCHING, 2e-3), Way(DIRECTIONAL, 3e-3, 0.03))})
 

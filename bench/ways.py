@@ -119,12 +119,12 @@ class Bench(Stage):
         return self.learn_attribute(name, self.sigmas, cfg=CFG, seed=LEARNED_ON, seeds=size(8 if papers else 16, 1), **form)
 
     @cache  # noqa: B019 (a bench's object lives as long as the process)
-    def calibrated(self, name: str):
-        """Make Slider for an attribute, as it starts, with the unit that Calibrate Slider gives it."""
+    def calibrated(self, name: str, spread: bool):
+        """Make Slider for an attribute, as it starts but for the spread, with the unit that Calibrate Slider gives it."""
         from pack.nodes.calibration import CalibrateSlider
         from pack.nodes.sliders import MakeSlider
 
-        slider = MakeSlider.execute(self.model, self.clip, 1.0, SOURCE, self.prompt(name)).args[1]
+        slider = MakeSlider.execute(self.model, self.clip, 1.0, SOURCE, self.prompt(name), spread=spread).args[1]
         prompts = self.encode(SOURCE), self.encode("")
         run = size(3, 2), STEPS, CFG, "euler", SCHEDULERS[self.instrument]
         return CalibrateSlider.execute(self.model, slider, *prompts, {"samples": self.empty()}, self.vae, LEARNED_ON, *run).args[0]
@@ -147,21 +147,29 @@ def avi(paired: bool = True, papers: bool = False) -> Callable[..., Tensor]:
     return way
 
 
-def contrast(place: str, focus: float = 0.0, start: float = 0.3, end: float = 1.0, hold: bool = False) -> Callable[..., Tensor]:
-    """The contrast of the two prompts, live, in a part of the run; hold: the rest stays that of the unedited run."""
+def contrast(
+    place: str, focus: float = 0.0, start: float = 0.3, end: float = 1.0, hold: bool = False, spreads: bool = False
+) -> Callable[..., Tensor]:
+    """The contrast of the two prompts, live, in a part of the run; hold: the rest stays that of the unedited run; spreads: the focus takes
+    in what is joined to it."""
 
     def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
         from pack.core.hspace.injection import Window
         from pack.host.contrasts import Contrast, with_contrast
 
-        edit = Contrast(bench.encode(bench.prompt(name)), bench.encode(SOURCE), place, strength, Window(start, end), None, focus, hold)
+        edit = Contrast(
+            bench.encode(bench.prompt(name)), bench.encode(SOURCE), place, strength, Window(start, end), None, focus, hold, spreads
+        )
         return bench.draw(first, model=with_contrast(bench.model_for(first) if hold else bench.model, edit))
 
     return way
 
 
-def calibrated_slider(bench: Bench, name: str, strength: float, first: int) -> Tensor:
-    return bench.draw(first, model=bench.calibrated(name).on(bench.model, strength, None))
+def calibrated_slider(spread: bool = False) -> Callable[..., Tensor]:
+    def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
+        return bench.draw(first, model=bench.calibrated(name, spread).on(bench.model_for(first), strength, None))
+
+    return way
 
 
 def target_prompt(bench: Bench, name: str, _: float, first: int) -> Tensor:
@@ -205,10 +213,12 @@ class Way:
 
 
 WAYS: dict[str, Way] = {
-    "prediction contrast, rest held": Way(
-        contrast("prediction", 0.6, 0.1, hold=True), "strength", fewer((0.125, 0.25, 0.5, 1.0)), dial=1.0
+    "prediction contrast, rest held": Way(contrast("prediction", 0.6, 0.1, hold=True), "strength", fewer((0.25, 0.5, 0.75, 1.0)), dial=1.0),
+    "prediction contrast, rest held, calibrated": Way(calibrated_slider(), "strength", (), dial=1.0),
+    "prediction contrast, rest held, spread": Way(
+        contrast("prediction", 0.6, 0.1, hold=True, spreads=True), "strength", fewer((0.125, 0.25, 0.5, 1.0)), dial=1.0
     ),
-    "prediction contrast, rest held, calibrated": Way(calibrated_slider, "strength", (), dial=1.0),
+    "prediction contrast, rest held, spread, calibrated": Way(calibrated_slider(spread=True), "strength", (), dial=1.0),
     "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0, 2.0)), dial=1.0),
     "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5))),
     "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, unet=True),

@@ -31,6 +31,7 @@ class KeptSlider:
     """A slider from words as a file holds it. prompts: by side, `plus` and `minus`, and `opposite` if there is one.
 
     focus: 0..1. dial: its unit, if it was calibrated. hold_rest: whether the rest of the picture stays that of the run without it.
+    spread: whether the focus takes in what is joined to it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class KeptSlider:
     focus: float = 0.0
     dial: Dial | None = None
     hold_rest: bool = False
+    spread: bool = False
 
 
 def slider_tensors(slider: KeptSlider) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -60,6 +62,7 @@ def slider_tensors(slider: KeptSlider) -> tuple[dict[str, Tensor], dict[str, str
         "family": slider.family,
         "focus": json.dumps(slider.focus),
         "hold_rest": json.dumps(slider.hold_rest),
+        "spread": json.dumps(slider.spread),
         "dial": json.dumps(slider.dial.marks if slider.dial else None),
         "prompts": json.dumps({side: [_described(part) for part in prompt] for side, prompt in slider.prompts.items()}),
     }
@@ -121,7 +124,9 @@ def load_slider(path: Path, places: Collection[str]) -> KeptSlider:
 
     found, tensors = read_checked(path, SLIDER, parse)
     prompts = {side: [part.made(tensors, f"{side}.{i}.") for i, part in enumerate(parts)] for side, parts in found.prompts.items()}
-    return KeptSlider(found.name, found.words, found.place, found.window, found.family, prompts, found.focus, found.dial, found.hold_rest)
+    return KeptSlider(
+        found.name, found.words, found.place, found.window, found.family, prompts, found.focus, found.dial, found.hold_rest, found.spread
+    )
 
 
 class _Part(NamedTuple):
@@ -161,6 +166,7 @@ class _Description(NamedTuple):
     focus: float
     dial: Dial | None
     hold_rest: bool
+    spread: bool
 
 
 def _type_and_shape(entry: object) -> tuple[torch.dtype, tuple[int, ...]]:
@@ -174,7 +180,7 @@ def _type_and_shape(entry: object) -> tuple[torch.dtype, tuple[int, ...]]:
 
 def _parsed(metadata: dict[str, str], shapes: Shapes, places: Collection[str]) -> _Description:
     """What a file's metadata describe. Raises ValueError if they are garbled, or if the file has other tensors."""
-    require(metadata, "name", "words", "place", "window", "family", "focus", "hold_rest", "dial", "prompts")
+    require(metadata, "name", "words", "place", "window", "family", "focus", "hold_rest", "spread", "dial", "prompts")
     try:
         words = json_in(metadata, "words")
         if not are_notes(words):
@@ -183,9 +189,7 @@ def _parsed(metadata: dict[str, str], shapes: Shapes, places: Collection[str]) -
             raise ValueError(f"its place is none of {', '.join(places)}")
         window = Window(*map(float, entry_of(json_in(metadata, "window"), start=float, end=float, ramp=float)))
         focus, dial = _focus_of(json_in(metadata, "focus")), _dial_of(json_in(metadata, "dial"))
-        hold_rest = json_in(metadata, "hold_rest")
-        if not isinstance(hold_rest, bool):
-            raise ValueError("its hold_rest is neither true nor false")
+        switches = _switch_of(metadata, "hold_rest"), _switch_of(metadata, "spread")
         prompts = _prompts_of(json_in(metadata, "prompts"))
     except ValueError as error:
         raise ValueError(f"its metadata does not describe a slider ({error})") from error
@@ -198,7 +202,14 @@ def _parsed(metadata: dict[str, str], shapes: Shapes, places: Collection[str]) -
     embeddings = [shape for key, shape in expected.items() if key.endswith(".embedding") and ".extras." not in key]
     if expected != shapes or not all(len(shape) == 3 and min(shape) > 0 for shape in embeddings):
         raise ValueError(f"its tensors have shapes {shapes}, which its prompts do not have")
-    return _Description(metadata["name"], words, metadata["place"], window, metadata["family"], prompts, focus, dial, hold_rest)
+    return _Description(metadata["name"], words, metadata["place"], window, metadata["family"], prompts, focus, dial, *switches)
+
+
+def _switch_of(metadata: dict[str, str], name: str) -> bool:
+    value = json_in(metadata, name)
+    if not isinstance(value, bool):
+        raise ValueError(f"its {name} is neither true nor false")
+    return value
 
 
 def _focus_of(entry: object) -> float:

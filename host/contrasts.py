@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..core.hspace.injection import Window, mask_for
 from ..core.latent import masked
-from ..core.sampling.focus import focus_weights, size_of_change
+from ..core.sampling.focus import SPREAD, focus_weights, size_of_change
 from .compiled import seen_by_patches
 from .denoisers import NoiseLevels
 from .model_calls import RunPrompts, naming_prompts
@@ -50,6 +50,7 @@ class Contrast:
     """What the prompt `plus` does beyond `minus`, on a model: where, how strong, when, and in which part of the picture.
 
     mask: (b or 1, h, w) in 0..1, or None for all of it. focus: 0..1, above 0 only where the contrast is large (`focus_weights`).
+    spreads: whether the focus takes in what is joined to such places.
     hold: whether the rest stays what the run foresees without it, for a contrast of the prediction with a focus or a mask.
     """
 
@@ -61,6 +62,7 @@ class Contrast:
     mask: Tensor | None = None
     focus: float = 0.0
     hold: bool = False
+    spreads: bool = False
 
     def on(self, size: tuple[int, int], like: Tensor) -> Tensor | float:
         """Its mask (b or 1, 1, h, w) for cells of this height and width, as a tensor like another; 1 if it has none."""
@@ -183,7 +185,7 @@ class ContrastPlan:
         if contrast.focus:
             sizes, before = size_of_change(weight * change), self.sizes.get((contrast, self.part))
             sizes = self.sizes[contrast, self.part] = sizes if before is None or before.shape != sizes.shape else before.to(sizes) + sizes
-            weight = weight * focus_weights(sizes, contrast.focus).to(change)
+            weight = weight * focus_weights(sizes, contrast.focus, SPREAD if contrast.spreads else 1.0).to(change)
         if not self.holds(contrast):
             return amount * weight * change
         self.weights[contrast, self.part] = weight

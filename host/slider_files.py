@@ -64,7 +64,9 @@ def lora_weights(path: Path) -> dict[str, Tensor]:
 def from_words(kept: KeptSlider) -> Slider:
     """The slider that a file keeps, under its dial if it has one."""
     sides = (kept.prompts["plus"], kept.prompts["minus"], kept.prompts.get("opposite"))
-    slider = WordSlider(kept.name, *sides, cast(Place, kept.place), kept.window, kept.family, kept.words, kept.focus, kept.hold_rest)
+    slider = WordSlider(
+        kept.name, *sides, cast(Place, kept.place), kept.window, kept.family, kept.words, kept.focus, kept.hold_rest, kept.spread
+    )
     return CalibratedSlider(slider, kept.dial) if kept.dial else slider
 
 
@@ -86,6 +88,17 @@ def tensors_of(slider: Slider) -> tuple[dict[str, Tensor], dict[str, str]]:
         sides = {"plus": slider.plus, "minus": slider.minus, "opposite": slider.opposite}
         prompts = {side: prompt for side, prompt in sides.items() if prompt is not None}
         return slider_tensors(
-            KeptSlider(slider.name, slider.words, slider.place, slider.window, slider.family, prompts, slider.focus, dial, slider.hold_rest)
+            KeptSlider(
+                slider.name,
+                slider.words,
+                slider.place,
+                slider.window,
+                slider.family,
+                prompts,
+                slider.focus,
+                dial,
+                slider.hold_rest,
+                slider.spread,
+            )
         )
     raise ValueError(f"slider: {slider.name!r} is a LoRA, whose file is in models/{LORAS} already.")

@@ -41,8 +41,8 @@ class Slider(Protocol):
 class WordSlider:
     """A slider from prompts: what `plus` does beyond `minus`. Strengths below 0 draw `opposite`, if there is one, as 1 draws `plus`.
 
-    family: of the model whose CLIP read the words. words: as they were written, by the inputs of Make Slider. focus, hold_rest: as the
-    focus and the hold of `Contrast`.
+    family: of the model whose CLIP read the words. words: as they were written, by the inputs of Make Slider. focus, hold_rest,
+    spread: as the focus, the hold and the spreads of `Contrast`.
     """
 
     name: str
@@ -55,6 +55,7 @@ class WordSlider:
     words: dict[str, str] = field(default_factory=dict)
     focus: float = 0.0
     hold_rest: bool = False
+    spread: bool = False
 
     def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None, name: str = "slider") -> ModelPatcher:
         if family_name(model) != self.family:
@@ -67,7 +68,8 @@ class WordSlider:
         wanted = self.plus
         if strength < 0 and self.opposite is not None:
             wanted, strength = self.opposite, -strength
-        return with_contrast(model, Contrast(wanted, self.minus, self.place, strength, self.window, mask, self.focus, self.hold_rest))
+        how = (self.place, strength, self.window, mask, self.focus, self.hold_rest, self.spread)
+        return with_contrast(model, Contrast(wanted, self.minus, *how))
 
 
 @dataclass(frozen=True, eq=False)

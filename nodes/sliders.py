@@ -104,6 +104,14 @@ class MakeSlider(io.ComfyNode):
                     tooltip="In the prediction, with a focus or a mask: the rest of the picture stays exactly that of the run without the "
                     "slider, which is made first and costs as much again. Off, the rest may follow a little.",
                 ),
+                io.Boolean.Input(
+                    "spread",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The focus takes in what is joined to the place that the words change most, as the crown of a hat: more "
+                    "comes whole, and less of the rest is kept.",
+                ),
                 io.Mask.Input("mask", optional=True, tooltip="Acts only where the mask is white. One for all pictures, or one for each."),
             ],
             outputs=[
@@ -127,6 +135,7 @@ class MakeSlider(io.ComfyNode):
         end_percent: float = 1.0,
         focus: float = 0.6,
         hold_rest: bool = True,
+        spread: bool = False,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         check_reads_prompts(model, "model", "Find a direction with Discover Directions, or train one with Train Direction.")
@@ -135,9 +144,9 @@ class MakeSlider(io.ComfyNode):
         plus = prompt_beside(minus, clip, without, wanted, "wanted")
         lesser = prompt_beside(minus, clip, without, opposite, "opposite") if opposite.strip() else None
         words = {"without": without, "wanted": wanted, "opposite": opposite if lesser else ""}
-        slider = WordSlider(
-            wanted, plus, minus, lesser, "prediction" if place == "auto" else place, window, family_name(model), words, focus, hold_rest
-        )
+        where = "prediction" if place == "auto" else place
+        how = (window, family_name(model), words, focus, hold_rest, spread)
+        slider = WordSlider(wanted, plus, minus, lesser, where, *how)
         return io.NodeOutput(slider.on(model, strength, mask), slider)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..latent import append_dims
 
-SPREAD = 1 / 3  # of the focus
+SPREAD = 1 / 3  # of the focus, where it spreads
 FAINT = 2.0  # times the median size: so much is found everywhere, as from much noise, and joins nothing
 
 
@@ -21,8 +21,8 @@ def size_of_change(change: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(cells, (1, 1, 1, 1), mode="replicate"), 3, 1).reshape(size.shape)
 
 
-def focus_weights(sizes: Tensor, focus: float, spread: float = SPREAD) -> Tensor:
-    """Weights (b, 1, ..., h, w) in 0..1: where a change is large, and around there as long as it is not small.
+def focus_weights(sizes: Tensor, focus: float, spread: float = 1.0) -> Tensor:
+    """Weights (b, 1, ..., h, w) in 0..1: where a change is large; and, if it spreads, around there as long as it is not small.
 
     1 where a picture's size is at least `focus` of its largest, down to 0 at half of that; and 1, smoothed over 3 x 3 cells, wherever it
     is at least `spread` of that size, and twice the picture's median, and all cells on a way to such a place are, too (hysteresis, as the

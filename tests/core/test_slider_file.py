@@ -24,7 +24,7 @@ def slider(**changes):
     prompts = {"plus": [*prompt(1), *prompt(2)], "minus": prompt(3), "opposite": prompt(4)}
     words = {"without": "a face", "wanted": "a smiling face", "opposite": "a sad face"}
     settings = dict(name="smile", words=words, place="prediction", window=Window(0.15, 0.8, 0.1), family="SDXL", prompts=prompts)
-    settings |= dict(focus=0.7, hold_rest=True, dial=Dial(((-1.0, -2.5), (0.0, 0.0), (0.5, 0.1), (1.0, 3.0))))
+    settings |= dict(focus=0.7, hold_rest=True, spread=True, dial=Dial(((-1.0, -2.5), (0.0, 0.0), (0.5, 0.1), (1.0, 3.0))))
     return KeptSlider(**{**settings, **changes})
 
 
@@ -63,7 +63,7 @@ def test_all_that_comes_with_a_prompt_loads_back_equal(tmp_path, dtype):
     one = slider(prompts={"plus": prompt(1, dtype, **extras), "minus": prompt(2, dtype)})
     found = kept(one, tmp_path / "x.safetensors")
     assert same(found.prompts, one.prompts)
-    names = ("name", "words", "place", "window", "family", "focus", "hold_rest", "dial")
+    names = ("name", "words", "place", "window", "family", "focus", "hold_rest", "spread", "dial")
     assert [getattr(found, name) for name in names] == [getattr(one, name) for name in names]
 
 
@@ -123,6 +123,7 @@ DAMAGE = {
     "no window": (lambda t, m: m.update(window="{}"), "start is missing or no float"),
     "focus": (lambda t, m: m.update(focus="1.5"), "its focus is no number from 0 to 1"),
     "hold_rest": (lambda t, m: m.update(hold_rest="1"), "its hold_rest is neither true nor false"),
+    "spread": (lambda t, m: m.update(spread="null"), "its spread is neither true nor false"),
     "no hold_rest": (lambda t, m: m.pop("hold_rest"), "lacks hold_rest"),
     "dial": (lambda t, m: m.update(dial="[[0, 0], [1]]"), "its dial has marks that are no two numbers"),
     "dial that falls": (lambda t, m: m.update(dial="[[0, 0], [1, -1]]"), "a dial has 2 to 201 marks that rise"),

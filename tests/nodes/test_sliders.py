@@ -82,16 +82,17 @@ def test_auto_is_the_prediction(world, run, sampler_of):
     assert torch.equal(auto, named)
 
 
+@pytest.mark.parametrize("spread", [False, True])
 @pytest.mark.parametrize("world", ["demo", "SD3", "WAN21_T2V"], indirect=True)
-def test_a_focus_leaves_alone_where_the_words_change_little(world, run, sampler_of):
-    """The contrast by hand, weighed by its size and by what is joined to where it is large."""
-    from pack.core.sampling.focus import focus_weights, size_of_change
+def test_a_focus_leaves_alone_where_the_words_change_little(world, run, sampler_of, spread):
+    """The contrast by hand, whole from 0.7 of its largest size up, nothing below 0.35; or, spread, whole in what is joined to that."""
+    from pack.core.sampling.focus import SPREAD, focus_weights, size_of_change
 
     own = world.model.get_model_object("latent_format").process_in  # the contrast is taken in the model's own units
-    model = slid(run, world, 0.8, place="prediction", focus=0.7)
+    model = slid(run, world, 0.8, place="prediction", focus=0.7, spread=spread)
     found, base = (own(first_step(world, sampler_of, each)) for each in (model, None))
     plus, minus = (own(first_step(world, sampler_of, prompt=words)) for words in ("a portrait, blue hair", "a portrait"))
-    change, weights = plus - minus, focus_weights(size_of_change(plus - minus), 0.7)
+    change, weights = plus - minus, focus_weights(size_of_change(plus - minus), 0.7, SPREAD if spread else 1.0)
     assert float(weights.max()) == 1.0
     assert float(weights.min()) < 1.0
     torch.testing.assert_close(found, base + 0.8 * weights * change, rtol=0, atol=0.02 * float(change.abs().max()))

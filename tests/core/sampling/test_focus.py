@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pack.core.sampling.focus import focus_weights, joined, size_of_change
+from pack.core.sampling.focus import SPREAD, focus_weights, joined, size_of_change
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 8, 9), (2, 4, 3, 8, 9), (1, 3, 7)])
@@ -23,7 +23,7 @@ def test_a_change_in_one_cell_is_spread_over_its_neighbours_alone():
 
 def test_without_spreading_the_weights_rise_from_half_the_focus_to_the_focus():
     sizes = torch.tensor([0.0, 0.35, 0.525, 0.7, 1.0]).reshape(1, 1, 1, 5)
-    assert focus_weights(sizes, 0.7, 1.0).flatten().tolist() == pytest.approx([0.0, 0.0, 0.5, 1.0, 1.0])
+    assert focus_weights(sizes, 0.7).flatten().tolist() == pytest.approx([0.0, 0.0, 0.5, 1.0, 1.0])
 
 
 def picture(*rows: str) -> torch.Tensor:
@@ -33,7 +33,7 @@ def picture(*rows: str) -> torch.Tensor:
 
 def whole(sizes: torch.Tensor) -> list[str]:
     """Where the weight is more than 0.4, under a focus of 0.6, as a drawing: no less is left of a place's corners by the smoothing."""
-    weights = focus_weights(sizes, 0.6)
+    weights = focus_weights(sizes, 0.6, SPREAD)
     assert 0 <= float(weights.min()) <= float(weights.max()) <= 1
     return ["".join(".x"[int(w > 0.4)] for w in row) for row in weights[0, 0]]
 
@@ -59,7 +59,7 @@ def test_spreading_goes_on_in_the_next_frames_and_no_picture_spreads_into_anothe
 @pytest.mark.parametrize("shape", [(2, 1, 8, 9), (2, 1, 3, 8, 9), (1, 1, 7)])
 def test_spread_weights_have_the_shape_of_the_sizes_and_are_no_less_than_the_narrow_ones(shape):
     sizes = torch.rand(shape, generator=torch.Generator().manual_seed(1))
-    narrow, spread = focus_weights(sizes, 0.6, 1.0), focus_weights(sizes, 0.6)
+    narrow, spread = focus_weights(sizes, 0.6), focus_weights(sizes, 0.6, SPREAD)
     assert spread.shape == sizes.shape
     assert bool((spread >= narrow).all())
 
@@ -75,7 +75,9 @@ def test_nothing_spreads_over_what_changes_as_half_of_the_picture_does():
     rows = ("oo......", "o#......", "oo......", "........", "........")
     assert whole(picture(*rows)) == ["xx......"] * 3 + ["........"] * 2
     restless = picture(*(row.replace(".", "-") for row in rows))
-    assert torch.equal(focus_weights(restless, 0.6), torch.maximum(focus_weights(restless, 0.6, 1.0), joined(restless == 1, restless == 1)))
+    assert torch.equal(
+        focus_weights(restless, 0.6, SPREAD), torch.maximum(focus_weights(restless, 0.6), joined(restless == 1, restless == 1))
+    )
 
 
 def test_a_focus_of_1_spreads_too():
