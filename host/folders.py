@@ -42,7 +42,8 @@ def path_of(name: str, folder: str = FOLDER) -> Path:
 def save_whole(tensors: dict[str, Tensor], metadata: dict[str, str], prefix: str, inside: str = FOLDER) -> Path:
     """Write to the next name of this prefix that no folder has; the file appears when it is whole, and never in another's place.
 
-    inside: of the folders of the host's that loaders list. Raises ValueError for a prefix that no file can have, OSError if the folder cannot be written.
+    inside: one of the host's folders that loaders list. Raises ValueError for a prefix that no file can have, OSError if the folder cannot
+    be written.
     """
     check_prefix(prefix)
     folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, output_folder(inside))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,7 +37,9 @@ from .unedited import in_one_pass
 
 GRID = 16  # steps of a run
 SIGNS = (1.0, -1.0)
-KEEP = "keep_"
+KEEP = "keep_"  # roles of prompts under which nothing shall change
+# Of torch's errors: where there is no gradient, or none that is right.
+NO_GRADIENT = ("does not require grad", "nference tensor", "modified by an inplace operation", "no autograd formula")
 SHARE = 0.9  # of the free memory that may be needed
 
 
@@ -95,7 +98,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An x_t (b, ...) of the model's own run, its noise level, and what the model foresees there without the LoRA, by the prompts' roles."""
+    """An x_t (b, ...) of the model's own run, its noise level, and what is foreseen there without the LoRA, by the prompts' roles."""
 
     x: Tensor
     sigma: float
@@ -202,8 +205,8 @@ class SliderTrainer:
         """Raise ValueError for words that draw the same."""
         if self.scored is None and all(nearly_equal(one.foreseen["plus"], self._minus(one)) for one in drawn):
             raise ValueError(
-                "wanted: the model foresees the same under these words as under those of neutral (or opposite), at every noise level of the "
-                "window, so that there is nothing to learn. Use words that the model knows, or a wider window."
+                "wanted: the model foresees the same under these words as under those of neutral (or opposite), at every noise level of "
+                "the window, so that there is nothing to learn. Use words that the model knows, or a wider window."
             )
 
     def _minus(self, drawn: Drawn) -> Tensor:
@@ -219,7 +222,7 @@ class SliderTrainer:
         d, targets = self._targets(drawn)
         self.unit = self.unit or sum(float(distance(target, d["positive"])) for target in targets) or 1.0
         for sign, target in zip(SIGNS, targets):
-            with torch.enable_grad():
+            with torch.enable_grad(), self.calls.explained():
                 edited = self.calls.edited(drawn, roles, sign)
                 self.training.descend(self._loss(drawn, dict(zip(roles, edited)), d, target, sign), edited)
             seen[sign] = edited[0].detach()
@@ -302,15 +305,21 @@ class _Calls:
 
     def edited(self, drawn: Drawn, roles: list[str], strength: float) -> Tensor:
         """What is foreseen (roles, b, ...) with the LoRA at a strength, with a gradient. Raises ValueError where none can be had."""
-        try:
+        with self.explained():
             edited = torch.stack(self.ask(drawn.x, drawn.sigma, roles, strength)).float()
-        except RuntimeError as error:
-            if "nference tensor" in str(error):
-                raise untrainable(self.options) from error
-            raise
-        if not edited.requires_grad:
-            raise untrainable(self.options)
+            if not edited.requires_grad:
+                raise RuntimeError(NO_GRADIENT[0])
         return edited
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns torch's errors about gradients that cannot pass into a ValueError that names what the model carries."""
+        try:
+            yield
+        except RuntimeError as error:
+            if any(words in str(error) for words in NO_GRADIENT):
+                raise untrainable(type(self.guider.inner_model.model_config).__name__, self.options) from error
+            raise
 
     def provide_memory(self, drawn: Drawn, roles: list[str]) -> None:
         """Run the network's blocks again for their gradient if they have to be, or are to be.
@@ -352,8 +361,8 @@ def with_backward_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def too_little(needed: float, free: float, advice: str) -> ValueError:
     return ValueError(
-        f"batch_size: an update needs about {needed / 2**30:.1f} GB of memory beside the model, and {free / 2**30:.1f} GB are free. {advice} "
-        "batch_size, the latent's size, or the number of layers (cross-attention has the fewest)."
+        f"batch_size: an update needs about {needed / 2**30:.1f} GB of memory beside the model, and {free / 2**30:.1f} GB are free. "
+        f"{advice} batch_size, the latent's size, or the number of layers (cross-attention has the fewest)."
     )
 
 
@@ -421,14 +430,18 @@ def is_replaced(model: ModelPatcher) -> bool:
     return any(isinstance(getattr(vars(part).get("forward"), "__self__", None), BypassForwardHook) for part in network.modules())
 
 
-def untrainable(options: dict[str, Any]) -> ValueError:
-    """For a model whose calls have no gradient."""
+def untrainable(family: str, options: dict[str, Any]) -> ValueError:
+    """For a model of a family whose calls have no gradient."""
     inside = options.get("transformer_options", {})
     named = [f"{kind} {name}" for kind in ("patches", "patches_replace") for name in inside.get(kind, {})]
     named += ["a UNet function wrapper"] * ("model_function_wrapper" in options)
-    found = ", ".join(named) or "none that it names"
+    if named:
+        return ValueError(
+            f"model: no gradient passes through what it carries ({', '.join(named)}). Connect it without; LoRAs of Load LoRA may stay."
+        )
     return ValueError(
-        f"model: no gradient passes through it. Its patches: {found}. Connect the model without them; LoRAs of Load LoRA may stay."
+        f"model: no gradient passes through the networks of its family ({family}) in this version of ComfyUI, so no LoRA can be trained on "
+        "them. Make Slider needs no training."
     )
 
 

@@ -39,8 +39,8 @@ class TrainSliderLora(io.ComfyNode):
             node_id="SemanticLatents_TrainSliderLora",
             display_name="Train Slider LoRA",
             category=CATEGORY,
-            description="Trains a LoRA that is a slider: strength 1 draws more of the wanted words, -1 their opposite, and the file works in "
-            "every tool that reads LoRAs. Minutes to learn, and nothing extra when it draws. No pictures are needed.",
+            description="Trains a LoRA that is a slider: strength 1 draws more of the wanted words, -1 their opposite, and the file works "
+            "in every tool that reads LoRAs. Minutes to learn, and nothing extra when it draws. No pictures are needed.",
             search_aliases=["slider lora", "concept slider", "train lora", "slider training", "concept sliders", "attribute slider"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to train on: UNet or transformer, with LoRAs. It is not changed."),
@@ -95,8 +95,8 @@ class TrainSliderLora(io.ComfyNode):
                     "layers",
                     options=list(LAYERS),
                     default=LAYERS[0],
-                    tooltip="Which layers the LoRA changes. attention: all attention. cross-attention: where a UNet or Wan reads the prompt, "
-                    "the least and fastest. all linear: every linear layer, the strongest.",
+                    tooltip="Which layers the LoRA changes. attention: all attention. cross-attention: where a UNet or Wan reads the "
+                    "prompt, the least and fastest. all linear: every linear layer, the strongest.",
                 ),
                 seed_input("The first seed of the pictures that it trains on; the same seed gives the same LoRA."),
                 io.Float.Input(
@@ -270,10 +270,10 @@ class Read:
 def words_of(clip: CLIP, neutral: str, wanted: str, opposite: str, keep: str) -> Read:
     """Raises ValueError, naming the input, for words that condition the model as others of them do."""
     base = prompt(clip, neutral)
-    plus = prompt_beside(base, clip, neutral, wanted, "wanted")
-    minus = prompt_beside(base, clip, neutral, opposite, "opposite") if opposite.strip() else None
+    plus = prompt_beside(base, clip, neutral, wanted, "wanted", "neutral")
+    minus = prompt_beside(base, clip, neutral, opposite, "opposite", "neutral") if opposite.strip() else None
     if minus is not None:
-        prompt_beside(plus, clip, wanted, opposite, "opposite")
+        prompt_beside(plus, clip, wanted, opposite, "opposite", "wanted")
     lines = [line.strip() for line in keep.splitlines() if line.strip()]
     texts = {"neutral": neutral, "wanted": wanted, "opposite": opposite.strip(), "keep": "\n".join(lines)}
     return Read(texts, Words(base, plus, minus, prompt(clip, ""), tuple(prompt(clip, line) for line in lines)))
