@@ -28,13 +28,13 @@ from ways import CACHE, CFG, CHUNK, LEARNED_ON, STEPS, TARGETS, Bench
 STRENGTHS = size((-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0), (-1.0, 1.0))
 WAYS = ("Train Slider LoRA", "Make Slider")
 HEAD = f"""# Slider LoRAs, measured
-*Train Slider LoRA* beside *Make Slider* on the demo models. `bench/slider_lora.py` writes this page. Held-out seeds from {FIRST_SEED:,} \
-up, euler, {STEPS} steps, cfg {CFG:g}; the LoRAs were trained on other seeds. The judge says of each picture whether it shows the attribute \
-(*shows*), and what share of the other attributes is what it was without the slider (*kept*).
+*Train Slider LoRA* beside *Make Slider* on the demo models. `bench/slider_lora.py` writes this page. Held-out seeds from \
+{FIRST_SEED:,} up, euler, {STEPS} steps, cfg {CFG:g}; the LoRAs were trained on other seeds. The judge says of each picture whether it \
+shows the attribute (*shows*), and what share of the other attributes is what it was without the slider (*kept*).
 
-*Dead zone* is the share of the strengths from 0 to 1 at which the attribute, as the judge reads it, has gone less than a tenth of the way \
-that it goes to strength 1; only of attributes that the judge reads as a number. *Cost* is the time of a picture over that of one without \
-a slider.
+*Dead zone* is the share of the strengths from 0 to 1 at which the attribute, as the judge reads it, has gone less than a tenth of the \
+way that it goes to strength 1; only of attributes that the judge reads as a number. *Cost* is the time of a picture over that of one \
+without a slider.
 """
 
 

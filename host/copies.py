@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import comfy.ops
 import torch
@@ -29,6 +31,7 @@ HANDLES = (
     *PATCHES,
 )
 FUNCTIONS = ("weight_function", "bias_function")
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # some models add to their input in place afterwards, while its gradient still needs it
 
 
@@ -85,15 +88,44 @@ def copy_of(module: nn.Module, device: torch.device) -> nn.Module:
     return passable(module, weights_of)
 
 
-def twin_of_model(model: BaseModel) -> BaseModel:
+def twin_of_model(model: BaseModel, device: torch.device) -> BaseModel:
     """A model beside the host's own that gradients can pass: it has layers of its own, with the host's weights, which are not copied.
 
-    What is hung on its layers does not reach the host's, and it holds no memory beside theirs. Layers whose weights the host moves between
-    devices bring them along at each call.
+    What is hung on its layers does not reach the host's, and it holds no memory beside theirs. device: where it computes. Layers whose
+    weights the host keeps elsewhere bring them along at each call, and once more for their gradient.
     """
+    network = with_shared_weights(uncompiled(model.diffusion_model))
+    for part in network.modules():
+        if isinstance(part, (*LAYERS, *NORMS)) and is_elsewhere(part, device):
+            part.forward = functools.partial(_Recomputed.apply, part.forward)  # type: ignore[method-assign]  # of the twin
     twin = copy.copy(model)
-    vars(twin)["_modules"] = {**model._modules, "diffusion_model": with_shared_weights(uncompiled(model.diffusion_model))}
+    vars(twin)["_modules"] = {**model._modules, "diffusion_model": network}
     return twin
+
+
+def is_elsewhere(layer: nn.Module, device: torch.device) -> bool:
+    """Whether a layer's weight is not where it computes."""
+    return isinstance(layer.weight, Tensor) and layer.weight.device != device
+
+
+class _Recomputed(torch.autograd.Function):
+    """A layer of one input whose weight is brought along at each call: nothing of it is kept for the gradient, as the host uses the memory
+    that it was in for the next layer. The gradient brings it along again (as in core's node for training with offloading).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        return layer(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            (result,) = torch.autograd.grad(ctx.layer(x), x, gradient)
+        return None, result
 
 
 def with_shared_weights(module: nn.Module) -> nn.Module:

@@ -163,7 +163,7 @@ def read_back(model: ModelPatcher, lora: dict[str, Tensor]) -> Iterator[tuple[st
         raise ValueError(f"resume: none of the {len(lora)} tensors of this LoRA fits a weight of this model ({family_name(model)}).")
     for key, adapter in found.items():
         up, down, alpha, *more = adapter.weights if isinstance(adapter, LoRAAdapter) else (None, None, None, True)
-        if up is None or any(part is not None for part in more):
+        if up is None or down is None or any(part is not None for part in more):
             raise ValueError("resume: this LoRA is no plain product of two matrices (LoHa, LoKr, DoRA or another kind); connect another.")
         yield str(key), (up.flatten(1) * ((alpha / len(down)) if alpha is not None else 1.0), down.flatten(1))
 

@@ -161,7 +161,7 @@ class SliderTrainer:
     ) -> Tensor:
         guider, options = model.inner_model, extra_args["model_options"]
         with torch.inference_mode(False), torch.no_grad(), in_training():
-            self.calls = _Calls(guider, options, self.adapters, self.setup)
+            self.calls = _Calls(guider, options, self.adapters, self.setup, x.device)
             while len(self.training.losses) < self.setup.updates:
                 self._round(x)
             self.strip = self._strip(x)
@@ -273,9 +273,9 @@ def edited_roles(drawn: Drawn) -> list[str]:
 class _Calls:
     """Calls of a model's twin that carries the LoRA, in a run of the host's guider."""
 
-    def __init__(self, guider: CFGGuider, options: dict[str, Any], adapters: Adapters, setup: Setup) -> None:
+    def __init__(self, guider: CFGGuider, options: dict[str, Any], adapters: Adapters, setup: Setup, device: torch.device) -> None:
         self.guider, self.options, self.adapters, self.setup = guider, options, adapters, setup
-        self.twin = twin_of_model(guider.inner_model)
+        self.twin = twin_of_model(guider.inner_model, device)
         self.adapters.put_on(self.twin)
         self.levels: Any = guider.inner_model.model_sampling
         self.prompts = {role: [owned(part) for part in parts] for role, parts in guider.conds.items()}
@@ -335,7 +335,7 @@ class _Calls:
             if wanted is not None:
                 raise too_little(needed, free, "Set gradient_checkpointing to auto or on, or lower")
         for block in blocks_of(self.twin.diffusion_model):
-            block.forward = run_again(block.forward)  # type: ignore[method-assign]  # of the twin
+            block.forward = run_again(block.forward)  # of the twin
         needed = self._kept_for_gradient(drawn, roles)
         if needed > free:
             raise too_little(needed, free, "Lower")

@@ -237,7 +237,7 @@ class TrainSliderLora(io.ComfyNode):
             setup,
             adapters,
             training,
-            lambda seen: bar.tick(seen, columns=batch_size) if seen is not None else bar.tick(),
+            lambda seen: bar.tick(seen, columns=batch_size if batch_size > 1 else 0),
             scored,
         )
         settings = dict(rank=rank, steps=steps, learning_rate=learning_rate, scale=scale, window=f"{window[0]:g} to {window[1]:g}")

@@ -499,3 +499,17 @@ def test_what_a_model_carries_that_cannot_be_trained_through_is_named(of, train,
 def test_a_family_without_gradients_in_this_host_is_named(of, train):
     with pytest.raises(ValueError, match=r"model: no gradient passes through the networks of its family .LTXV"):
         train(of("LTXV"))
+
+
+def test_weights_that_are_brought_along_learn_the_same(of, train, monkeypatch):
+    """As where the host keeps them away from the device: its buffers hold a weight until the next layer's alone."""
+    from pack.host import copies
+
+    world, calls, recomputed = of("SD15"), [], copies._Recomputed.backward
+    own = train(world, steps=2)[0]
+    monkeypatch.setattr(copies, "is_elsewhere", lambda layer, device: layer.weight is not None)
+    monkeypatch.setattr(copies._Recomputed, "backward", staticmethod(lambda ctx, given: calls.append(1) or recomputed(ctx, given)))
+    along = train(world, steps=2)[0]
+    assert calls
+    for key, value in own.items():
+        torch.testing.assert_close(along[key], value, rtol=0, atol=1e-4)
