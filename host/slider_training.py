@@ -327,7 +327,7 @@ class _Calls:
         Raises ValueError if there is too little memory for an update in any case.
         """
         wanted = self.setup.checkpoints
-        free = SHARE * float(comfy.model_management.get_free_memory(drawn.x.device))
+        free = SHARE * free_memory(drawn.x.device)
         if not wanted:
             needed = self._kept_for_gradient(drawn, roles)
             if needed <= free:
@@ -359,6 +359,11 @@ def with_backward_of(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "transformer_options": with_backward(options["transformer_options"])}
 
 
+def free_memory(device: torch.device) -> float:
+    """Bytes."""
+    return float(comfy.model_management.get_free_memory(device))
+
+
 def too_little(needed: float, free: float, advice: str) -> ValueError:
     return ValueError(
         f"batch_size: an update needs about {needed / 2**30:.1f} GB of memory beside the model, and {free / 2**30:.1f} GB are free. "
@@ -376,12 +381,19 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
 
 
 def run_again(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A block's forward that keeps its input alone for its gradient."""
+    """A block's forward that keeps its input alone for its gradient. The block gets copies, as some blocks add to their input in place."""
+
+    def on_copies(*args: Any, **kwargs: Any) -> Any:
+        return forward(*map(copied, args), **{name: copied(value) for name, value in kwargs.items()})
 
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs) if torch.is_grad_enabled() else forward(*args, **kwargs)
+        return checkpoint(on_copies, *args, use_reentrant=False, **kwargs) if torch.is_grad_enabled() else forward(*args, **kwargs)
 
     return checkpointed
+
+
+def copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def owned(value: Any) -> Any:

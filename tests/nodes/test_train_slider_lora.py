@@ -253,18 +253,20 @@ def loras(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cancelled(monkeypatch):
-    """`cancelled(n)`: the user cancels before the n-th time that a step asks."""
+    """`cancelled(n)`: the user cancels before the n-th tick of the bar."""
     import comfy.model_management
+
+    from pack.host import progress
 
     def after(count):
         asked = []
 
         def ask():
             asked.append(1)
-            if len(asked) >= count:
+            if len(asked) == count:
                 raise comfy.model_management.InterruptProcessingException
 
-        monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", ask)
+        monkeypatch.setattr(progress, "check_cancelled", ask)
         return comfy.model_management.InterruptProcessingException
 
     return after
@@ -276,7 +278,7 @@ def test_cancel_keeps_what_was_asked_for_alone(of, train, loras, cancelled, save
 
     world = of("SD3")
     before, changes = bits(world.model), dict(on_cancel="save", filename_prefix="mine") if save else {}
-    with pytest.raises(cancelled(16)):
+    with pytest.raises(cancelled(14)):
         train(world, steps=40, **changes)
     assert bits(world.model) == before
     files = list(loras.rglob("*"))
@@ -320,17 +322,17 @@ def test_the_bar_shows_three_strengths_and_reaches_its_end(of, train, monkeypatc
 
 
 def test_blocks_that_run_again_learn_the_same(of, train):
-    for family in ("SD15", "Flux"):
-        kept, again = (train(of(family), gradient_checkpointing=how)[0] for how in ("off", "on"))
+    for family in ("SD15", "Flux"):  # blocks of the latter add to their input in place
+        kept, again = (train(of(family), steps=1, gradient_checkpointing=how)[0] for how in ("off", "on"))
         for key, value in kept.items():
             torch.testing.assert_close(again[key], value, rtol=0, atol=1e-4)
 
 
 def test_too_little_memory_is_told_before_the_first_step(of, train, monkeypatch):
-    import comfy.model_management
+    from pack.host import slider_training
 
-    world, updates = of("SD15"), []
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *given, **more: 1000.0)
+    world, updates = of("SD3"), []
+    monkeypatch.setattr(slider_training, "free_memory", lambda device: 1000.0)
     monkeypatch.setattr("pack.core.lora.training.LoraTraining.update", lambda self: updates.append(1))
     for how in ("auto", "on", "off"):
         with pytest.raises(ValueError, match="batch_size: an update needs about"):
@@ -339,21 +341,19 @@ def test_too_little_memory_is_told_before_the_first_step(of, train, monkeypatch)
 
 
 def test_blocks_run_again_by_themselves_where_memory_asks_for_it(of, train, monkeypatch):
-    import comfy.model_management
-
     from pack.host import slider_training
 
-    world, counts, again = of("SD15"), [], []
+    world, counts, again = of("SD3"), [], []
     count = slider_training._Calls._kept_for_gradient
     monkeypatch.setattr(slider_training._Calls, "_kept_for_gradient", lambda *given: counts.append(count(*given)) or counts[-1])
     run_again = slider_training.run_again
     monkeypatch.setattr(slider_training, "run_again", lambda forward: again.append(1) or run_again(forward))
     train(world, steps=1)
     assert not again
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *given, **more: counts[0] / 2)
+    monkeypatch.setattr(slider_training, "free_memory", lambda device: counts[0] / 1.5)
     train(world, steps=1)
     assert again
-    assert counts[-1] < counts[0] / 2
+    assert counts[-1] < counts[0] / 1.5
 
 
 def test_what_is_no_number_stops_with_a_message(of, train):
