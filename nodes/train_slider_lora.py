@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from comfy.model_management import InterruptProcessingException
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from ..core.pictures.sheet import labelled_grid
 from ..host.families import check_reads_prompts, family_name
 from ..host.folders import check_prefix, listed_name, save_whole
 from ..host.lora_layers import LAYERS, Adapters, Layers, base_of, chosen_layers, file_names, start_of
-from ..host.progress import Bar
+from ..host.progress import Bar, Cancelled
 from ..host.runs import empty_latent
 from ..host.slider_files import LORAS
 from ..host.slider_training import Scored, Setup, SliderTrainer, Words, check_trainable, mask_on, opposed, train
@@ -246,7 +245,7 @@ class TrainSliderLora(io.ComfyNode):
         notes = LoraNotes(wanted, words.texts, told, family_name(model), base_of(model, chosen))
         try:
             train(model, trainer)
-        except InterruptProcessingException:
+        except Cancelled:
             if on_cancel == SAVE and training.losses:
                 so_far = LoraNotes(notes.name, notes.words, {**told, "steps": str(len(training.losses))}, notes.family, notes.base)
                 path = save_whole(adapters.tensors(names), lora_metadata(so_far), filename_prefix, LORAS)
