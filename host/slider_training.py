@@ -110,7 +110,8 @@ Scored = tuple[Directional, Directional]  # the scorer's objective at strengths 
 
 def opposed(objective: Directional) -> Scored:
     """An objective at strength 1, and its opposite at -1."""
-    return objective, replace(objective, change=-objective.change)
+    with torch.inference_mode(False):  # gradients meet it
+        return objective, replace(objective, change=-objective.change.clone())
 
 
 def mask_on(mask: Tensor | None, latent: Tensor) -> Tensor | None:

@@ -66,7 +66,10 @@ def train(run):
 
 
 def bits(model):
-    """A hash of all that a model's network holds, and of what is hung on its layers."""
+    """A hash of all that a model's network holds with the model's own patches, and of what is hung on its layers."""
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([model])
     digest = hashlib.sha256()
     for name, tensor in sorted(model.model.state_dict().items()):
         digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())

@@ -68,7 +68,7 @@ def test_training_goes_to_the_least_loss():
 
 def test_the_gradients_of_several_losses_add_up():
     one, two = (nn.Parameter(random(5, 8)) for _ in range(2))
-    a, b = random(6, 8), random(7, 8)
+    a, b = 20 * random(6, 8), -9 * random(7, 8)  # whose gradients differ in sign, of which the first step of Adam is made
     together, apart = LoraTraining([one], 0.1, 10), LoraTraining([two], 0.1, 10)
     whole = 3 * one
     together.descend(distance(whole, a) + distance(whole, b), whole)
