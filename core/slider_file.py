@@ -188,7 +188,7 @@ def _parsed(metadata: dict[str, str], shapes: Shapes, places: Collection[str]) -
         if metadata["place"] not in places:
             raise ValueError(f"its place is none of {', '.join(places)}")
         window = Window(*map(float, entry_of(json_in(metadata, "window"), start=float, end=float, ramp=float)))
-        focus, dial = _focus_of(json_in(metadata, "focus")), _dial_of(json_in(metadata, "dial"))
+        focus, dial = _focus_of(json_in(metadata, "focus")), dial_of(json_in(metadata, "dial"))
         switches = _switch_of(metadata, "hold_rest"), _switch_of(metadata, "spread")
         prompts = _prompts_of(json_in(metadata, "prompts"))
     except ValueError as error:
@@ -219,7 +219,7 @@ def _focus_of(entry: object) -> float:
     return float(cast(float, entry))
 
 
-def _dial_of(entry: object) -> Dial | None:
+def dial_of(entry: object) -> Dial | None:
     """The dial in an entry, None for none. Raises ValueError for anything else."""
     if entry is None:
         return None

@@ -239,6 +239,11 @@ class Pages(Studio):
         picture = super().train_direction("glasses", **scaled, seed=900_000)[2][0]
         return picture[:, : 3 * 256]
 
+    def train_slider_lora(self):
+        prompts = dict(neutral=SOURCE, wanted=f"{SOURCE}, big smile")
+        settings = dict(model=self.model, clip=self.clip, vae=self.vae, latent={"samples": self.empty()}, steps=size(60, 2))
+        return self.node("TrainSliderLora", **prompts, **settings)[2][0]
+
     def editing_schedule(self):
         return self.node("EditingSchedule", positive=self.encode(SOURCE), vae=self.vae, **self.runs())[3][0]
 

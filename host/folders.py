@@ -16,8 +16,8 @@ DEEPEST = 100  # folders in each other
 SUFFIXES = {".safetensors", ".pth"}
 
 
-def output_folder() -> str:
-    return os.path.join(folder_paths.get_output_directory(), FOLDER)
+def output_folder(folder: str = FOLDER) -> str:
+    return os.path.join(folder_paths.get_output_directory(), folder)
 
 
 def register_folders(*more: Path) -> None:
@@ -39,20 +39,21 @@ def path_of(name: str, folder: str = FOLDER) -> Path:
     return Path(folder_paths.get_full_path_or_raise(folder, name))
 
 
-def save_whole(tensors: dict[str, Tensor], metadata: dict[str, str], prefix: str) -> Path:
+def save_whole(tensors: dict[str, Tensor], metadata: dict[str, str], prefix: str, inside: str = FOLDER) -> Path:
     """Write to the next name of this prefix that no folder has; the file appears when it is whole, and never in another's place.
 
-    Raises ValueError for a prefix that no file can have, OSError if the folder cannot be written.
+    inside: one of the host's folders that loaders list. Raises ValueError for a prefix that no file can have, OSError if the folder cannot
+    be written.
     """
     check_prefix(prefix)
-    folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, output_folder())
+    folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, output_folder(inside))
     partial = Path(folder) / f".{uuid.uuid4().hex}.partial"  # not of the prefix, as the host would count it
     try:
         comfy.utils.save_torch_file(tensors, str(partial), metadata=metadata)
         while True:
             path = Path(folder) / f"{name}_{counter:05}_.safetensors"
             try:
-                if not is_taken(listed_name(path)):
+                if not is_taken(listed_name(path, inside), inside):
                     give_name(partial, path)
                     return path
             except FileExistsError:
@@ -62,14 +63,14 @@ def save_whole(tensors: dict[str, Tensor], metadata: dict[str, str], prefix: str
         partial.unlink(missing_ok=True)
 
 
-def listed_name(path: Path) -> str:
+def listed_name(path: Path, inside: str = FOLDER) -> str:
     """The name under which the loaders list a file of the output folder."""
-    return str(path.relative_to(output_folder()))
+    return str(path.relative_to(output_folder(inside)))
 
 
-def is_taken(name: str) -> bool:
+def is_taken(name: str, inside: str = FOLDER) -> bool:
     """Whether one of the folders has something of this name: of two files of one name a loader finds the first folder's alone."""
-    return any(os.path.lexists(os.path.join(folder, name)) for folder in folder_paths.get_folder_paths(FOLDER))
+    return any(os.path.lexists(os.path.join(folder, name)) for folder in folder_paths.get_folder_paths(inside))
 
 
 def check_prefix(prefix: str) -> None:

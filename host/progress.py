@@ -20,6 +20,7 @@ from ..core.pictures.sheet import labelled_grid
 from ..core.sampling.steering import Callback
 
 TOLD: WeakSet[object] = WeakSet()  # edits of which the log has said that they do not act in a run
+Cancelled = comfy.model_management.InterruptProcessingException  # the host's exception when the user has cancelled
 OF_THE_HOST = "latent_preview"  # the module that the callbacks of its sampler nodes are of
 RGB_SIDE, DECODED_SIDE = 512, 128  # of a preview, in latent pixels: taken as colours, or decoded by the host's small decoders
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..core.avi.file import ATTRIBUTE, attribute_tensors, load_attribute
 from ..core.files import format_of, names_damage
 from ..core.hspace.file import DIRECTION, direction_tensors, load_direction
+from ..core.lora.file import lora_metadata, notes_of_lora
 from ..core.slider_file import SLIDER, KeptSlider, load_slider, slider_tensors
 from .contrasts import Place
 from .folders import FOLDER, file_names, path_of
@@ -38,7 +40,9 @@ def slider_of(name: str) -> Slider:
     inside, folder = folder_of(name)
     path = path_of(inside, folder)
     if folder == LORAS:
-        return LoraSlider(path.stem, lora_weights(path))
+        weights, notes = lora_weights(path), notes_of_lora(path)
+        lora = LoraSlider(notes.name if notes else path.stem, weights, notes)
+        return CalibratedSlider(lora, notes.dial) if notes and notes.dial else lora
     readers: dict[str, Callable[[Path], Slider]] = {
         SLIDER.name: lambda path: from_words(load_slider(path, get_args(Place))),
         DIRECTION.name: lambda path: DirectionSlider(path.stem, load_direction(path)),
@@ -79,7 +83,7 @@ def tensors_of(slider: Slider) -> tuple[dict[str, Tensor], dict[str, str]]:
     dial = slider.dial if isinstance(slider, CalibratedSlider) else None
     if isinstance(slider, CalibratedSlider):
         slider = slider.slider
-        if not isinstance(slider, WordSlider):
+        if not isinstance(slider, WordSlider) and not is_trained(slider):
             raise ValueError(
                 f"slider: {slider.name!r} is not from words, and its kind of file has no place for the unit of Calibrate Slider. Load it "
                 "and calibrate it again where you need it."
@@ -101,4 +105,16 @@ def tensors_of(slider: Slider) -> tuple[dict[str, Tensor], dict[str, str]]:
                 slider.spread,
             )
         )
+    if isinstance(slider, LoraSlider) and slider.notes is not None:
+        return slider.weights, lora_metadata(replace(slider.notes, dial=dial))
     raise ValueError(f"slider: {slider.name!r} is a LoRA, whose file is in models/{LORAS} already.")
+
+
+def is_trained(slider: Slider) -> bool:
+    """Whether this is a LoRA of Train Slider LoRA, whose file says so; one of another tool is none."""
+    return isinstance(slider, LoraSlider) and slider.notes is not None
+
+
+def home_of(slider: Slider) -> str:
+    """The host's folder that a slider's file belongs in: LoRAs beside those of other tools."""
+    return LORAS if isinstance(slider.slider if isinstance(slider, CalibratedSlider) else slider, LoraSlider) else FOLDER

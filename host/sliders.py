@@ -14,6 +14,7 @@ from ..core.dial import Dial
 from ..core.hspace.injection import Window
 from ..core.hspace.trained import AnyDirection
 from ..core.latent import is_off
+from ..core.lora.file import LoraNotes
 from .attributes import Use
 from .carried import with_use
 from .contrasts import Contrast, Place, with_contrast
@@ -118,10 +119,11 @@ class AttributeSlider:
 
 @dataclass(frozen=True, eq=False)
 class LoraSlider:
-    """A LoRA, as the host's loader puts it on a model. weights: the tensors of its file."""
+    """A LoRA, as the host's loader puts it on a model. weights: the tensors of its file. notes: what a trained slider's says of itself."""
 
     name: str
     weights: dict[str, Tensor]
+    notes: LoraNotes | None = None
 
     def on(self, model: ModelPatcher, strength: float, mask: Tensor | None = None, name: str = "slider") -> ModelPatcher:
         if mask is not None:

@@ -13,12 +13,14 @@ def prompt(clip: CLIP, words: str) -> Conditioning:
     return clip.encode_from_tokens_scheduled(clip.tokenize(words))
 
 
-def prompt_beside(minus: Conditioning, clip: CLIP, without: str, wanted: str, name: str) -> Conditioning:
-    """The prompt of the wanted words; ValueError that names their input if they condition the model as `minus`, of `without`, does."""
+def prompt_beside(minus: Conditioning, clip: CLIP, without: str, wanted: str, name: str, beside: str = "without") -> Conditioning:
+    """The prompt of the wanted words; ValueError that names their input if they condition the model as `minus`, of the words
+    of the input `beside`, does.
+    """
     plus = prompt(clip, wanted)
     if same_conditioning(plus, minus):
         raise ValueError(
-            f"{name}: {wanted!r} conditions this model exactly as without, {without!r}, does, so that the slider would change nothing. "
+            f"{name}: {wanted!r} conditions this model exactly as {beside}, {without!r}, does, so that the slider would change nothing. "
             "Write what shall be different in words that the model's CLIP knows."
         )
     return plus

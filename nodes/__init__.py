@@ -6,7 +6,22 @@ from comfy_api.latest import ComfyExtension, io
 
 from .. import demo
 from ..host.folders import register_folders
-from . import avi, calibration, directions, files, pictures, pixel, sampling, schedule, sliders, strip, svd, train_direction, trajectories
+from . import (
+    avi,
+    calibration,
+    directions,
+    files,
+    pictures,
+    pixel,
+    sampling,
+    schedule,
+    sliders,
+    strip,
+    svd,
+    train_direction,
+    train_slider_lora,
+    trajectories,
+)
 
 
 class SemanticLatents(ComfyExtension):
@@ -28,6 +43,7 @@ class SemanticLatents(ComfyExtension):
             sampling,
             directions,
             train_direction,
+            train_slider_lora,
             schedule,
             avi,
             files,

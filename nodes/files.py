@@ -16,7 +16,7 @@ from ..core.hspace.file import direction_tensors, load_direction
 from ..core.hspace.published import PUBLISHED_CONCEPTS, load_published
 from ..core.hspace.trained import AnyDirection
 from ..host.folders import file_names, fingerprint, listed_name, path_of, save_whole
-from ..host.slider_files import folder_of, slider_names, slider_of, tensors_of
+from ..host.slider_files import folder_of, home_of, slider_names, slider_of, tensors_of
 from ..host.sliders import Slider
 from ..host.types import ModelPatcher
 from .base import ATTRIBUTE, CATEGORY, DIRECTION, SLIDER, checked, strength_input
@@ -175,11 +175,11 @@ class SaveSlider(io.ComfyNode):
             display_name="Save Slider",
             category=CATEGORY,
             description="Saves a slider to output/semantic_latents, with the model family that it fits and the words that it was made "
-            "from; Load Slider needs no CLIP. Never overwrites.",
+            "from; Load Slider needs no CLIP. A trained LoRA goes to output/loras. Never overwrites.",
             search_aliases=["export slider", "concept slider", "keep slider", "safetensors"],
             is_output_node=True,
             inputs=[
-                SLIDER.Input("slider", tooltip="The slider to keep, from Make Slider or Calibrate Slider."),
+                SLIDER.Input("slider", tooltip="The slider to keep, from Make Slider, Train Slider LoRA or Calibrate Slider."),
                 io.String.Input(
                     "filename_prefix",
                     default="slider",
@@ -192,8 +192,9 @@ class SaveSlider(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, slider: Slider, filename_prefix: str) -> io.NodeOutput:
-        path = save_whole(*tensors_of(slider), filename_prefix)
-        return io.NodeOutput(slider, ui={"text": [listed_name(path)]})
+        home = home_of(slider)
+        path = save_whole(*tensors_of(slider), filename_prefix, home)
+        return io.NodeOutput(slider, ui={"text": [listed_name(path, home)]})
 
 
 class LoadSlider(io.ComfyNode):

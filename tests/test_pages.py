@@ -14,6 +14,7 @@ ARCHITECTURE, FORMATS = ((ROOT / "docs" / name).read_text() for name in ("archit
 REFUSERS = (
     "core/files.py",
     "core/slider_file.py",
+    "core/lora/file.py",
     "core/avi/file.py",
     "core/hspace/file.py",
     "core/hspace/published.py",

@@ -27,6 +27,8 @@ KINDS = {
         "bench/evidence.py --cost": PAGES,
         "bench/sheets.py": PAGES,
         "bench/families.py": PAGES,
+        "bench/slider_lora.py": PAGES,
+        "bench/slider_lora.py --model portrait-dit": PAGES,
         "bench/places.py": PAGES,
         "bench/places.py --model portrait-dit": PAGES,
         "bench/speed.py": SETTINGS,

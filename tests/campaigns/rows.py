@@ -319,6 +319,11 @@ ROWS = {
         singles=1e-3,
     ),
     "TrainDirection": Row(lambda here, x: dict(target=here.wires["target"]), parts_of_trained, other=dict(seed=5)),
+    "TrainSliderLora": Row(
+        lambda here, x: dict(clip=here.clip),
+        lambda here, outputs, x: ([outputs[0][key] for key in sorted(outputs[0])], *outputs[1:3]),
+        other=dict(seed=5),
+    ),
     "DemoScorer": Row(
         nothing,
         lambda here, outputs, x: outputs[0].encode_image(torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0)))[

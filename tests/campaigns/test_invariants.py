@@ -27,7 +27,9 @@ MASKED = [
     "ApplySlider",
     "LoadSlider",
     "DiscoverDirections",
+    "TrainSliderLora",
 ]
+LEARNS = ("DiscoverDirections", "TrainSliderLora")  # under a mask
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def test_a_neutral_setting_changes_no_bit(here, folders, name):
     assert not differing(first_of(neutral), plain)
 
 
-@pytest.mark.parametrize("name", [name for name in MASKED if name != "DiscoverDirections"])
+@pytest.mark.parametrize("name", [name for name in MASKED if name not in LEARNS])
 def test_a_mask_of_zeros_is_off_of_ones_is_none_and_each_picture_may_have_its_own(here, name):
     x = here.x(3)
     for settings in ({}, ROWS[name].other):
@@ -220,3 +222,10 @@ def test_two_branches_of_one_graph_do_not_meet(here, name):
         if further:
             row.see(here, further, x)
         assert not differing(row.see(here, branches[i], x), alone[i]), f"branch {i}"
+
+
+def test_a_mask_of_ones_is_none_for_a_slider_lora_and_one_of_zeros_is_refused(here):
+    found = [here.seen("TrainSliderLora", here.x(1), mask=mask) for mask in (None, torch.ones(1, 32, 32))]
+    assert not differing(*found)
+    with pytest.raises(ValueError, match="mask: it is empty"):
+        here.made("TrainSliderLora", here.x(1), mask=torch.zeros(1, 32, 32))

@@ -30,6 +30,7 @@ IDS = {
     "DDIMSampler",
     "Invert",
     "TrainDirection",
+    "TrainSliderLora",
     "DemoScorer",
     "EditingSchedule",
     "SampleTrajectory",
@@ -46,9 +47,9 @@ IDS = {
     "StrengthRange",
     "Grid",
 }
-# Of contrasts of two prompts and trained directions, which show nothing on the demo models, and of checkpoints that do not come with the
-# pack; examples promise what shows.
-NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "CombineDirections", "LoadDirection", "LoadPixelModel"}
+# Of contrasts of two prompts and trained directions, which show nothing on the demo models, of checkpoints that do not come with the pack,
+# and of a LoRA that takes minutes to train; examples promise what shows soon.
+NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "TrainSliderLora", "CombineDirections", "LoadDirection", "LoadPixelModel"}
 PARTS = (  # of a help page, in this order
     "**What you will see.** ",
     "![",

@@ -1,0 +1,1 @@
+"""Slider LoRAs: what one is trained for, and its file."""
