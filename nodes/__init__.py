@@ -6,7 +6,22 @@ from comfy_api.latest import ComfyExtension, io
 
 from .. import demo
 from ..host.folders import register_folders
-from . import avi, calibration, directions, files, pictures, pixel, sampling, schedule, sliders, strip, svd, train_direction, trajectories
+from . import (
+    avi,
+    calibration,
+    directions,
+    files,
+    guidance,
+    pictures,
+    pixel,
+    sampling,
+    schedule,
+    sliders,
+    strip,
+    svd,
+    train_direction,
+    trajectories,
+)
 
 
 class SemanticLatents(ComfyExtension):
@@ -29,6 +44,7 @@ class SemanticLatents(ComfyExtension):
             directions,
             train_direction,
             schedule,
+            guidance,
             avi,
             files,
             trajectories,

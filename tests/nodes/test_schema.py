@@ -32,6 +32,8 @@ IDS = {
     "TrainDirection",
     "DemoScorer",
     "EditingSchedule",
+    "ImageGuidance",
+    "ClassifierGuidance",
     "SampleTrajectory",
     "SubspaceDistance",
     "VectorMobility",
@@ -46,9 +48,12 @@ IDS = {
     "StrengthRange",
     "Grid",
 }
-# Of contrasts of two prompts and trained directions, which show nothing on the demo models, and of checkpoints that do not come with the
-# pack; examples promise what shows.
-NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "CombineDirections", "LoadDirection", "LoadPixelModel"}
+# Of contrasts of two prompts and trained directions, which show nothing on the demo models, of checkpoints that do not come with the pack,
+# and of guidance, which is there to be compared with; examples promise what shows.
+NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "CombineDirections", "LoadDirection", "LoadPixelModel"} | {
+    "ImageGuidance",
+    "ClassifierGuidance",
+}
 PARTS = (  # of a help page, in this order
     "**What you will see.** ",
     "![",
