@@ -247,6 +247,21 @@ class Pages(Studio):
     def editing_schedule(self):
         return self.node("EditingSchedule", positive=self.encode(SOURCE), vae=self.vae, **self.runs())[3][0]
 
+    def image_guidance(self):
+        """One reference, for two faces."""
+        reference, factors = self.latent("any", words=f"{SOURCE}, sunglasses, big smile"), (8, 4, 2)
+        rows = []
+        for face in ("red", "blond"):
+            models = [self.node("ImageGuidance", model=self.model, reference=reference, strength=1.0, downsample=n)[0] for n in factors]
+            rows += [self.draw(face), *(self.draw(face, model=model) for model in models), self.picture(reference)]
+        return sheet(rows, ["unguided", *(f"downsample {n}" for n in factors), "the reference"] * 2, 5, 160)
+
+    def classifier_guidance(self):
+        scorer, strengths = dict(zip(("clip_vision", "clip"), self.node("DemoScorer"))), (1.0, 3.0)
+        models = [self.node("ClassifierGuidance", model=self.model, vae=self.vae, strength=s, **scorer)[0] for s in strengths]
+        rows = [self.draw(face, model=model) for face in ("red", "brown") for model in (self.model, *models)]
+        return sheet(rows, ["unguided", *labels_of(strengths)] * 2, 3, title="pushed to sunglasses by the demo scorer")
+
     def compare_edit(self):
         before, after = (
             torch.stack([shrunk(self.slid(face, strength, "sunglasses"), 192) for face in ("plain", "any")]) for strength in (0.0, 1.0)

@@ -22,3 +22,4 @@ CONTRASTS, CONTRAST_PLAN, NETWORK = (f"{EDITING}_{name}" for name in ("contrasts
 USES = f"{EDITING}_attributes"
 UNEDITED = f"{EDITING}_unedited"  # in those of a model whose run without edits is shared with others
 ONE_PASS = f"{EDITING}_one_pass"  # in those of a model whose runs are looked into, and so are made once
+GUIDANCES, GUIDANCE_PLAN = (f"{EDITING}_{name}" for name in ("guidances", "guidance_plan"))

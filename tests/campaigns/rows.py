@@ -299,6 +299,22 @@ ROWS = {
         always(strengths="0"),
         dict(seed=5),
     ),
+    "ImageGuidance": Row(
+        lambda here, x: dict(reference={"samples": 0.5 * here.x(1).flip(-1)}),
+        drawn_by_model,
+        plain_run,
+        always(strength=0.0),
+        dict(strength=-1.0, downsample=1),
+        ROUNDING,
+    ),
+    "ClassifierGuidance": Row(
+        lambda here, x: dict(clip=here.clip, clip_vision=here.scorer),
+        drawn_by_model,
+        plain_run,
+        always(strength=0.0),
+        dict(strength=-1.0, target_text="a portrait, hat"),
+        2e-2,  # where a pixel is white or black its gradient is 0, and rounding decides which are
+    ),
     "CombineDirections": Row(
         lambda here, x: dict(first=here.directions[0], second=here.directions[1]),
         lambda here, outputs, x: here.with_direction(x, outputs[0]),

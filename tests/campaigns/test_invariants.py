@@ -14,7 +14,7 @@ from pack.tests.rounding import close
 pytestmark = pytest.mark.campaign
 
 CHAINED = {
-    "model": ["ApplyDirection", "MakeSlider", "ApplySlider", "ApplyAttributeToModel", "LoadSlider"],
+    "model": ["ApplyDirection", "MakeSlider", "ApplySlider", "ApplyAttributeToModel", "LoadSlider", "ImageGuidance", "ClassifierGuidance"],
     "sampler": ["EditDuringSampling", "ApplyAttribute"],
 }
 BOOKKEEPING = {"current_patcher"}  # the host's own, of who used the model last
@@ -26,6 +26,8 @@ MASKED = [
     "MakeSlider",
     "ApplySlider",
     "LoadSlider",
+    "ImageGuidance",
+    "ClassifierGuidance",
     "DiscoverDirections",
     "TrainSliderLora",
 ]

@@ -87,6 +87,7 @@ class Run:
         self.predict(x, options)
         self.model_options = {**dict.fromkeys(options.keys_asked), **options}
         self.predict(x, {**options, "sampler_calc_cond_batch_function": self.see_batch})
+        self.predict(x, {**options, "sampler_post_cfg_function": [self.see_cfg_result]})
 
         def report(state):
             self.state = state
@@ -104,6 +105,10 @@ class Run:
     def see_batch(self, args):
         self.batch = args
         return [torch.zeros_like(args["input"])] * 2
+
+    def see_cfg_result(self, args):
+        self.cfg_result = args
+        return args["denoised"]
 
     def see_step(self, *given):
         self.callback = dict(zip(("step", "denoised", "x", "total"), given, strict=True))
@@ -224,6 +229,7 @@ def guided(run):
         "options": {**dict.fromkeys(attention_options_asked()), **run.options},
         "model_options": run.model_options,
         "batch": run.batch,
+        "cfg_result": run.cfg_result,
         "latent_format": objects["latent_format"],
         "levels": objects["model_sampling"],
     }

@@ -33,6 +33,8 @@ IDS = {
     "TrainSliderLora",
     "DemoScorer",
     "EditingSchedule",
+    "ImageGuidance",
+    "ClassifierGuidance",
     "SampleTrajectory",
     "SubspaceDistance",
     "VectorMobility",
@@ -48,8 +50,11 @@ IDS = {
     "Grid",
 }
 # Of contrasts of two prompts and trained directions, which show nothing on the demo models, of checkpoints that do not come with the pack,
-# and of a LoRA that takes minutes to train; examples promise what shows soon.
-NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "TrainSliderLora", "CombineDirections", "LoadDirection", "LoadPixelModel"}
+# of a LoRA that takes minutes to train, and of guidance, which is there to be compared with; examples promise what shows soon.
+NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "TrainSliderLora", "CombineDirections", "LoadDirection", "LoadPixelModel"} | {
+    "ImageGuidance",
+    "ClassifierGuidance",
+}
 PARTS = (  # of a help page, in this order
     "**What you will see.** ",
     "![",
