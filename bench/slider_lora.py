@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sizes import DOCS, parsed, size
+from sizes import DOCS, SMALLEST, parsed, size
 from stage import FIRST_SEED, INSTRUMENTS, SOURCE, TITLES, start_host
 from ways import CACHE, CFG, CHUNK, LEARNED_ON, STEPS, TARGETS, Bench
 
@@ -46,7 +46,8 @@ def trained(bench: Bench, name: str, options: argparse.Namespace, found: dict[st
     from pack.host.sliders import LoraSlider
     from pack.nodes.train_slider_lora import TrainSliderLora
 
-    path = CACHE / options.model / f"slider_lora_{name}_{options.steps}_{options.rate:g}_{options.scale:g}_{bench.side}.safetensors"
+    cache = options.out if SMALLEST else CACHE
+    path = cache / options.model / f"slider_lora_{name}_{options.steps}_{options.rate:g}_{options.scale:g}_{bench.side}.safetensors"
     key = f"trained|{name}|{options.steps}|{options.rate:g}|{options.scale:g}"
     if path.exists() and key in found:
         return LoraSlider(name, load_file(path), notes_of_lora(path))
