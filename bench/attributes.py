@@ -283,7 +283,8 @@ def fidelity_table(bench: Bench) -> list[str]:
     return [
         "How far an edit moves the latent at T_x follows from Gram matrices of triplets, strength, ranks and weights alone, before "
         f"anything is drawn (`core/avi/fidelity.py`): at most {off:.1e} of it off from what the runs met. Over the pictures, settings and "
-        f"attributes here its correlation with the change of the finished picture is {correlation:.2f}. Paired, norms, means of the seeds.",
+        f"attributes here its correlation with the change of the finished picture is {correlation:.2f}. Paired, norms, means "
+        f"of {len(bench.start)} seeds.",
         "",
         *rows,
     ]
