@@ -31,7 +31,7 @@ SCHEDULERS = {"portrait": "normal", "portrait-dit": "simple"}
 
 # AVI as the paper has it: all four terms of the loss, both runs from the same noise, the target's code further denoised, no residual.
 ALL_TERMS = {"target_weight": 1.0, "source_weight": 0.25, "target_values_weight": 0.1, "source_values_weight": 0.1}
-PAPERS = ALL_TERMS | {"branch": 0.0, "ahead": 0.1, "residual": False}
+PAPERS = ALL_TERMS | {"branch": 0.0, "ahead": size(0.1, 0.0), "residual": False}  # the smallest run has no step so late
 
 
 class Bench(Stage):
