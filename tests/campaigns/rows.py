@@ -313,7 +313,7 @@ ROWS = {
         plain_run,
         always(strength=0.0),
         dict(strength=-1.0, target_text="a portrait, hat"),
-        2e-2,  # where a pixel is white or black its gradient is 0, and rounding decides which are
+        5e-3,  # where a pixel is white or black its gradient is 0, and rounding decides which are
     ),
     "CombineDirections": Row(
         lambda here, x: dict(first=here.directions[0], second=here.directions[1]),

@@ -8,7 +8,7 @@ from types import FunctionType, MethodType, ModuleType
 import pytest
 import torch
 
-from pack.tests.campaigns.rows import ROUNDING, ROWS, Here
+from pack.tests.campaigns.rows import ROWS, Here
 from pack.tests.rounding import close
 
 pytestmark = pytest.mark.campaign
@@ -160,7 +160,7 @@ def test_a_mask_of_zeros_is_off_of_ones_is_none_and_each_picture_may_have_its_ow
         assert not differing(here.seen(name, x, mask=torch.ones(1, 32, 32), **settings), whole)
         masks = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(2))
         each = here.seen(name, x, mask=masks, **settings)
-        close(each, torch.cat([here.seen(name, x[i : i + 1], mask=masks[i : i + 1], **settings) for i in range(3)]), ROUNDING)
+        close(each, torch.cat([here.seen(name, x[i : i + 1], mask=masks[i : i + 1], **settings) for i in range(3)]), ROWS[name].singles)
         assert not torch.equal(each, whole)
 
 
