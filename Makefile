@@ -18,6 +18,7 @@ help:
 	@echo "make bench-hspace  measure editing in h-space on the demo model; writes docs/hspace.md"
 	@echo "make bench-attributes  measure attributes (AVI) on a demo model (MODEL); writes docs/attributes.md"
 	@echo "make bench-training  measure training directions on the demo model; writes docs/training.md"
+	@echo "make bench-guidance  measure guidance by a picture and by a scorer on the demo model; writes docs/guidance.md"
 	@echo "make bench-properties  measure the latent space's three properties (MODEL); writes docs/properties.md"
 	@echo "make bench-evidence  measure all ways to edit against each other (MODEL=$(MODEL) or portrait-dit; about an hour, resumes); writes docs/evidence.md"
 	@echo "make bench-places  search where, when and how strongly a contrast of two prompts acts best (MODEL); writes docs/places.md"
@@ -62,6 +63,9 @@ bench-attributes:
 bench-training:
 	@$(host) run bench/training.py $(ARGS)
 
+bench-guidance:
+	@$(host) run bench/guidance.py $(ARGS)
+
 bench-properties:
 	@$(host) run bench/properties.py --model $(MODEL) $(ARGS)
 
@@ -78,7 +82,7 @@ bench-families:
 bench-sheets:
 	@$(host) run bench/sheets.py --model $(MODEL) $(ARGS)
 
-bench-quality: bench-hspace bench-attributes bench-training bench-properties bench-evidence
+bench-quality: bench-hspace bench-attributes bench-training bench-guidance bench-properties bench-evidence
 
 help-pictures:
 	@$(host) run -m dev.help_pictures $(ARGS)
@@ -92,4 +96,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test lint test-long ui bench bench-hspace bench-attributes bench-training bench-properties bench-evidence bench-places bench-families bench-sheets bench-quality help-pictures demo-model where clean
+.PHONY: help demo test lint test-long ui bench bench-hspace bench-attributes bench-training bench-guidance bench-properties bench-evidence bench-places bench-families bench-sheets bench-quality help-pictures demo-model where clean

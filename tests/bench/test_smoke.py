@@ -19,6 +19,7 @@ KINDS = {
         "bench/attributes.py": PAGES,
         "bench/attributes.py --model portrait-dit": PAGES,
         "bench/training.py": PAGES,
+        "bench/guidance.py": PAGES,
         "bench/spaces.py": PAGES,
         "bench/properties.py": PAGES,
         "bench/properties.py --model portrait-dit": PAGES,
