@@ -296,6 +296,8 @@ def of_instrument(folder: Path, instrument: str, data: dict[str, dict]) -> dict[
     """The sections of one instrument, by title; its figure goes to the folder. Ways of which nothing is judged yet are left out."""
     judged = {key.removeprefix("slide|").split("|")[0] for key in data}
     ways = {title: way for title, way in ways_of(instrument).items() if title in judged}
+    if "the target prompt" not in ways:  # which all are compared with
+        return {}
     outcomes = Outcomes(data, ways)
     if not outcomes.firsts:
         return {}
