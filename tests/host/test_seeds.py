@@ -30,7 +30,7 @@ def test_every_seed_reaches_as_far_as_the_host_s(pack_nodes):
 
     largest = nodes.KSampler.INPUT_TYPES()["required"]["seed"][1]["max"]
     found = {name: port.max for name, node in pack_nodes.items() for port in node.define_schema().inputs if port.id == "seed"}
-    assert len(found) == 7
+    assert len(found) == 8
     assert set(found.values()) == {largest} == {LARGEST}
 
 
