@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from outcomes import EQUAL, Outcomes, attribute_rows, figure, frontier_rows, slide_rows
 from sizes import DOCS, SMALLEST, parsed, size
 from stage import FIRST_SEED, INSTRUMENTS, SOURCE, TITLES, precision, start_host
-from ways import CACHE, CFG, CHUNK, LEARNED_ON, SLIDES, STEPS, STRENGTHS, TARGETS, Bench, Way, ways_of
+from ways import CACHE, CFG, CHUNK, LEARNED_ON, MORE_STEPS, SLIDES, STEPS, STRENGTHS, TARGETS, Bench, Way, ways_of
 
 ALSO_LEARNED = ("AVI, paired",)  # what the way above them learns
 SHARED = ("the target prompt", "the prompt switched")  # drawn from runs that serve several ways here
@@ -108,8 +108,8 @@ def measure(data: Data, seeds: int, minutes: float, parts: list[str]) -> None:
     for key, way, setting, name, first in tasks(ways, seeds):
         if known.get(key, {}).get("judge") == mark:
             continue
-        bench.count = SLIDING_COUNT if first == SLIDING_SEED else CHUNK
-        base = f"base|{first}"
+        bench.take(way.steps, SLIDING_COUNT if first == SLIDING_SEED else CHUNK)
+        base = f"{way.base}|{first}"
         if not data.drawn(base).exists():
             data.store(base, bench.base(first))
         if not data.drawn(key).exists():
@@ -160,9 +160,10 @@ class Reader:
         inside = (changed >= 0.1 * size(48, 2)).float()
         return torch.nn.functional.max_pool2d(inside[None, None], 17, 1, 8)[0, 0] > 0
 
-    def judged(self, key: str, name: str, first: int) -> dict[str, list]:
-        """By picture: whether it shows the attribute, the share of the others that it keeps, how far identity and pixels moved."""
-        (now, pictures), (then, before) = self.seen(key), self.seen(f"base|{first}")
+    def judged(self, key: str, base: str, name: str) -> dict[str, list]:
+        """By picture: whether it shows the attribute, the share of the others that it keeps, how far identity and pixels moved from those
+        of the base's key."""
+        (now, pictures), (then, before) = self.seen(key), self.seen(base)
         outside = ~self.region(name)
         moved = (pictures.int() - before.int()).abs().float().mean(1)[:, outside].mean(1)
         identity = ((now["identity"] - then["identity"])[:, self.parts] / 0.5).square().mean(1).sqrt()
@@ -180,9 +181,9 @@ class Reader:
     def all(self, seeds: int) -> None:
         """Judge what was drawn and not yet judged by this judge."""
         known, new = self.data.read(), {}
-        for key, _, _, name, first in tasks(ways_of(self.data.instrument), seeds):
+        for key, way, _, name, first in tasks(ways_of(self.data.instrument), seeds):
             if self.data.drawn(key).exists() and known.get(key, {}).get("judge") != self.mark:
-                new[key] = self.judged(key, name, first) | {"judge": self.mark, "precision": precision()}
+                new[key] = self.judged(key, f"{way.base}|{first}", name) | {"judge": self.mark, "precision": precision()}
                 self.seen.cache_clear() if len(new) % 40 == 0 else None
         self.data.keep(new)
 
@@ -304,7 +305,7 @@ def of_instrument(folder: Path, instrument: str, data: dict[str, dict]) -> dict[
     figure(outcomes, folder / f"evidence_{instrument}.png")
     short = TITLES[instrument].split(",")[0]
     return {
-        f"{TITLES[instrument]}: the frontier": FRONTIER.format(widest=outcomes.widest(), count=outcomes.count)
+        f"{TITLES[instrument]}: the frontier": FRONTIER.format(widest=outcomes.widest(), count=outcomes.count, more=MORE_STEPS)
         + f"\n\n![success against preservation](evidence_{instrument}.png)\n\n"
         + "\n".join(frontier_rows(outcomes)),
         f"{short}: does it slide?": SLIDING.format(dials=dials(data, ways)) + "\n\n" + "\n".join(slide_rows(data, ways)),
@@ -375,7 +376,8 @@ FRONTIER = (
     "Identity: how far what the judge reads of geometry and colours moved, in deviations of random faces (root mean square). Outside: "
     "how far pixels moved, of 255, outside the region in which drawn faces change with the attribute. {count} seeds an attribute; a mean "
     "success is known to +-{widest:.1%} or better; intervals come from resampling seeds, also those of differences, which compare ways "
-    "on the same seeds. What is kept at 80 % success is read off straight lines between the settings, from the unedited pictures up."
+    "on the same seeds. What is kept at 80 % success is read off straight lines between the settings, from the unedited pictures up. More "
+    "steps: as many as take as long as the held prediction, {more}, beside an unedited run of as many."
 )
 SLIDING = (
     "Nine strengths from -1 to 1, where 1 is: {dials}. Continuous attributes alone, as one that is there or not has to jump. Rank "

@@ -37,6 +37,9 @@ class JointContrast:
     step: int = 0
     active: bool = False
     tokens: int = 0  # of the picture
+    prompts: list[int] = field(default_factory=list)  # of the rows of the call
+
+    minus_is_empty = False  # what the contrast's other prompt is: the run's own, or none
 
     def at(self, rows: dict[int, Tensor], block: int) -> None:
         """Move the own prompt's picture tokens of a block; rows: of each prompt (b, tokens, width), changed in place."""
@@ -50,6 +53,33 @@ class JointContrast:
         for side in (PLUS, MINUS):
             if side in rows:
                 rows[side].copy_(rows[OWN])
+
+
+class Orthogonal(JointContrast):
+    """FluxSpace's fine edit (Dalva et al. 2025): to the attention's output at the picture tokens is added that of the edit's prompt,
+    less its part along that of the empty prompt, token by token. Here all three read the run's own picture tokens. Without the mask.
+    """
+
+    minus_is_empty = True
+
+    def at(self, rows: dict[int, Tensor], block: int) -> None:
+        for side in (PLUS, MINUS):
+            if side in rows:
+                rows[side].copy_(rows[OWN])
+
+    def attended(self, tokens: Tensor, block: int) -> None:
+        """Move the own prompt's part of the attention's output (rows, picture tokens, width), in place."""
+        if self.active and block in self.blocks:
+            rows = rows_of(tokens, self.prompts)
+            edit, empty = rows[PLUS].float(), rows[MINUS].float()
+            along = (edit * empty).sum(-1, keepdim=True) / empty.square().sum(-1, keepdim=True).clamp_min(1e-12)
+            rows[OWN] += (self.strength * (edit - along * empty)).to(tokens)
+
+
+def blocks_of(bench: Any) -> int:
+    """How many blocks an instrument's network has, double ones and single ones."""
+    network = bench.model.model.diffusion_model
+    return len(network.double_blocks) + len(network.single_blocks)
 
 
 def rows_of(tokens: Tensor, prompts: list[int]) -> dict[int, Tensor]:
@@ -76,6 +106,7 @@ def in_blocks(network: Any, contrast: JointContrast) -> Iterator[None]:
         return hook
 
     def before(_: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        contrast.prompts = kwargs["transformer_options"]["cond_or_uncond"]
         if contrast.vector or not contrast.active:
             return args, kwargs
         parts = rows_of(kwargs["vec"].clone(), kwargs["transformer_options"]["cond_or_uncond"])
@@ -88,11 +119,25 @@ def in_blocks(network: Any, contrast: JointContrast) -> Iterator[None]:
             block.register_forward_pre_hook(before, with_kwargs=True),
             block.register_forward_hook(after(number, number >= first_single), with_kwargs=True),
         ]
+        if isinstance(contrast, Orthogonal):
+            hooks.append(attention_hook(contrast, block, number, number >= first_single))
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def attention_hook(contrast: Orthogonal, block: Any, number: int, is_single: bool) -> Any:
+    """Let the contrast act on what a block's attention gives the picture tokens; returns the hook's handle."""
+
+    def of_double(_: Any, args: tuple, output: Tensor) -> None:
+        contrast.attended(output, number)
+
+    def of_single(layer: Any, args: tuple) -> None:  # its last layer takes the attention's output and the MLP's side by side
+        contrast.attended(args[0][:, -contrast.tokens :, : layer.out_features], number)
+
+    return block.linear2.register_forward_pre_hook(of_single) if is_single else block.img_attn.proj.register_forward_hook(of_double)
 
 
 def draw(bench: Any, contrast: JointContrast, name: str, source: str, cfg: float, noise: Tensor) -> Tensor:
@@ -113,7 +158,8 @@ def draw(bench: Any, contrast: JointContrast, name: str, source: str, cfg: float
 
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "joint", beside)
     own, negative = bench.encode(source), bench.encode("")
-    guider.inner_set_conds({"positive": own, "negative": negative, "plus": bench.encode(bench.prompt(name)), "minus": own})
+    minus = negative if contrast.minus_is_empty else own
+    guider.inner_set_conds({"positive": own, "negative": negative, "plus": bench.encode(bench.prompt(name)), "minus": minus})
     guider.set_cfg(cfg)
     with in_blocks(bench.model.model.diffusion_model, contrast):
         return guider.sample(noise, torch.zeros_like(noise), bench.euler, bench.sigmas, disable_pbar=True, seed=0)

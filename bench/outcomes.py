@@ -42,11 +42,14 @@ class Outcomes:
             for what in FIELDS
         }
         self.hit, self.kept = self.found["hit"], self.found["kept"]
-        self.before = self.found["before"]["the target prompt", 1.0]
+
+    def before(self, way: str) -> np.ndarray:
+        """Whether unedited pictures show the attributes (attributes, seeds), of the run that a way is compared with."""
+        return self.found["before"][way, self.ways[way].settings[0]]
 
     def curve(self, way: str, chosen: np.ndarray) -> list[tuple[float, float]]:
         """Success and kept share, unedited first, over the settings, for the chosen seeds; the mean over attributes."""
-        points = [(self.before[:, chosen].mean(), 1.0)]
+        points = [(self.before(way)[:, chosen].mean(), 1.0)]
         return points + [(self.hit[way, s][:, chosen].mean(), self.kept[way, s][:, chosen].mean()) for s in self.ways[way].settings]
 
     def interval(self, statistic: Callable[[np.ndarray], float]) -> tuple[float, float, float]:
@@ -161,7 +164,7 @@ def slide_rows(data: dict[str, dict[str, list]], ways: dict[str, Way]) -> list[s
 def attribute_rows(outcomes: Outcomes) -> list[str]:
     """Success by attribute, each way at its setting nearest to EQUAL."""
     rows = ["| way | " + " | ".join(f"{name}: {value}" for name, value in TARGETS.items()) + " |", "|---|" + "---|" * len(TARGETS)]
-    rows.append("| unedited | " + " | ".join(f"{hit.mean():.0%}" for hit in outcomes.before) + " |")
+    rows.append("| unedited | " + " | ".join(f"{hit.mean():.0%}" for hit in outcomes.before("the target prompt")) + " |")
     for title, way in outcomes.ways.items():
         setting = outcomes.nearest(title)
         rows.append(

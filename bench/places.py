@@ -86,6 +86,14 @@ def in_joint_attention(blocks: range, start: float, vector: bool = True, stored:
     return way
 
 
+def orthogonal(start: float) -> Callable[[Bench, str, float], Tensor]:
+    def way(bench: Bench, name: str, strength: float) -> Tensor:
+        acting = joint.Orthogonal(range(ALL), strength, start)
+        return joint.draw(bench, acting, name, SOURCE, ways.CFG, bench.noise(bench.count, TUNED_ON))
+
+    return way
+
+
 def condition(start: float) -> Callable[[Bench, str, float], Tensor]:
     def way(bench: Bench, name: str, strength: float) -> Tensor:
         from nodes import ConditioningSetTimestepRange
@@ -173,6 +181,8 @@ def ways_of(instrument: str) -> dict[str, Way]:
         found["joint attention, single blocks, from 0.3 on"] = Way(in_joint_attention(range(DOUBLE, ALL), 0.3), ONE)
         for title, blocks in THIRDS.items():
             found[f"joint attention, {title}, from 0.3 on"] = Way(in_joint_attention(blocks, 0.3), ONE)
+        for start in (0.3, 0.1):
+            found[f"FluxSpace's formula, all blocks, from {start:g} on"] = Way(orthogonal(start), STRENGTHS + ONE)
     else:
         for start, end in ((0.3, 1.0), (0.1, 1.0), (0.1, 0.6)):
             found[f"cross-attention, from {start:g} to {end:g}"] = Way(contrast("cross-attention", start, end), MORE)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import joint
 from sizes import fewer, size
 from stage import ROOT, SOURCE, Stage
 
@@ -27,6 +28,8 @@ TARGETS = size(TARGETS, {"smile": 0.7})
 SLIDES = ("smile",)  # continuous attributes, for the question whether a way slides
 STRENGTHS = fewer((-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0), 2)
 CACHE = ROOT / "bench/.cache"
+MORE_STEPS = size(40, 8)  # of a run that takes as long as one with the prediction held in STEPS
+FLUXSPACE_STRENGTHS = (0.5, 1.0, 1.5)
 SCHEDULERS = {"portrait": "normal", "portrait-dit": "simple"}
 
 # AVI as the paper has it: all four terms of the loss, both runs from the same noise, the target's code further denoised, no residual.
@@ -46,13 +49,22 @@ class Bench(Stage):
 
         super().__init__(TARGETS, instrument)
         self.instrument, self.euler, self.count, self.shares = instrument, sampler_object("euler"), CHUNK, shares
+        self.steps = STEPS
         self.sigmas = self.schedule()
         self.levels = self.model.get_model_object("model_sampling")
 
     def schedule(self, denoise: float = 1.0) -> Tensor:
         from comfy_extras.nodes_custom_sampler import BasicScheduler
 
-        return BasicScheduler.execute(self.model, SCHEDULERS[self.instrument], STEPS, denoise).args[0]
+        return BasicScheduler.execute(self.model, SCHEDULERS[self.instrument], self.steps, denoise).args[0]
+
+    def take(self, steps: int, count: int) -> None:
+        """Draw chunks of so many seeds in so many steps from now on."""
+        self.count = count
+        if steps != self.steps:
+            self.steps = steps
+            self.sigmas = self.schedule()
+            self.run.cache_clear()
 
     def draw(
         self,
@@ -172,6 +184,11 @@ def calibrated_slider(spread: bool = False) -> Callable[..., Tensor]:
     return way
 
 
+def fluxspace(bench: Bench, name: str, strength: float, first: int) -> Tensor:
+    acting = joint.Orthogonal(range(joint.blocks_of(bench)), strength, 0.3)
+    return joint.draw(bench, acting, name, SOURCE, CFG, bench.noise(bench.count, first))
+
+
 def target_prompt(bench: Bench, name: str, _: float, first: int) -> Tensor:
     return bench.run(first, bench.prompt(name))[1]
 
@@ -202,14 +219,21 @@ class Way:
     """A way, the settings that it is drawn at, and what they are called.
 
     dial: the setting that stands for strength 1 where the question is whether a way slides, negative ones being its other side;
-    None where it has no such side. Without settings that is all that is asked of it. unet: it needs a middle block.
+    None where it has no such side. Without settings that is all that is asked of it. only: the instrument that it needs, if one.
+    steps: of its run, and of the unedited one that it is compared with.
     """
 
     draw: Callable[[Bench, str, float, int], Tensor]
     what: str = ""
     settings: tuple[float, ...] = (1.0,)
     dial: float | None = None
-    unet: bool = False
+    only: str = ""
+    steps: int = STEPS
+
+    @property
+    def base(self) -> str:
+        """What the run without an edit is called, that its pictures are compared with."""
+        return "base" if self.steps == STEPS else f"base in {self.steps} steps"
 
 
 WAYS: dict[str, Way] = {
@@ -221,12 +245,14 @@ WAYS: dict[str, Way] = {
     "prediction contrast, rest held, spread, calibrated": Way(calibrated_slider(spread=True), "strength", (), dial=1.0),
     "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0, 2.0)), dial=1.0),
     "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5))),
-    "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, unet=True),
+    "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, only="portrait"),
+    "FluxSpace's formula": Way(fluxspace, "strength", fewer(FLUXSPACE_STRENGTHS), dial=1.0, only="portrait-dit"),
     "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 2.0, 3.0)), dial=2.0),
     "AVI, paired": Way(avi(), "strength", fewer((0.75, 1.0))),
     "AVI, the paper's form": Way(avi(papers=True), "strength", fewer((1.0, 1.5))),
     "the target prompt": Way(target_prompt),
     "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.45, 0.35, 0.25))),
+    "the prompt switched, more steps": Way(prompt_switched, "part of the run", fewer((0.45, 0.35, 0.25)), steps=MORE_STEPS),
     "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.6, 0.85)), dial=1.0),
     "image-to-image": Way(image_to_image, "denoise", fewer((0.5, 0.7))),
 }
@@ -234,4 +260,4 @@ WAYS: dict[str, Way] = {
 
 def ways_of(instrument: str) -> dict[str, Way]:
     """The ways that an instrument has."""
-    return {name: way for name, way in WAYS.items() if instrument == "portrait" or not way.unet}
+    return {name: way for name, way in WAYS.items() if way.only in ("", instrument)}
