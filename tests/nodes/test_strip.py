@@ -61,7 +61,10 @@ def test_each_picture_is_the_stock_sampler_s_bit_for_bit(world, run):
     assert table == ""
 
 
-@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m_sde", "dpmpp_2m", "uni_pc", "dpm_adaptive", "ddim", "lcm"])
+@pytest.mark.parametrize(
+    "sampler",
+    ["euler", "euler_ancestral", "dpmpp_2m_sde", "dpmpp_2m", "uni_pc", "ddim", "lcm", pytest.param("dpm_adaptive", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("scheduler", ["karras", pytest.param("beta", marks=pytest.mark.slow)])
 def test_rows_of_seeds_are_what_each_seed_draws_by_itself(demo, run, sampler, scheduler):
     """Bit for bit one at a time; up to rounding as the host has room."""
