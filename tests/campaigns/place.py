@@ -26,7 +26,7 @@ class Place:
     """A cell's model and latents, and what all groups do with them."""
 
     def __init__(self, cell, world, run, sampler_of):
-        self.run, self.sampler_of, self.size = run, sampler_of, SIZES[cell.size]
+        self.run, self.sampler_of, self.size = run, sampler_of, getattr(world, "sizes", SIZES)[cell.size]
         self.rounding = 5e-2 if cell.format == "bf16" else 1e-2  # of a run's steps, which another order of the same sums changes
         self.world, self.model, self.vae, self.clip, self.encode = world, world.model, world.vae, world.clip, world.encode
         self.empty = self.latent = world.empty(cell.batch, *self.size)

@@ -9,6 +9,7 @@ import torch
 
 from pack.tests.campaigns.groups import GROUPS
 from pack.tests.campaigns.place import SIZES, Cell, Place
+from pack.tests.pixel_worlds import Pixel
 
 pytestmark = pytest.mark.campaign
 
@@ -19,11 +20,13 @@ FAMILIES = {
     "SDXL": "SDXL",
     "SD 1.5 inpaint": "SD15 inpaint",
     "SD 1.5 distilled": "SD15 distilled",
+    "DDPM": "DDPM",
     "SD3": "SD3",
     "Flux": "Flux",
     "video": "WAN21_T2V",
 }
 TRANSFORMERS = {"SD3", "Flux", "video"}
+PIXEL = {"DDPM"}  # by Load Pixel Diffusion Model; they read no words
 FORMATS = {
     "fp32": (torch.float32, None),
     "fp16": (torch.float16, None),
@@ -39,6 +42,13 @@ REFUSED = [  # what is refused, the groups and cells that refuse it, and how the
             cell.group.startswith(("Direction From", "Discover", "Train Direction", "Editing Schedule")) and cell.family in TRANSFORMERS
         ),
         r"model: \w+ has no UNet with a middle block",
+    ),
+    (
+        "models without words",
+        lambda cell: (
+            cell.group.startswith(("Make Slider", "Train Attribute", "Direction From", "Train Direction")) and cell.family in PIXEL
+        ),
+        r"(model|source, target|objective): this pixel-space model is unconditional",
     ),
     ("masks", lambda cell: cell.group == "Discover Directions, PCA" and cell.mask == "mask", "mask: PCA compares whole pictures"),
     ("batches", lambda cell: cell.group == "Explore Singular Vectors" and cell.batch > 1, "latent_image: got a batch of 3"),
@@ -114,8 +124,8 @@ def undrawn(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def world_of(demo, shaped):
-    """`world_of("SDXL", "fp16")` gives the demo checkpoint, or a narrow model of a family.
+def world_of(demo, shaped, run, tmp_path_factory):
+    """`world_of("SDXL", "fp16")` gives the demo checkpoint, a narrow model of a family, or a small pixel-space network.
 
     A cast model computes in fp32, as the host does it on a CPU.
     """
@@ -135,12 +145,23 @@ def world_of(demo, shaped):
             ]
         return world
 
+    def pixel_in(network, name):
+        with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+            patch.setattr(comfy.model_management, "unet_manual_cast", lambda *args, **kwargs: FORMATS[name][1])
+            return Pixel(run, folder, network, weight_dtype=name.split()[0])
+
     def make(family, name):
         if (family, name) not in made:
-            made[family, name] = shaped(FAMILIES[family], *FORMATS[name]) if FAMILIES[family] else demo_in(*FORMATS[name])
+            if family in PIXEL:
+                made[family, name] = pixel_in(family, name)
+            else:
+                made[family, name] = shaped(FAMILIES[family], *FORMATS[name]) if FAMILIES[family] else demo_in(*FORMATS[name])
         return made[family, name]
 
-    return make
+    folder = tmp_path_factory.mktemp("pixel")
+    folder_paths.add_model_folder_path("diffusion_models", str(folder))
+    yield make
+    folder_paths.folder_names_and_paths["diffusion_models"][0].remove(str(folder))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pack.tests.nodes.test_pixel import SIZE, Pixel, relative
+from pack.tests.pixel_worlds import SIZE, Pixel, relative
 from pack.tests.released import FORMS, file_of, shift_of, weights
 from pack.tests.wiring import node, random
 
