@@ -23,6 +23,8 @@ help:
 	@echo "make bench-evidence  measure all ways to edit against each other (MODEL=$(MODEL) or portrait-dit; about an hour, resumes); writes docs/evidence.md"
 	@echo "make bench-places  search where, when and how strongly a contrast of two prompts acts best (MODEL); writes docs/places.md"
 	@echo "make bench-families  try Make Slider on every family of models, with random weights (HOST); writes docs/families.md"
+	@echo "make bench-slider-lora  train slider LoRAs and measure them beside Make Slider (MODEL; hours, resumes); writes docs/slider_lora.md"
+	@echo "make bench-spaces  measure what cancels when a prediction is shifted, and h-space beside it; writes docs/spaces.md"
 	@echo "make bench-sheets  draw eight sliders at nine strengths (MODEL); writes docs/sliders_<model>.jpg"
 	@echo "make bench-quality  all of the measurements of edits, one after another; writes docs/"
 	@echo "                 ARGS='--smallest --out folder' goes through any of them in seconds"
@@ -82,7 +84,13 @@ bench-families:
 bench-sheets:
 	@$(host) run bench/sheets.py --model $(MODEL) $(ARGS)
 
-bench-quality: bench-hspace bench-attributes bench-training bench-guidance bench-properties bench-evidence
+bench-slider-lora:
+	@$(host) run bench/slider_lora.py --model $(MODEL) $(ARGS)
+
+bench-spaces:
+	@$(host) run bench/spaces.py $(ARGS)
+
+bench-quality: bench-hspace bench-attributes bench-training bench-guidance bench-spaces bench-properties bench-evidence
 
 help-pictures:
 	@$(host) run -m dev.help_pictures $(ARGS)
@@ -96,4 +104,4 @@ where:
 clean:
 	rm -rf .host
 
-.PHONY: help demo test lint test-long ui bench bench-hspace bench-attributes bench-training bench-guidance bench-properties bench-evidence bench-places bench-families bench-sheets bench-quality help-pictures demo-model where clean
+.PHONY: help demo test lint test-long ui bench bench-hspace bench-attributes bench-training bench-guidance bench-properties bench-evidence bench-places bench-families bench-sheets bench-slider-lora bench-spaces bench-quality help-pictures demo-model where clean
