@@ -9,6 +9,7 @@ judged on seeds from 900 000 up by the judge of portraits, through the pack's ow
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sizes import DOCS, SMALLEST, fewer, parsed, size
-from stage import FIRST_SEED, INSTRUMENTS, SOURCE, Point, Stage, cell, precision, save_sheet, start_host, write_report
+from stage import FIRST_SEED, INSTRUMENTS, ROOT, SOURCE, Point, Stage, cell, precision, save_sheet, start_host, write_report
 
 STEPS, CFG, END = size(12, 2), 3.0, 0.8
 TRAINED_ON, TUNED_ON = 600_000, 500_000
@@ -292,8 +293,14 @@ def head(seeds: int) -> str:
         f"SD 1.5, computed in {precision()}; DDIM, {STEPS} steps, cfg {CFG:g}, prompt `{SOURCE}`, directions up to {END:g} on both "
         f"halves, found on {IMAGES} seeds from {TRAINED_ON} up (trained: {EPOCHS} epochs, the rest as Train Direction starts); "
         f"thresholds on seeds from {TUNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up. A cell `a / b`: the judge finds the "
-        "attribute in a of the pictures, and b of the other attributes are those of the unedited picture of the same seed."
+        "attribute in a of the pictures, and b of the other attributes are those of the unedited picture of the same seed. CLIP: the demo "
+        f"scorer, which is right in {scorer_is_right():.0%} where it chooses among an attribute's prompts."
     )
+
+
+def scorer_is_right() -> float:
+    figures = json.loads((ROOT / "demo/figures.json").read_text())
+    return figures["readers"]["scorer"]["mean"]
 
 
 def main() -> None:

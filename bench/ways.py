@@ -29,7 +29,7 @@ SLIDES = ("smile",)  # continuous attributes, for the question whether a way sli
 STRENGTHS = fewer((-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0), 2)
 CACHE = ROOT / "bench/.cache"
 MORE_STEPS = size(40, 8)  # of a run that takes as long as one with the prediction held in STEPS
-FLUXSPACE_STRENGTHS = (0.5, 1.0, 1.5)
+FLUXSPACE_STRENGTHS = (1.0, 2.0)
 SCHEDULERS = {"portrait": "normal", "portrait-dit": "simple"}
 
 # AVI as the paper has it: all four terms of the loss, both runs from the same noise, the target's code further denoised, no residual.
@@ -252,7 +252,7 @@ WAYS: dict[str, Way] = {
     "AVI, the paper's form": Way(avi(papers=True), "strength", fewer((1.0, 1.5))),
     "the target prompt": Way(target_prompt),
     "the prompt switched": Way(prompt_switched, "part of the run", fewer((0.45, 0.35, 0.25))),
-    "the prompt switched, more steps": Way(prompt_switched, "part of the run", fewer((0.45, 0.35, 0.25)), steps=MORE_STEPS),
+    "the prompt switched, more steps": Way(prompt_switched, "part of the run", fewer((0.4, 0.25)), steps=MORE_STEPS),
     "the conditioning moved": Way(conditioning_moved, "weight", fewer((0.6, 0.85)), dial=1.0),
     "image-to-image": Way(image_to_image, "denoise", fewer((0.5, 0.7))),
 }

@@ -1,8 +1,8 @@
 """Train the judge and the scorer of the portrait models on a CPU, beside the weights that are there.
 
-`python -m demo.readers FOLDER --part judge|scorer [--faces 160000]` (with COMFYUI set) draws faces into FOLDER, takes
+`python -m demo.readers FOLDER --part judge|scorer [--faces 160000] [--anew]` (with COMFYUI set) draws faces into FOLDER, takes
 the VAE and the text encoder from the checkpoint in `weights/`, and trains that part until it has seen so many faces. Both go
-on from their weights, where there are some. A run that was stopped goes on; `--figures` measures both on
+on from their weights, where there are some (the scorer not with `--anew`). A run that was stopped goes on; `--figures` measures both on
 faces of no training set.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CHECKPOINT = HERE / "weights" / "semantic_latents_portrait.safetensors"
 DRAWN, UNSEEN, THROUGH_VAE = 40_000, 2_000, 100
-BATCH, TRIPPED, RATE = 64, 0, {"judge": 1e-3, "scorer": 1.2e-3}
+BATCH, TRIPPED, RATE = 64, 0, {"judge": 1e-3, "scorer": 2e-3}
 
 
 def parts_of_checkpoint(folder: Path) -> None:
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("judge", "scorer"))
     parser.add_argument("--faces", type=int, default=160_000, help="faces to be seen in all")
     parser.add_argument("--drawn", type=int, default=DRAWN, help="faces to be drawn")
+    parser.add_argument("--anew", action="store_true", help="the scorer from fresh weights")
     parser.add_argument("--figures", action="store_true", help="measure what is in the folder, and print it")
     options = parser.parse_args()
     sys.path.insert(0, os.environ["COMFYUI"])
@@ -80,13 +81,12 @@ def main() -> None:
         scorer.train(
             store,
             options.folder,
-            runs.Plan(total=options.faces),
+            runs.Plan(total=options.faces, cooldown=0.5),
             "cpu",
             BATCH,
             RATE["scorer"],
             tripped=TRIPPED,
-            begin=there(options.folder),
-            judged=HERE / "judges",
+            begin=None if options.anew else there(options.folder),
         )
 
 

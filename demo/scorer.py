@@ -2,8 +2,8 @@
 
 Trained like CLIP (Radford et al. 2021): a picture's embedding is drawn to the text encoder's pooled embedding of its
 caption, away from those of other captions, and among the plain prompts for an attribute's values to the right one's; meanwhile heads,
-dropped afterwards, name its attributes from the embedding, and foretell the judge's inner features, place by place (hints: FitNets,
-Romero et al. 2015), as small things like a mouth are learned slowly from a picture's labels alone.
+dropped afterwards, name its attributes from the embedding. Small things like a mouth are learned only if the class token looks there:
+it begins with one head for each region of the picture in every layer. From heads that look everywhere alike, smiles stayed at chance.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .data import CAPTIONS, Store, padded
 from .faces import CATEGORICAL, CONTINUOUS
 
 FILE = "portrait_scorer.safetensors"
+REGIONS, SHARP = 4, 2.0  # a side of the grid of regions that heads look at, and how sharply
 
 
 def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -36,37 +37,35 @@ def asked(name: str) -> list[str]:
     return [captions.prompt_for(**{name: low + share * (high - low)}) for share in (0.17, 0.5, 0.83)]
 
 
-class Hints(torch.nn.Module):
-    """Foretells the judge's inner features from a vision tower's patches (b, n, width) and pooled output (b, width)."""
+def fresh() -> torch.nn.Module:
+    """A scorer to train: in each layer, each head of the class token looks at a region of its own, of 4 x 4 in all.
 
-    def __init__(self, teacher: judge.Judge, width: int):
-        super().__init__()
-        self._teacher = [teacher]  # in a list, so that it is no part of what is trained and kept
-        fine, coarse, last = (self.targets(torch.zeros(1, 3, judge.SIDE, judge.SIDE))[i].shape[1] for i in range(3))
-        self.fine, self.coarse, self.last = (
-            torch.nn.Conv2d(width, fine, 1),
-            torch.nn.Conv2d(width, coarse, 4, 4),
-            torch.nn.Linear(width, last),
-        )
-
-    @torch.no_grad()
-    def targets(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Features on 16 x 16 and on 4 x 4 places and of the whole picture, each place's of mean 0 and variance 1 over channels."""
-        teacher = self._teacher[0]
-        x, found = teacher.stem(images), []
-        for i, block in enumerate(teacher.blocks):
-            x = block(x)
-            if i in (5, 9):
-                found.append(x)
-        found.append(teacher.features(x.flatten(1)))
-        return tuple((f - f.mean(1, keepdim=True)) / f.std(1, keepdim=True).clamp(min=1e-3) for f in found)
-
-    def loss(self, patches: torch.Tensor, pooled: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Sum of the three mean squared errors, about 1 each at the start."""
-        side = int(patches.shape[1] ** 0.5)
-        grid = patches.movedim(1, 2).unflatten(2, (side, side))
-        guessed = (self.fine(grid), self.coarse(grid), self.last(pooled))
-        return sum(F.mse_loss(guess, target) for guess, target in zip(guessed, self.targets(images)))
+    The first 16 numbers of a place's embedding name its region, the next one the class token, two more where in the region it lies.
+    """
+    model, width = network.scorer(), config.SCORER_CONFIG["hidden_size"]
+    heads, side = config.SCORER_CONFIG["num_attention_heads"], config.SCORER_CONFIG["image_size"] // config.SCORER_CONFIG["patch_size"]
+    vision, known = model.vision_model, REGIONS**2 + 3
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1 and "embed" not in name:
+            torch.nn.init.normal_(weight, std=0.6 / weight.shape[-1] ** 0.5)
+    per = side // REGIONS
+    code = torch.zeros(side * side + 1, known)
+    code[0, REGIONS**2] = 2.0
+    for i in range(side * side):
+        y, x = divmod(i, side)
+        code[1 + i, y // per * REGIONS + x // per] = 1.0
+        code[1 + i, -2:] = torch.tensor((y % per, x % per)) / per
+    with torch.no_grad():
+        vision.embeddings.position_embedding.weight[:, :known] = code
+        vision.embeddings.class_embedding[:known] = 0
+        vision.embeddings.patch_embedding.weight[:known] = 0
+        for layer in vision.encoder.layers:
+            attention, first = layer.self_attn, range(0, width, width // heads)
+            for head, row in enumerate(first):
+                for projection, looks_at in ((attention.q_proj, REGIONS**2), (attention.k_proj, head % REGIONS**2)):
+                    projection.weight[row] = 0
+                    projection.weight[row, looks_at] = SHARP
+    return model
 
 
 def naming_heads(width: int) -> torch.nn.ModuleDict:
@@ -101,12 +100,15 @@ class Questions:
 
 
 def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """As the judge's pictures, and half of them blurred as predictions from much noise are."""
-    blurred, device = images, images.device
-    for _ in range(3):
-        blurred = F.avg_pool2d(F.avg_pool2d(F.pad(blurred, (3, 3, 3, 3), mode="replicate"), (7, 1), 1), (1, 7), 1)
-    amount, half = torch.rand(2, len(images), 1, 1, 1, device=device, generator=generator)
-    return judge.disturbed(torch.lerp(images, blurred, amount * (half < 0.5)), generator)
+    """As the judge's pictures, the first fifth blurred as predictions from much noise are, and all moved by up to 3 pixels."""
+    images, device = judge.disturbed(images, generator), images.device
+    some, side, far = images[: len(images) // 5], images.shape[-1], 3
+    block, dy, dx = (int(n) for n in torch.randint(0, 2 * far + 1, (3,), device=device, generator=generator))
+    if len(some):
+        coarse = F.interpolate(F.avg_pool2d(some, 4 if block < far else 8), (side, side), mode="bilinear")
+        amount = torch.rand(len(some), 1, 1, 1, device=device, generator=generator)
+        images = torch.cat([torch.lerp(some, coarse, amount), images[len(some) :]])
+    return F.pad(images, (far, far, far, far), mode="replicate")[..., dy : dy + side, dx : dx + side]
 
 
 def train(
@@ -119,29 +121,34 @@ def train(
     limit: int = 150_000,
     tripped: int = 12_000,
     begin: Path | None = None,
-    judged: Path | None = None,
 ) -> Path:
     """Train until the plan's end, a third of the pictures as the VAE gives them back; write fp16 weights.
 
-    begin: a folder with the weights to go on from, if any; judged: the folder of the judge, if it is another. A run that was
-    stopped goes on from its last state.
+    begin: a folder with the weights to go on from, if any. A run that was stopped goes on from its last state.
     """
     torch.manual_seed(3)
     faces = judge.Faces(store, device, limit)
     back = judge.round_trips(store, folder, device, min(tripped, faces.count))
     encoder = text.load(folder, device)
-    model = (network.scorer() if begin is None else load(begin).requires_grad_(True).train()).to(device)
-    width = config.SCORER_CONFIG["projection_dim"]
-    heads = naming_heads(width).to(device)
-    hints = Hints(judge.load(judged or folder, device), config.SCORER_CONFIG["hidden_size"]).to(device)
-    scale = torch.nn.Parameter(torch.tensor(2.5, device=device))
-    trained = [*model.parameters(), *heads.parameters(), *hints.parameters(), scale]
-    optimiser = torch.optim.AdamW(trained, rate, (0.9, 0.98), weight_decay=0.02, fused=device == "cuda")
-    questions = Questions(encoder, device)
-    scales = torch.nn.Parameter(torch.full((len(questions.texts),), 4.6, device=device))
-    optimiser.add_param_group({"params": [scales]})
-    learned = torch.nn.ParameterDict({"scale": scale, "scales": scales})
-    seen = runs.restored(folder / "scorer.state", model, heads, hints, learned, optimiser)
+    model = (fresh() if begin is None else load(begin).requires_grad_(True).train()).to(device)
+    heads, questions = naming_heads(config.SCORER_CONFIG["projection_dim"]).to(device), Questions(encoder, device)
+    learned = torch.nn.ParameterDict(
+        {"scale": torch.nn.Parameter(torch.tensor(2.5)), "scales": torch.nn.Parameter(torch.full((len(questions.texts),), 3.0))}
+    ).to(device)
+    scale, scales = learned["scale"], learned["scales"]
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": 0.02},
+            {"params": [*others, *heads.parameters(), *learned.parameters()], "weight_decay": 0.0},
+        ],
+        rate,
+        (0.9, 0.98),
+        fused=device == "cuda",
+    )
+    told_apart = torch.zeros(())
+    seen = runs.restored(folder / "scorer.state", model, heads, learned, optimiser)
     step = seen // batch
     told = time.time()
     while plan.done(seen) < 1:
@@ -151,18 +158,19 @@ def train(
         chosen[:third] %= max(1, len(back))
         which = torch.randint(CAPTIONS, (batch,), generator=generator, device=device)
         images = torch.cat([back[chosen[:third]].float() / 127.5 - 1, faces.images(chosen[third:])])
-        with torch.no_grad():
-            texts = encoder.encode(faces.arrays["tokens"][chosen, which].long())[1]
         with torch.autocast(device, torch.bfloat16, enabled=network.QUICK_BFLOAT16):
-            _, before_last, pooled = model.vision_model(augmented(images, generator), intermediate_output=-2)
-            embeddings = model.visual_projection(pooled).float()
+            embeddings = model(augmented(images, generator))[2].float()
         known = [faces.arrays[name][chosen] for name in ("labels", "shown", "numbers")]
-        named, hinted = naming_loss(heads, embeddings, *known), hints.loss(before_last[:, 1:].float(), pooled.float(), images)
-        loss = contrast(embeddings, texts, scale.clamp(max=4.6))
-        chosen_right = questions.loss(embeddings, scales, *known)
+        named, chosen_right = naming_loss(heads, embeddings, *known), questions.loss(embeddings, scales, *known)
+        loss = named + 3 * chosen_right
+        if step % 2 == 0:
+            with torch.no_grad():
+                texts = encoder.encode(faces.arrays["tokens"][chosen, which].long())[1]
+            told_apart = contrast(embeddings, texts, scale.clamp(max=4.6))
+            loss = loss + 0.5 * told_apart
         optimiser.zero_grad(set_to_none=True)
-        (0.5 * loss + named + hinted + 3 * chosen_right).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimiser.param_groups:
             group["lr"] = plan.rate(seen, step, rate)
         optimiser.step()
@@ -170,16 +178,15 @@ def train(
         if step % 20 == 0:
             faces.grow(800)
         if step % 100 == 0:
-            runs.keep_state(folder / "scorer.state", seen, model, heads, hints, learned, optimiser)
+            runs.keep_state(folder / "scorer.state", seen, model, heads, learned, optimiser)
         if time.time() - told > 10 or step == 1:
             told = time.time()
             runs.log(
                 folder / "scorer.csv",
                 step=step,
                 seen=seen,
-                contrast=f"{loss.item():.3f}",
+                contrast=f"{told_apart.item():.3f}",
                 named=f"{named.item():.3f}",
-                hinted=f"{hinted.item():.3f}",
                 asked=f"{chosen_right.item():.3f}",
                 seconds=f"{time.time() - plan.start:.0f}",
             )

@@ -215,6 +215,22 @@ def test_the_parts_of_a_run_become_a_checkpoint_that_the_host_loads(kind, family
         assert all(torch.equal(found[key].half(), value) for key, value in given.items())
 
 
+def test_a_fresh_scorer_looks_at_all_regions_of_a_picture():
+    """In each layer, more than half of what a head of the class token sees is one of the 16 regions, and each region has its head."""
+    torch.manual_seed(5)
+    model, side = scorer.fresh(), config.SCORER_CONFIG["image_size"] // config.SCORER_CONFIG["patch_size"]
+    heads, vision = config.SCORER_CONFIG["num_attention_heads"], model.vision_model
+    with torch.no_grad():
+        tokens = vision.pre_layrnorm(vision.embeddings(torch.rand(2, 3, 128, 128) * 2 - 1))
+        layer = vision.encoder.layers[0]
+        looked = layer.layer_norm1(tokens)
+        q, k = (f(looked).unflatten(2, (heads, -1)).movedim(2, 1) for f in (layer.self_attn.q_proj, layer.self_attn.k_proj))
+        seen = (q[:, :, :1] @ k.mT / k.shape[-1] ** 0.5).softmax(-1)[..., 0, 1:].mean(0)  # (heads, places)
+    regions = seen.reshape(heads, 4, side // 4, 4, side // 4).sum((2, 4)).flatten(1)
+    assert regions.argmax(1).tolist() == list(range(16))
+    assert (regions.max(1).values > 0.5).all()
+
+
 def test_judge_and_scorer_are_trained_further_on_the_checkpoint_s_vae_and_measured(tmp_path, monkeypatch, capsys):
     """One step of each, in which the judge hardly moves from where it began."""
 
