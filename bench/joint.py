@@ -42,17 +42,21 @@ class JointContrast:
     minus_is_empty = False  # what the contrast's other prompt is: the run's own, or none
 
     def at(self, rows: dict[int, Tensor], block: int) -> None:
-        """Move the own prompt's picture tokens of a block; rows: of each prompt (b, tokens, width), changed in place."""
+        """Move the own prompt's picture tokens of a block, and give them to the others; rows: of each prompt (b, tokens, width), changed
+        in place."""
         if self.active and block in self.blocks:
-            if self.stored:
-                rows[OWN] += self.strength * self.stored[self.step, block].to(rows[OWN])
-            elif self.learning:
-                self.found[self.step, block] = (rows[PLUS] - rows[MINUS]).float().mean(0)
-            else:
-                rows[OWN] += self.strength * (rows[PLUS] - rows[MINUS])
+            self.move(rows, block)
         for side in (PLUS, MINUS):
             if side in rows:
                 rows[side].copy_(rows[OWN])
+
+    def move(self, rows: dict[int, Tensor], block: int) -> None:
+        if self.stored:
+            rows[OWN] += self.strength * self.stored[self.step, block].to(rows[OWN])
+        elif self.learning:
+            self.found[self.step, block] = (rows[PLUS] - rows[MINUS]).float().mean(0)
+        else:
+            rows[OWN] += self.strength * (rows[PLUS] - rows[MINUS])
 
 
 class Orthogonal(JointContrast):
@@ -62,10 +66,8 @@ class Orthogonal(JointContrast):
 
     minus_is_empty = True
 
-    def at(self, rows: dict[int, Tensor], block: int) -> None:
-        for side in (PLUS, MINUS):
-            if side in rows:
-                rows[side].copy_(rows[OWN])
+    def move(self, rows: dict[int, Tensor], block: int) -> None:
+        """Nothing is moved after a block."""
 
     def attended(self, tokens: Tensor, block: int) -> None:
         """Move the own prompt's part of the attention's output (rows, picture tokens, width), in place."""

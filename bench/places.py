@@ -87,11 +87,8 @@ def in_joint_attention(blocks: range, start: float, vector: bool = True, stored:
 
 
 def orthogonal(start: float) -> Callable[[Bench, str, float], Tensor]:
-    def way(bench: Bench, name: str, strength: float) -> Tensor:
-        acting = joint.Orthogonal(range(ALL), strength, start)
-        return joint.draw(bench, acting, name, SOURCE, ways.CFG, bench.noise(bench.count, TUNED_ON))
-
-    return way
+    way = ways.fluxspace(start)
+    return lambda bench, name, strength: way(bench, name, strength, TUNED_ON)
 
 
 def condition(start: float) -> Callable[[Bench, str, float], Tensor]:

@@ -64,7 +64,6 @@ class Bench(Stage):
         if steps != self.steps:
             self.steps = steps
             self.sigmas = self.schedule()
-            self.run.cache_clear()
 
     def draw(
         self,
@@ -87,9 +86,12 @@ class Bench(Stage):
         start = torch.zeros_like(noise) if latent is None else latent
         return guider.sample(noise, start, sampler or self.euler, self.schedule(denoise), disable_pbar=True, seed=0)
 
-    @lru_cache(maxsize=len(TARGETS) + 1)  # noqa: B019 (a bench's object lives as long as the process)
     def run(self, first: int, prompt: str = SOURCE) -> tuple[list[Tensor], Tensor]:
         """The running latents before each step of a prompt's run, and its last ones."""
+        return self._run(first, prompt, self.steps)
+
+    @lru_cache(maxsize=2 * (len(TARGETS) + 1))  # noqa: B019 (a bench's object lives as long as the process)
+    def _run(self, first: int, prompt: str, steps: int) -> tuple[list[Tensor], Tensor]:
         from comfy.k_diffusion.sampling import sample_euler
         from comfy.samplers import KSAMPLER
 
@@ -184,9 +186,12 @@ def calibrated_slider(spread: bool = False) -> Callable[..., Tensor]:
     return way
 
 
-def fluxspace(bench: Bench, name: str, strength: float, first: int) -> Tensor:
-    acting = joint.Orthogonal(range(joint.blocks_of(bench)), strength, 0.3)
-    return joint.draw(bench, acting, name, SOURCE, CFG, bench.noise(bench.count, first))
+def fluxspace(start: float = 0.3) -> Callable[..., Tensor]:
+    def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
+        acting = joint.Orthogonal(range(joint.blocks_of(bench)), strength, start)
+        return joint.draw(bench, acting, name, SOURCE, CFG, bench.noise(bench.count, first))
+
+    return way
 
 
 def target_prompt(bench: Bench, name: str, _: float, first: int) -> Tensor:
@@ -246,7 +251,7 @@ WAYS: dict[str, Way] = {
     "prediction contrast, focused": Way(contrast("prediction", 0.7), "strength", fewer((0.25, 0.5, 1.0, 2.0)), dial=1.0),
     "prediction contrast": Way(contrast("prediction"), "strength", fewer((0.25, 0.5))),
     "cross-attention contrast": Way(contrast("cross-attention"), "strength", fewer((1.0, 1.5)), dial=1.5, only="portrait"),
-    "FluxSpace's formula": Way(fluxspace, "strength", fewer(FLUXSPACE_STRENGTHS), dial=1.0, only="portrait-dit"),
+    "FluxSpace's formula": Way(fluxspace(), "strength", fewer(FLUXSPACE_STRENGTHS), dial=1.0, only="portrait-dit"),
     "AVI, stored": Way(avi(paired=False), "strength", fewer((1.0, 2.0, 3.0)), dial=2.0),
     "AVI, paired": Way(avi(), "strength", fewer((0.75, 1.0))),
     "AVI, the paper's form": Way(avi(papers=True), "strength", fewer((1.0, 1.5))),
