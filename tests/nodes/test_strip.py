@@ -66,12 +66,13 @@ def test_each_picture_is_the_stock_sampler_s_bit_for_bit(world, run):
     ["euler", "euler_ancestral", "dpmpp_2m_sde", "dpmpp_2m", "uni_pc", "ddim", "lcm", pytest.param("dpm_adaptive", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("scheduler", ["karras", pytest.param("beta", marks=pytest.mark.slow)])
-def test_rows_of_seeds_are_what_each_seed_draws_by_itself(demo, run, sampler, scheduler):
+@pytest.mark.parametrize("world", ["SD3", pytest.param("demo", marks=pytest.mark.slow)], indirect=True)
+def test_rows_of_seeds_are_what_each_seed_draws_by_itself(world, run, sampler, scheduler):
     """Bit for bit one at a time; up to rounding as the host has room."""
     how = dict(sampler_name=sampler, scheduler=scheduler)
-    slider = slider_of(run, demo, hold_rest=sampler != "dpm_adaptive")
-    expected = torch.cat([stock(demo, model=slider.on(demo.model, s), seed=SEED + i, **how) for i in range(3) for s in (0.0, 1.0)])
-    alone, together = (changed(run, demo, slider=slider, strengths="0, 1", seeds=3, batch_size=size, **how)[1] for size in (1, 0))
+    slider = slider_of(run, world, hold_rest=sampler != "dpm_adaptive")
+    expected = torch.cat([stock(world, model=slider.on(world.model, s), seed=SEED + i, **how) for i in range(3) for s in (0.0, 1.0)])
+    alone, together = (changed(run, world, slider=slider, strengths="0, 1", seeds=3, batch_size=size, **how)[1] for size in (1, 0))
     assert torch.equal(alone, expected)
     close(together, expected, 2e-3)
     assert (expected[0] - expected[2]).abs().max() > 0.1
