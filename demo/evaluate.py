@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from . import captions, data, diffusion, faces, judge, runs, scorer, text, vae
 from .faces import CATEGORICAL, CONTINUOUS
@@ -118,6 +118,25 @@ def tiled(images: torch.Tensor, columns: int, side: int) -> Image.Image:
     return Image.fromarray(((grid.movedim(0, -1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
 
 
+def samples(drawn: dict[str, Image.Image], vae_sheet: Image.Image) -> Image.Image:
+    """The model card's picture: the sheets of models by name side by side under the prompts of their rows, then that of the VAE."""
+    width, height = next(iter(drawn.values())).size
+    row, head, font = height // len(SHEET_PROMPTS), 28, ImageFont.load_default(20)
+    half = vae_sheet.crop((0, 0, width, vae_sheet.height // 2)), vae_sheet.crop((0, vae_sheet.height // 2, *vae_sheet.size))
+    canvas = Image.new("RGB", (len(drawn) * (width + 8) - 8, 2 * head + (row + head) * len(SHEET_PROMPTS) + half[0].height), "white")
+    write = ImageDraw.Draw(canvas).text
+    for i, (name, sheet_of_model) in enumerate(drawn.items()):
+        left = i * (width + 8)
+        write((left + 4, 3), name, "black", font, stroke_width=0.5)
+        for n, prompt in enumerate(SHEET_PROMPTS):
+            top = head + n * (row + head)
+            write((left + 4, top + 3), prompt, "black", font)
+            canvas.paste(sheet_of_model.crop((0, n * row, width, (n + 1) * row)), (left, top + head))
+        write((left + 4, canvas.height - half[i].height - head + 3), "drawn faces, and what the VAE makes of them", "black", font)
+        canvas.paste(half[i], (left, canvas.height - half[i].height))
+    return canvas
+
+
 @torch.no_grad()
 def of_model(kind: str, folder: Path, device: str, effort: Effort, end: float) -> dict:
     """A drawing model's figures; its sheet is written to the folder first."""
@@ -177,17 +196,18 @@ def of_judge(reader: judge.Judge, unseen: data.Store, images: torch.Tensor, back
 
 
 def of_scorer(model, encoder, unseen: data.Store, images: torch.Tensor) -> dict:
-    """Accuracy of choosing the right plain prompt, by attribute; of smiles, among frowning, neutral and smiling."""
+    """Accuracy of choosing the right plain prompt, by attribute; of smiles, among frowning, neutral and smiling, of all and of clear ones."""
     labels, shown, numbers = (np.array(getattr(unseen, name)[: len(images)]) for name in ("labels", "shown", "numbers"))
     out = {}
     for i, (name, values) in enumerate(CATEGORICAL.items()):
         chosen = scorer.choices(model, encoder, images, [captions.prompt_for(**{name: value}) for value in values]).cpu().numpy()
         out[name] = float((chosen == labels[:, i])[shown[:, i]].mean())
     smiles = numbers[:, list(CONTINUOUS).index("smile")]
-    clear = (np.abs(smiles) > 0.45) | (np.abs(smiles) < 0.15)
     chosen = scorer.choices(model, encoder, images, [captions.prompt_for(smile=value) for value in (-0.675, 0.0, 0.675)]).cpu().numpy()
-    out["smile"] = float((chosen == np.where(smiles < -0.3, 0, np.where(smiles > 0.3, 2, 1)))[clear].mean())
-    return out | {"mean": float(np.mean(list(out.values())))}
+    right = chosen == np.where(smiles < -0.3, 0, np.where(smiles > 0.3, 2, 1))
+    out["smile"] = float(right.mean())
+    clear = (np.abs(smiles) > 0.45) | (np.abs(smiles) < 0.15)
+    return out | {"mean": float(np.mean(list(out.values()))), "smile, clear ones": float(right[clear].mean()), "clear": float(clear.mean())}
 
 
 def write(folder: Path, part: str, figures: dict) -> None:
@@ -220,8 +240,13 @@ def card(figures: dict) -> str:
         f"| VAE: PSNR, mean (5th percentile) | {readers['vae']['psnr_mean']:.1f} dB ({readers['vae']['psnr_5th_percentile']:.1f}) |"
     )
     rows.append(f"| VAE: the judge's labels that stay the same | {readers['vae_agreement_mean']:.1%} |")
-    told = [f"{name} {value:.0%}" for name, value in readers["scorer"].items() if name != "mean"]
-    rows.append(f"| scorer: the right one of an attribute's prompts chosen | {readers['scorer']['mean']:.0%} ({', '.join(told)}) |")
+    found = readers["scorer"]
+    told = [f"{name} {found[name]:.0%}" for name in (*CATEGORICAL, "smile")]
+    rows.append(f"| scorer: the right one of an attribute's prompts chosen | {found['mean']:.0%} ({', '.join(told)}) |")
+    rows.append(
+        f"| scorer: of smiling, neutral and frowning, without faces near the border (a number within .15 of it; {1 - found['clear']:.0%}) "
+        f"| {found['smile, clear ones']:.0%} |"
+    )
     return "\n".join(rows)
 
 
