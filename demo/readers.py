@@ -52,12 +52,19 @@ def there(folder: Path) -> Path | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--part", choices=("judge", "scorer"))
+    parser.add_argument("--part", choices=("judge", "scorer"), help="what to train")
     parser.add_argument("--faces", type=int, default=160_000, help="faces to be seen in all")
     parser.add_argument("--drawn", type=int, default=DRAWN, help="faces to be drawn")
     parser.add_argument("--anew", action="store_true", help="the scorer from fresh weights")
     parser.add_argument("--figures", action="store_true", help="measure what is in the folder, and print it")
     options = parser.parse_args()
+    if not (options.part or options.figures):
+        parser.error("choose --part judge, --part scorer or --figures")
+    if "COMFYUI" not in os.environ:
+        parser.error("set COMFYUI to ComfyUI's folder; `make where` prints one")
+    if options.drawn < BATCH:
+        parser.error(f"--drawn: got {options.drawn}; choose {BATCH} or more, a batch of the training")
+    options.folder.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, os.environ["COMFYUI"])
     from comfy.cli_args import args
 

@@ -231,6 +231,23 @@ def test_a_fresh_scorer_looks_at_all_regions_of_a_picture():
     assert (regions.max(1).values > 0.5).all()
 
 
+@pytest.mark.parametrize(
+    ("options", "without", "words"),
+    [
+        ([], "", "choose --part judge, --part scorer or --figures"),
+        (["--figures", "--drawn", "3"], "", "--drawn: got 3; choose 64 or more"),
+        (["--figures"], "COMFYUI", "set COMFYUI to ComfyUI's folder"),
+    ],
+)
+def test_readers_are_not_begun_without_what_they_need(tmp_path, monkeypatch, capsys, options, without, words):
+    monkeypatch.setattr(sys, "argv", ["readers", str(tmp_path / "new"), *options])
+    monkeypatch.delenv(without, raising=False)
+    with pytest.raises(SystemExit):
+        readers.main()
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_judge_and_scorer_are_trained_further_on_the_checkpoint_s_vae_and_measured(tmp_path, monkeypatch, capsys):
     """One step of each, in which the judge hardly moves from where it began."""
 
