@@ -255,7 +255,7 @@ def neighbourhood() -> str:
         "Wang et al.: the leading subspaces of a run's latents lie near each other. On the demo model this "
         f"**{'holds' if near < chance / 4 else 'does not hold'}** from step to step "
         f"({near} where random subspaces are {chance} apart, 4 vectors), and "
-        f"{'holds' if everywhere < chance / 4 else 'holds in part'} over the whole run ({everywhere}).\n\n{text}"
+        f"{'holds' if everywhere < chance / 4 else 'does not hold'} over the whole run ({everywhere}).\n\n{text}"
     )
 
 
@@ -302,7 +302,7 @@ def of_instrument(folder: Path, instrument: str, data: dict[str, dict]) -> dict[
     outcomes = Outcomes(data, ways)
     if not outcomes.firsts:
         return {}
-    figure(outcomes, folder / f"evidence_{instrument}.png")
+    figure(outcomes, [title for each in INSTRUMENTS for title in ways_of(each)], folder / f"evidence_{instrument}.png")
     short = TITLES[instrument].split(",")[0]
     return {
         f"{TITLES[instrument]}: the frontier": FRONTIER.format(widest=outcomes.widest(), count=outcomes.count, more=MORE_STEPS)
@@ -338,7 +338,7 @@ def computed_in(outcomes: dict[str, dict]) -> str:
         if "precision" in outcome:
             ways.setdefault(outcome["precision"], set()).add(key.removeprefix("slide|").split("|")[0])
     usual, *others = sorted(ways, key=lambda kind: -len(ways[kind]))
-    return f"computed in {usual}" + "".join(f" ({', '.join(sorted(ways[kind]))} in {kind})" for kind in others)
+    return f"computed in {usual}" + "".join(f" (in {kind}: {'; '.join(sorted(ways[kind]))})" for kind in others)
 
 
 def page(folder: Path, cache: Path) -> str:

@@ -175,14 +175,17 @@ def attribute_rows(outcomes: Outcomes) -> list[str]:
     return rows
 
 
-def figure(outcomes: Outcomes, path: Path) -> None:
+def figure(outcomes: Outcomes, all_ways: list[str], path: Path) -> None:
+    """A line for each way, which looks the same in every figure with these ways."""
     from matplotlib.figure import Figure
 
     chart = Figure(figsize=(9, 6), dpi=90, layout="constrained")
     axes = chart.add_subplot(xlabel="success", ylabel="other attributes kept")
-    for i, way in enumerate(outcomes.ways):
+    places = {way: i for i, way in enumerate(dict.fromkeys(all_ways))}
+    for way in outcomes.ways:
+        i = places[way]
         points = np.array(outcomes.curve(way, np.arange(outcomes.count)))
-        axes.plot(*points.T, marker="osD^v"[i % 5], color=f"C{i % 10}", linestyle="-" if i < 7 else "--", label=way, markersize=4)
+        axes.plot(*points.T, marker="osD^vPX"[i % 7], color=f"C{i % 10}", linestyle="-" if i < 10 else "--", label=way, markersize=4)
     axes.axvline(EQUAL, color="0.7", zorder=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")

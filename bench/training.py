@@ -153,13 +153,13 @@ def against(bench: Bench) -> list[str]:
             rows.append(f"| {name}: {TARGETS[name]} | {way} | {unedited:.0%} | {cells} |")
             rise = max(hit for hit, _ in points) - unedited
             most = max(most, rise)
-            if rise > RISE:
+            if rise > max(RISE, 1.5 / bench.seeds):  # one picture is chance
                 acting.append(f"{name}, {way}")
             labels = ["unedited", *(f"{way.objective}{', the paper' if way.papers else ''} {s:g}" for s in STRENGTHS), "the prompt"]
             blocks.append(([[pictures[0] for pictures in (bench.base, *drawn, prompted)]], labels))
     save_sheet(blocks, bench.folder / "training.jpg")
     if acting:
-        reading = f"These directions **act**, so that more pictures show the attribute by over {RISE:.0%}: {'; '.join(acting)}."
+        reading = f"These directions **act**, so that more pictures show the attribute by over {RISE:.0%} and by two or more: {'; '.join(acting)}."
     else:
         reading = f"**None of these directions acts** on this model: no way shows the attribute in more pictures by over {RISE:.0%} "
         reading += f"({most:+.0%} at the most)."
