@@ -109,6 +109,24 @@ def slider(place):
         place.check(place.drawn(model=slid), plain)
 
 
+@group("Train Slider LoRA", "mask", "inpainting")
+def slider_lora(place):
+    words = dict(neutral="a portrait", wanted="a portrait, hat", opposite="", keep="a dog")
+    settings = dict(rank=2, steps=2, learning_rate=1e-2, scale=2.0, start_percent=0.2, end_percent=0.8, layers="attention", seed=0, cfg=2.0)
+    wired = dict(model=place.model, clip=place.clip, vae=place.vae, latent=place.latent, mask=place.mask)
+    weights, losses, picture, slider = place.run("TrainSliderLora", **wired, **words, **settings)
+    check_picture(picture)
+    assert len(losses["loss"]) == 2
+    assert all(torch.isfinite(one).all() for one in weights.values())
+    place.check(place.drawn(model=slider.on(place.model, 5.0)), place.drawn(), 1e-4)
+
+
+@group("Image Guidance", "mask", "inpainting")
+def image_guidance(place):
+    settings = dict(strength=1.0, downsample=2, reference=place.picture(), mask=place.mask)
+    place.check(place.drawn(model=place.run("ImageGuidance", model=place.model, **settings)[0]), place.drawn())
+
+
 def contrast(place):
     return place.run(
         "DirectionFromPrompts",

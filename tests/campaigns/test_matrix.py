@@ -46,7 +46,8 @@ REFUSED = [  # what is refused, the groups and cells that refuse it, and how the
     (
         "models without words",
         lambda cell: (
-            cell.group.startswith(("Make Slider", "Train Attribute", "Direction From", "Train Direction")) and cell.family in PIXEL
+            cell.group.startswith(("Make Slider", "Train Slider", "Train Attribute", "Direction From", "Train Direction"))
+            and cell.family in PIXEL
         ),
         r"(model|source, target|objective): this pixel-space model is unconditional",
     ),
@@ -121,6 +122,14 @@ def undrawn(monkeypatch):
     from pack.core.pictures import figures
 
     monkeypatch.setattr(figures, "_picture", lambda figure: torch.zeros(1, 8, 8, 3))
+
+
+@pytest.fixture(autouse=True)
+def short_runs(monkeypatch):
+    """Train Slider LoRA draws in four steps, in place of sixteen."""
+    from pack.host import slider_training
+
+    monkeypatch.setattr(slider_training, "GRID", 4)
 
 
 @pytest.fixture(scope="module")
