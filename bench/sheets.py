@@ -3,7 +3,8 @@
     COMFYUI=<host's folder> python bench/sheets.py [--model portrait|portrait-dit] [--out docs] [--smallest]
 
 All rows are of one held-out seed, the first from 920 000 up whose picture has no glasses, hat or beard yet, as the judge reads it; the
-middle column is the unedited picture. Sliders are Make Slider's as it starts, but light has no focus, since it changes the whole picture.
+middle column is the unedited picture. Sliders are Make Slider's as it starts, but hats have spread on, which takes in
+what is joined to the place, and light has no focus and starts at 0.3, since it changes the whole picture.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ SLIDERS = fewer(  # wanted, opposite, and what is not as Make Slider starts
         ("old", "young", {}),
         ("beard", "", {}),
         ("sunglasses", "", {}),
-        ("hat", "", {}),
+        ("hat", "", {"spread": True}),
         ("very long hair", "short hair", {}),
-        ("light from the left", "light from the right", {"focus": 0.0}),
+        ("light from the left", "light from the right", {"focus": 0.0, "start_percent": 0.3}),
     ),
     1,
 )
