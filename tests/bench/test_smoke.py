@@ -42,7 +42,7 @@ KINDS = {
 }
 BOTH = ("bench/evidence.py", "bench/places.py")  # their pages are about both models
 EVERY = [program for programs in KINDS.values() for program in programs]
-SLOW = KINDS["help pictures"]
+SLOW = (*KINDS["help pictures"], *KINDS["loading"], "bench/hspace.py")  # each a minute, and about what others go through, too
 KEPT = ("docs", "nodes/web/docs", "demo", "bench/.cache")  # what users have of the real sizes
 ANSWER = "ended: "
 RUNNER = f"""
@@ -132,7 +132,9 @@ def test_runs_to_its_end(run_smallest, program):
     assert told.strip() or any(out.iterdir()), "it told and wrote nothing"
 
 
-@pytest.mark.parametrize("name", ["hspace", "attributes", "attributes-dit", "training", "properties", "properties-dit"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("hspace", marks=pytest.mark.slow), "attributes", "attributes-dit", "training", "properties", "properties-dit"]
+)
 def test_a_page_has_the_sections_and_pictures_of_the_one_in_docs(run_smallest, name):
     script, _, model = name.partition("-")
     out = run_smallest(f"bench/{script}.py" + (f" --model portrait-{model}" if model else ""))[2]

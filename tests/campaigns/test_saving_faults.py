@@ -70,7 +70,7 @@ def after_kill(saved, meant, case=""):
 @pytest.mark.campaign
 def test_a_killed_save_leaves_the_old_files_and_no_part_under_a_final_name(saved, savers, tmp_path, rounds, figures):
     rng, meant, fell, lengths = random.Random(0), direction(2), Counter(), []
-    for i in range(rounds(5, 200)):
+    for i in range(rounds(3, 200)):
         (saver,) = savers(1)
         for _ in range(5):  # the first one takes longer
             saver.begin(tmp_path / "before")

@@ -51,7 +51,7 @@ IDS = {
 }
 # Of contrasts of two prompts and trained directions, which show nothing on the demo models, of checkpoints that do not come with the pack,
 # of a LoRA that takes minutes to train, and of guidance, which is there to be compared with; examples promise what shows soon.
-NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "TrainSliderLora", "CombineDirections", "LoadDirection", "LoadPixelModel"} | {
+NOTHING_TO_SEE = {"DirectionFromPrompts", "TrainDirection", "CombineDirections", "LoadDirection", "LoadPixelModel"} | {
     "ImageGuidance",
     "ClassifierGuidance",
 }

@@ -25,6 +25,7 @@ FEWER = {
     "SemanticLatents_DiscoverDirections": {"count": 2},
     "SemanticLatents_ExploreSingularVectors": {"triplets": "1, 2", "gains": "0, 2"},
     "SemanticLatents_SliderStrip": {"strengths": "0, 2.4"},
+    "SemanticLatents_TrainSliderLora": {"learning_rate": 0.05},  # as it is trained in few steps
 }
 STRONGER = 4  # random weights answer little to an edit
 
@@ -74,7 +75,14 @@ DEMO_ALONE = ("SemanticLatents_LoadAttribute", "SemanticLatents_CalibrateSlider"
 ANY_MODEL = [path for path in WORKFLOWS if not any(name in path.read_text() for name in DEMO_ALONE)]
 
 
-@pytest.mark.parametrize("path", ANY_MODEL, ids=lambda path: path.stem)
+ALIKE = ("4 ", "6 ")  # another goes through the same nodes
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.name.startswith(ALIKE) else ()) for path in ANY_MODEL],
+    ids=lambda path: path.stem,
+)
 def test_runs_after_choosing_the_checkpoint(path, host):
     """Its pictures show something, and those of one sheet differ."""
     run = host.client.run(chosen(to_prompt(json.loads(path.read_text()), host.info), host.checkpoint))

@@ -96,6 +96,7 @@ def differences(host, expected):
     return [float((a.float() - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True)]
 
 
+@pytest.mark.slow  # two servers; the matrix has casts of each group of nodes
 def test_weights_that_are_cast_when_used_draw_the_same(expected, tmp_path):
     with Host(os.environ["COMFYUI"], arguments=base_directory(tmp_path, with_ours(low_vram=LOW_VRAM))) as host:
         apart = differences(host, expected)
