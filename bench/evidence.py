@@ -373,6 +373,7 @@ def page(folder: Path, cache: Path) -> str:
 FRONTIER = (
     "A cell `a / b`: the judge finds the attribute in a of the pictures, and b of the other attributes are kept: the same label, or a "
     "number that moved by less than a tenth of its range (attributes that the edit hides by itself, as a hat hides hair, do not count). "
+    "That the judge finds it does not say that it is well drawn: a dark bar over the eyes may be read as sunglasses. "
     "Identity: how far what the judge reads of geometry and colours moved, in deviations of random faces (root mean square). Outside: "
     "how far pixels moved, of 255, outside the region in which drawn faces change with the attribute. {count} seeds an attribute; a mean "
     "success is known to +-{widest:.1%} or better; intervals come from resampling seeds, also those of differences, which compare ways "

@@ -248,7 +248,8 @@ def boosting(bench: Bench, count: int = size(32, 2)) -> list[str]:
     save_sheet(blocks, bench.folder / "boosting.jpg")
     nearer = [f"from {at:.2f}" for at, distance in distances.items() if at < 1 and distance < 0.95 * distances[1.0]]
     return [
-        f"Editing Schedule (SSIM, {LOOKED_AT['images']} pictures) proposes to edit up to {end:.2f} and to boost from {boost:.2f}.",
+        f"Editing Schedule (SSIM, {LOOKED_AT['images']} pictures, thresholds as they start) proposes to edit up to {end:.2f} and to boost from {boost:.2f}; the "
+        "thresholds that would propose what was calibrated are in the table above.",
         "",
         "![the curves](schedule.png)",
         "",

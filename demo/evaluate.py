@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -224,7 +225,8 @@ def card(figures: dict) -> str:
     models = {"Portrait (UNet)": figures["unet"], "Portrait DiT": figures["dit"]}
     rows = ["| | " + " | ".join(models) + " |", "|---|---|---|"]
     rows.append("| labels that prompts ask for, found | " + " | ".join(f"{found['labels_found']:.1%}" for found in models.values()) + " |")
-    rows.append("| least of a label's values | " + " | ".join(_least(found["found"]) for found in models.values()) + " |")
+    for kind, names in (("label's values", CATEGORICAL), ("number's words", CONTINUOUS)):
+        rows.append(f"| least of a {kind} | " + " | ".join(_least(found["found"], names) for found in models.values()) + " |")
     for name in CONTINUOUS:
         rows.append(f"| {name.replace('_', ' ')}: correlation of what was asked with what is read | ")
         rows[-1] += " | ".join(f"{found['correlation'][name]:.3f}" for found in models.values()) + " |"
@@ -250,9 +252,9 @@ def card(figures: dict) -> str:
     return "\n".join(rows)
 
 
-def _least(found: dict) -> str:
-    share, name, value = min((share, name, value) for name in CATEGORICAL for value, share in found[name].items())
-    return f"{name} {value}: {share:.1%}"
+def _least(found: dict, names: Iterable[str]) -> str:
+    share, name, value = min((share, name, value) for name in names for value, share in found[name].items())
+    return f"{name.replace('_', ' ')}, {value}: {share:.1%}"
 
 
 def main() -> None:
