@@ -374,7 +374,8 @@ def head(model: str, seeds: int) -> str:
         f"Written by `bench/attributes.py`. `{INSTRUMENTS[model]}`, computed in {precision()}; euler, {SCHEDULERS[model]}, {STEPS} steps, "
         f"cfg {CFG:g}, prompt `{SOURCE}`; attributes learned on seeds from {LEARNED_ON} up; judged on {seeds} seeds from {FIRST_SEED} up, "
         f"inputs compared on {TUNED} from {TUNED_ON} up. A cell `a / b`: the judge finds the attribute in a of the pictures, and b of the "
-        "other attributes are those of the unedited picture of the same seed. One picture of {seeds} is {1 / seeds:.0%}: less than two of them are chance."
+        "other attributes are those of the unedited picture of the same seed. "
+        f"One picture of {seeds} is {1 / seeds:.0%}: less than two of them are chance."
     )
     return f"# AVI, measured\n\n{intro}\n\n![three attributes over strength]({model.replace('portrait', 'attributes')}.jpg)"
 

@@ -159,7 +159,8 @@ def against(bench: Bench) -> list[str]:
             blocks.append(([[pictures[0] for pictures in (bench.base, *drawn, prompted)]], labels))
     save_sheet(blocks, bench.folder / "training.jpg")
     if acting:
-        reading = f"These directions **act**, so that more pictures show the attribute by over {RISE:.0%} and by two or more: {'; '.join(acting)}."
+        reading = f"These directions **act**, so that more pictures show the attribute by over {RISE:.0%} and by two or more: "
+        reading += f"{'; '.join(acting)}."
     else:
         reading = f"**None of these directions acts** on this model: no way shows the attribute in more pictures by over {RISE:.0%} "
         reading += f"({most:+.0%} at the most)."
@@ -248,7 +249,8 @@ def boosting(bench: Bench, count: int = size(32, 2)) -> list[str]:
     save_sheet(blocks, bench.folder / "boosting.jpg")
     nearer = [f"from {at:.2f}" for at, distance in distances.items() if at < 1 and distance < 0.95 * distances[1.0]]
     return [
-        f"Editing Schedule (SSIM, {LOOKED_AT['images']} pictures, thresholds as they start) proposes to edit up to {end:.2f} and to boost from {boost:.2f}; the "
+        f"Editing Schedule (SSIM, {LOOKED_AT['images']} pictures, thresholds as they start) proposes to edit up to {end:.2f} and to "
+        f"boost from {boost:.2f}; the "
         "thresholds that would propose what was calibrated are in the table above.",
         "",
         "![the curves](schedule.png)",

@@ -197,7 +197,7 @@ def of_judge(reader: judge.Judge, unseen: data.Store, images: torch.Tensor, back
 
 
 def of_scorer(model, encoder, unseen: data.Store, images: torch.Tensor) -> dict:
-    """Accuracy of choosing the right plain prompt, by attribute; of smiles, among frowning, neutral and smiling, of all and of clear ones."""
+    """Accuracy of choosing the right plain prompt, by attribute; of smiles, among three, of all and of clear ones."""
     labels, shown, numbers = (np.array(getattr(unseen, name)[: len(images)]) for name in ("labels", "shown", "numbers"))
     out = {}
     for i, (name, values) in enumerate(CATEGORICAL.items()):
