@@ -109,6 +109,8 @@ def in_blocks(network: Any, contrast: JointContrast) -> Iterator[None]:
 
     def before(_: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         contrast.prompts = kwargs["transformer_options"]["cond_or_uncond"]
+        if contrast.active and not contrast.stored and not {OWN, PLUS, MINUS} <= set(contrast.prompts):
+            raise RuntimeError("the host asks for the prompts one after another; draw fewer pictures together, so that memory holds them")
         if contrast.vector or not contrast.active:
             return args, kwargs
         parts = rows_of(kwargs["vec"].clone(), kwargs["transformer_options"]["cond_or_uncond"])

@@ -189,7 +189,8 @@ def calibrated_slider(spread: bool = False) -> Callable[..., Tensor]:
 def fluxspace(start: float = 0.3) -> Callable[..., Tensor]:
     def way(bench: Bench, name: str, strength: float, first: int) -> Tensor:
         acting = joint.Orthogonal(range(joint.blocks_of(bench)), strength, start)
-        return joint.draw(bench, acting, name, SOURCE, CFG, bench.noise(bench.count, first))
+        parts = bench.noise(bench.count, first).split(4)  # all four prompts of a part have to fit into one call
+        return torch.cat([joint.draw(bench, acting, name, SOURCE, CFG, noise) for noise in parts])
 
     return way
 
