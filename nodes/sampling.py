@@ -145,7 +145,7 @@ class Invert(io.ComfyNode):
             display_name="Invert",
             category=CATEGORY,
             description="Finds the noise from which a real picture would be drawn, so that it can be edited like a generated one.",
-            search_aliases=["inversion", "ddim inversion", "unsampler", "real image", "edit photo", "noise"],
+            search_aliases=["inversion", "ddim inversion", "noise inversion", "unsampler", "real image", "edit photo", "noise"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that you will draw with, without edits."),
                 io.Conditioning.Input("positive", tooltip="A prompt that describes the picture; use the same one for drawing it again."),

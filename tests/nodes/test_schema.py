@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 IDS = {
     "MakeSlider",
@@ -102,6 +104,15 @@ def test_every_node_has_words_to_be_found_by(pack_nodes):
         assert schema.display_name, name
         assert schema.category == "semantic latents", name
         assert len(schema.search_aliases) >= 2, name
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(text, "MakeSlider") for text in ("face", "expression", "age", "older", "beard", "edit face", "attribute slider", "concept slider")]
+    + [("unsampler", "Invert"), ("noise inversion", "Invert"), ("lora slider", "LoadSlider"), ("train lora", "TrainSliderLora")],
+)
+def test_what_people_type_finds_the_node(pack_nodes, words, name):
+    assert words in schemas(pack_nodes)[f"SemanticLatents_{name}"].search_aliases
 
 
 def test_every_node_has_a_help_page_that_explains_every_input_and_output(pack_nodes):
