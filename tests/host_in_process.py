@@ -118,6 +118,14 @@ def control_net(shaped):
     return comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))
 
 
+@pytest.fixture
+def short_slider_training(monkeypatch):
+    """Train Slider LoRA draws its pictures in four steps, in place of sixteen."""
+    from pack.host import slider_training
+
+    monkeypatch.setattr(slider_training, "GRID", 4)
+
+
 @pytest.fixture(scope="session")
 def attribute(demo, run, tmp_path_factory):
     """An attribute learned on the demo model."""

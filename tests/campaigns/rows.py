@@ -288,7 +288,7 @@ ROWS = {
         lambda here, x: dict(slider=here.slider), drawn_by_model, plain_run, always(strength=0.0), dict(strength=-1.0), ROUNDING
     ),
     "CalibrateSlider": Row(
-        lambda here, x: dict(slider=here.slider, seeds=2, steps=2),
+        lambda here, x: dict(slider=here.slider, seeds=2, steps=3),
         lambda here, outputs, x: (here.draw(x, model=outputs[0].on(here.wires["model"], 0.7)), *outputs[1:]),
         other=dict(seed=5),
     ),

@@ -11,7 +11,7 @@ import torch
 from pack.tests.campaigns.rows import ROWS, Here
 from pack.tests.rounding import close
 
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.usefixtures("short_slider_training")]
 
 CHAINED = {
     "model": ["ApplyDirection", "MakeSlider", "ApplySlider", "ApplyAttributeToModel", "LoadSlider", "ImageGuidance", "ClassifierGuidance"],

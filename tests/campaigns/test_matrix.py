@@ -11,7 +11,7 @@ from pack.tests.campaigns.groups import GROUPS
 from pack.tests.campaigns.place import SIZES, Cell, Place
 from pack.tests.pixel_worlds import Pixel
 
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.usefixtures("short_slider_training")]
 
 FAMILIES = {
     "demo": None,
@@ -122,14 +122,6 @@ def undrawn(monkeypatch):
     from pack.core.pictures import figures
 
     monkeypatch.setattr(figures, "_picture", lambda figure: torch.zeros(1, 8, 8, 3))
-
-
-@pytest.fixture(autouse=True)
-def short_runs(monkeypatch):
-    """Train Slider LoRA draws in four steps, in place of sixteen."""
-    from pack.host import slider_training
-
-    monkeypatch.setattr(slider_training, "GRID", 4)
 
 
 @pytest.fixture(scope="module")

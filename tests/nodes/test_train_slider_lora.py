@@ -8,6 +8,7 @@ import torch
 from pack.tests.models import known
 from pack.tests.wiring import node
 
+pytestmark = pytest.mark.usefixtures("short_slider_training")
 SETTINGS = dict(
     neutral="a portrait",
     wanted="a portrait, smiling",
@@ -32,14 +33,6 @@ STANDARD = {  # how files for other tools name a layer
     "ZImage": "diffusion_model.layers.0.attention.qkv.lora_A.weight",
     "demo": "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight",
 }
-
-
-@pytest.fixture(autouse=True)
-def short_runs(monkeypatch):
-    """Four steps, in place of sixteen."""
-    from pack.host import slider_training
-
-    monkeypatch.setattr(slider_training, "GRID", 4)
 
 
 @pytest.fixture
