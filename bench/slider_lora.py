@@ -33,8 +33,8 @@ HEAD = f"""# Slider LoRAs, measured
 shows the attribute (*shows*), and what share of the other attributes is what it was without the slider (*kept*).
 
 *Dead zone* is the share of the strengths from 0 to 1 at which the attribute, as the judge reads it, has gone less than a tenth of the \
-way that it goes to strength 1; only of attributes that the judge reads as a number. *Cost* is the time of a picture over that of one \
-without a slider.
+way that it goes to strength 1; only of attributes that the judge reads as a number. *Cost* is the time of a picture at strength 1 \
+over that of one without a slider (medians of three, each between two without).
 """
 
 
@@ -71,18 +71,32 @@ def made(bench: Bench, name: str) -> Any:
 
 
 def read(bench: Bench, model: Any, name: str, first: int, before: dict[str, Any]) -> dict[str, Any]:
-    """What the judge finds of a chunk of seeds drawn with a model, and the seconds of a picture."""
-    start = time.perf_counter()
-    latents = bench.draw(first, model=model)
-    seconds = (time.perf_counter() - start) / bench.count
-    now = bench.read(latents)
+    """What the judge finds of a chunk of seeds drawn with a model."""
+    now = bench.read(bench.draw(first, model=model))
     value = float(now[name].float().mean()) if name in bench.faces.CONTINUOUS else None
     return {
         "shows": bench.shows(now, name).float().tolist(),
         "kept": bench.keeps(now, before, name).tolist(),
         "value": value,
-        "seconds": seconds,
     }
+
+
+def costs(bench: Bench, sliders: dict[str, Any]) -> dict[str, float]:
+    """The time of a picture with each slider over that of one without, drawn before and after it: medians of three."""
+    bench.count = size(2, 1)
+
+    def seconds(model: Any) -> float:
+        start = time.perf_counter()
+        bench.draw(LEARNED_ON, model=model)
+        return time.perf_counter() - start
+
+    seconds(bench.model)
+    found = {}
+    for way, slider in sliders.items():
+        model = slider.on(bench.model, 1.0)
+        rounds = [(seconds(bench.model), seconds(model), seconds(bench.model)) for _ in range(size(3, 1))]
+        found[way] = float(np.median([2 * at / (before + after) for before, at, after in rounds]))
+    return found
 
 
 def measure(options: argparse.Namespace, data: Path) -> None:
@@ -114,6 +128,9 @@ def measure(options: argparse.Namespace, data: Path) -> None:
                         found[plain] = read(bench, bench.model, name, first, before)
                     found[key] = read(bench, sliders[way].on(bench.model, strength), name, first, before)
                     keep()
+            if f"cost|{name}" not in found:
+                found[f"cost|{name}"] = costs(bench, sliders)
+                keep()
 
 
 def page(folder: Path) -> str:
@@ -151,9 +168,8 @@ def section(found: dict[str, Any]) -> list[str]:
         for strength in (*(s for s in STRENGTHS if s < 0), 0.0, *(s for s in STRENGTHS if s > 0)):
             cells = [cell(plain if strength == 0 else drawn.get((way, strength), [])) for way in WAYS]
             lines.append(f"| {strength:g} | " + " | ".join(cells) + " |")
-        own = {way: [row for (one, _), rows in drawn.items() if one == way for row in rows] for way in WAYS}
-        costs = [f"{mean(own[way], 'seconds') / mean(plain, 'seconds'):.2f} x" if own[way] else "" for way in WAYS]
-        lines.append("| cost | " + " | ".join(costs) + " |")
+        cost = found.get(f"cost|{name}", {})
+        lines.append("| cost | " + " | ".join(f"{cost[way]:.2f} x" if way in cost else "" for way in WAYS) + " |")
         lines.append("| dead zone | " + " | ".join(dead_zone(drawn, plain, way) for way in WAYS) + " |\n")
     return lines
 
