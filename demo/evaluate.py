@@ -14,22 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from . import captions, data, diffusion, faces, judge, runs, scorer, text, vae
+from . import captions, data, diffusion, faces, judge, runs, scorer, sheets, text, vae
 from .faces import CATEGORICAL, CONTINUOUS
 
 FIRST_SEED = 100_000
-SHEET_PROMPTS = (
-    "a portrait, smiling, curly red hair, green background",
-    "a portrait, frowning, black hair, dark skin, blue shirt",
-    "an old man with a long beard and glasses",
-    "a young woman with long blond hair, big smile, earrings",
-    "a portrait, sunglasses, beanie, orange background",
-    "a portrait, open mouth, spiky blue hair, looking right",
-    "a portrait, bald, stubble, light from the left",
-    "a portrait, slight smile, wavy brown hair, looking left, yellow shirt",
-)
 
 
 def questions(rng: np.random.Generator, levels: int = 5) -> list[tuple[str, dict[str, str | float]]]:
@@ -107,8 +97,8 @@ def asked_of(model, encoder, codec, reader: judge.Judge, device: str, effort: Ef
 
 def sheet(model, encoder, codec, device: str, path: Path, columns: int = 8, side: int = 128, steps: int = 20) -> None:
     """64 samples: eight prompts in rows by eight seeds in columns."""
-    prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(columns)]
-    seeds = list(range(FIRST_SEED, FIRST_SEED + columns)) * len(SHEET_PROMPTS)
+    prompts = [prompt for prompt in sheets.PROMPTS for _ in range(columns)]
+    seeds = list(range(FIRST_SEED, FIRST_SEED + columns)) * len(sheets.PROMPTS)
     tiled(torch.cat(list(draw(model, encoder, codec, prompts, seeds, device, 32, steps))), columns, side).save(path)
 
 
@@ -119,30 +109,11 @@ def tiled(images: torch.Tensor, columns: int, side: int) -> Image.Image:
     return Image.fromarray(((grid.movedim(0, -1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
 
 
-def samples(drawn: dict[str, Image.Image], vae_sheet: Image.Image) -> Image.Image:
-    """The model card's picture: the sheets of models by name side by side under the prompts of their rows, then that of the VAE."""
-    width, height = next(iter(drawn.values())).size
-    row, head, font = height // len(SHEET_PROMPTS), 28, ImageFont.load_default(20)
-    half = vae_sheet.crop((0, 0, width, vae_sheet.height // 2)), vae_sheet.crop((0, vae_sheet.height // 2, *vae_sheet.size))
-    canvas = Image.new("RGB", (len(drawn) * (width + 8) - 8, 2 * head + (row + head) * len(SHEET_PROMPTS) + half[0].height), "white")
-    write = ImageDraw.Draw(canvas).text
-    for i, (name, sheet_of_model) in enumerate(drawn.items()):
-        left = i * (width + 8)
-        write((left + 4, 3), name, "black", font, stroke_width=0.5)
-        for n, prompt in enumerate(SHEET_PROMPTS):
-            top = head + n * (row + head)
-            write((left + 4, top + 3), prompt, "black", font)
-            canvas.paste(sheet_of_model.crop((0, n * row, width, (n + 1) * row)), (left, top + head))
-        write((left + 4, canvas.height - half[i].height - head + 3), "drawn faces, and what the VAE makes of them", "black", font)
-        canvas.paste(half[i], (left, canvas.height - half[i].height))
-    return canvas
-
-
 @torch.no_grad()
 def of_model(kind: str, folder: Path, device: str, effort: Effort, end: float) -> dict:
     """A drawing model's figures; its sheet is written to the folder first."""
     model, encoder, codec = diffusion.load(kind, folder, device), text.load(folder, device), vae.load(folder, device)
-    sheet(model, encoder, codec, device, folder / f"sheet_{kind}.png", max(1, 8 // effort.every), steps=effort.steps)
+    sheet(model, encoder, codec, device, sheets.path_of(folder, kind), max(1, 8 // effort.every), steps=effort.steps)
     reader, begun = judge.load(folder, device), time.time()
     out = asked_of(model, encoder, codec, reader, device, effort, end)
     out["pictures_a_second"] = round(out["rounds"] * len(questions(np.random.default_rng(0))) / effort.every / (time.time() - begun), 1)
@@ -169,7 +140,7 @@ def of_readers(unseen: data.Store, folder: Path, device: str, count: int, trippe
         "latent_largest": latents.abs().max().item(),
     }
     tiled(torch.cat([part for i in range(0, 16, 8) for part in (images[i : i + 8], back[i : i + 8])]), 8, 128).save(
-        folder / "sheet_vae.png"
+        sheets.path_of(folder, "vae")
     )
     if (folder / judge.FILE).exists():
         out |= of_judge(judge.load(folder, device), unseen, images.to(device), back.to(device))

@@ -242,7 +242,7 @@ def publish(run: Run) -> None:
     whole(run.out / "log.txt", "\n".join(logs).encode())
     rows = [f"{path.stem},{line}" for path in sorted(run.work.glob("*.csv")) for line in path.read_text().splitlines()]
     whole(run.out / "training.csv", "\n".join(rows).encode())
-    sheets(run)
+    save_sheets(run)
 
 
 def whole(path: Path, content: bytes) -> None:
@@ -270,18 +270,15 @@ def together(run: Run, name: str, parts: dict[str, str]) -> None:
     runs.write(target, tensors, **notes)
 
 
-def sheets(run: Run) -> None:
-    from PIL import Image
+def save_sheets(run: Run) -> None:
+    """The picture of the model card, from the sheets that there are."""
+    from . import sheets
 
-    pictures = [Image.open(path) for path in sorted(run.work.glob("sheet_*.png"))]
-    if not pictures:
-        return
-    canvas = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)), "white")
-    for i, picture in enumerate(pictures):
-        canvas.paste(picture, (sum(p.width for p in pictures[:i]), 0))
-    partial = run.out / ".sheets.partial"
-    canvas.save(partial, "JPEG", quality=90)
-    partial.replace(run.out / "sheets.jpg")
+    picture = sheets.together(run.work)
+    if picture:
+        partial = run.out / ".sheets.partial"
+        picture.save(partial, "JPEG", quality=88)
+        partial.replace(run.out / "sheets.jpg")
 
 
 def begin_check(run: Run, gpu: bool) -> subprocess.Popen:
