@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from outcomes import EQUAL, Outcomes, attribute_rows, figure, frontier_rows, slide_rows
 from sizes import DOCS, SMALLEST, parsed, size
 from stage import FIRST_SEED, INSTRUMENTS, SOURCE, TITLES, precision, start_host
-from ways import CACHE, CFG, CHUNK, LEARNED_ON, MORE_STEPS, SLIDES, STEPS, STRENGTHS, TARGETS, Bench, Way, ways_of
+from ways import CACHE, CFG, CHUNK, LEARNED_ON, MORE_STEPS, SLIDES, STEPS, STRENGTHS, TARGETS, Bench, Way, seconds, ways_of
 
 ALSO_LEARNED = ("AVI, paired",)  # what the way above them learns
 SHARED = ("the target prompt", "the prompt switched")  # drawn from runs that serve several ways here
@@ -193,15 +193,7 @@ def costs(data: Data, parts: list[str]) -> None:
     bench, name, first = Bench(data.instrument, shares=False), "smile", FIRST_SEED - CHUNK
     bench.count = size(4, 1)
 
-    def seconds(work: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    def plain() -> float:
-        return seconds(lambda: bench.draw(first))
-
-    bench.base(first), plain()
+    bench.base(first), bench.draw(first)
     prepare: dict[str, Callable[[], object]] = {
         "AVI, stored": lambda: bench.attribute(name),
     }
@@ -210,13 +202,10 @@ def costs(data: Data, parts: list[str]) -> None:
         if title not in SHARED and way.settings and any(part in title for part in parts):
             learning = seconds(prepare[title]) if title in prepare else 0.0
             way.draw(bench, name, way.settings[0], first)
-            rounds = [
-                (plain(), seconds(lambda way=way: way.draw(bench, name, way.settings[-1], first)), plain()) for _ in range(size(3, 1))
-            ]
-            plainly = float(np.median([(before + after) / 2 for before, _, after in rounds]))
+            draw, plainly = bench.beside_plain(first, lambda way=way: way.draw(bench, name, way.settings[-1], first))
             found[f"cost|{title}"] = {
                 "pictures": [learning / plainly * bench.count],
-                "draw": [float(np.median([2 * at / (before + after) for before, at, after in rounds]))],
+                "draw": [draw],
                 "plain seconds": [plainly / bench.count],
             }
     data.keep(found)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +37,12 @@ SCHEDULERS = {"portrait": "normal", "portrait-dit": "simple"}
 # AVI as the paper has it: all four terms of the loss, both runs from the same noise, the target's code further denoised, no residual.
 ALL_TERMS = {"target_weight": 1.0, "source_weight": 0.25, "target_values_weight": 0.1, "source_values_weight": 0.1}
 PAPERS = ALL_TERMS | {"branch": 0.0, "ahead": size(0.1, 0.0), "residual": False}  # the smallest run has no step so late
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 class Bench(Stage):
@@ -85,6 +93,16 @@ class Bench(Stage):
         guider.set_cfg(CFG)
         start = torch.zeros_like(noise) if latent is None else latent
         return guider.sample(noise, start, sampler or self.euler, self.schedule(denoise), disable_pbar=True, seed=0)
+
+    def beside_plain(self, first: int, work: Callable[[], object]) -> tuple[float, float]:
+        """The time of work over that of a chunk drawn plainly, and the seconds of that: medians of three, each between two plain ones."""
+
+        def plain() -> float:
+            return seconds(lambda: self.draw(first))
+
+        rounds = [(plain(), seconds(work), plain()) for _ in range(size(3, 1))]
+        ratio, plainly = np.median([(2 * at / (before + after), (before + after) / 2) for before, at, after in rounds], axis=0)
+        return float(ratio), float(plainly)
 
     def run(self, first: int, prompt: str = SOURCE) -> tuple[list[Tensor], Tensor]:
         """The running latents before each step of a prompt's run, and its last ones."""
