@@ -127,14 +127,29 @@ def short_slider_training(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def attribute(demo, run, tmp_path_factory):
-    """An attribute learned on the demo model."""
+def sd3(shaped):
+    """A network of random weights, which takes a fifth of the demo model's time."""
+    return shaped("SD3")
+
+
+@pytest.fixture(scope="session")
+def learned_on(run, tmp_path_factory):
+    """`learned_on(world)`: an attribute learned there."""
     import comfy.samplers
     import folder_paths
 
-    folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
-    with torch.inference_mode():
-        return train(run, demo, comfy.samplers.sampler_object("euler"))[0]
+    def learn(world):
+        folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
+        with torch.inference_mode():
+            return train(run, world, comfy.samplers.sampler_object("euler"))[0]
+
+    return learn
+
+
+@pytest.fixture(scope="session")
+def attribute(demo, learned_on):
+    """An attribute learned on the demo model."""
+    return learned_on(demo)
 
 
 @pytest.fixture(scope="session")

@@ -14,19 +14,8 @@ SAMPLERS = ["euler", "ddim", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sd
 
 
 @pytest.fixture(scope="module")
-def sd3(shaped):
-    """A network of random weights, which takes a fifth of the demo model's time."""
-    return shaped("SD3")
-
-
-@pytest.fixture(scope="module")
-def attribute(sd3, run, tmp_path_factory):
-    import comfy.samplers
-    import folder_paths
-
-    folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
-    with torch.inference_mode():
-        return train(run, sd3, comfy.samplers.sampler_object("euler"))[0]
+def attribute(sd3, learned_on):
+    return learned_on(sd3)
 
 
 @pytest.fixture(scope="module")

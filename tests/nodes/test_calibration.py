@@ -34,11 +34,6 @@ def drawn(world, sampler_of, model=None):
 
 
 @pytest.fixture(scope="module")
-def sd3(shaped):
-    return shaped("SD3")
-
-
-@pytest.fixture(scope="module")
 def smile(sd3, run, tmp_path_factory):
     """A smile, and what Calibrate Slider makes of it."""
     import folder_paths
@@ -158,7 +153,7 @@ def test_cancel_ends_a_calibration(sd3, run, smile, monkeypatch):
 
 def test_of_a_batch_the_first_latent_counts(sd3, run, smile):
     """With its mask and its place in the batch that it was picked from."""
-    batch = {"samples": torch.zeros(2, 4, 8, 8), "noise_mask": torch.ones(2, 8, 8), "batch_index": [1, 4]}
+    batch = {"samples": torch.zeros(2, 16, 16, 16), "noise_mask": torch.ones(2, 16, 16), "batch_index": [1, 4]}
     alone = {"samples": batch["samples"][:1], "noise_mask": batch["noise_mask"][:1], "batch_index": [1]}
     assert calibrated(run, sd3, smile[0], latent=batch)[0].dial == calibrated(run, sd3, smile[0], latent=alone)[0].dial
 
@@ -167,7 +162,10 @@ def test_of_a_batch_the_first_latent_counts(sd3, run, smile):
     "changes, message",
     [
         (dict(latent={"samples": torch.zeros(1, 4, 8)}), "^latent: got shape"),
-        (dict(latent={"samples": torch.zeros(1, 4, 8, 8), "noise_mask": torch.zeros(1, 8, 8)}), "^latent: all seeds draw the same picture"),
+        (
+            dict(latent={"samples": torch.zeros(1, 16, 16, 16), "noise_mask": torch.zeros(1, 16, 16)}),
+            "^latent: all seeds draw the same picture",
+        ),
         (dict(seeds=1), "^seeds: got 1"),
         (dict(cfg=float("nan")), "^cfg: got nan"),
     ],
